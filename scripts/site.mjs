@@ -12,6 +12,7 @@ import { dirname, join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { filesBelow, findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 import { brokenLinks } from './site/links.mjs'
+import { logsPage } from './site/logs-page.mjs'
 import { siteMenu, sitePages } from './site/pages.mjs'
 
 const SITE = inRoot('site')
@@ -34,6 +35,7 @@ const config = menu => ({
     nav: [
       { text: 'Documentation', link: '/docs/' },
       { text: 'Library', link: '/docs/start/library' },
+      { text: 'Explain a log', link: '/explain-logs.html', target: '_self' },
       { text: 'Changes', link: '/CHANGELOG' },
     ],
     sidebar: menu,
@@ -61,7 +63,7 @@ const mermaidFiles = () => {
   ])
 }
 
-const writePages = () => {
+const writePages = async () => {
   rmSync(PAGES, { recursive: true, force: true })
   const { pages, pictures } = sitePages()
   const inPages = path => {
@@ -72,6 +74,7 @@ const writePages = () => {
   for (const [path, text] of pages) writeFileSync(inPages(path), text)
   for (const path of pictures) copyFileSync(inRoot(path), inPages(path))
   for (const [path, text] of mermaidFiles()) writeFileSync(inPages(join('public', 'mermaid', path)), text)
+  writeFileSync(inPages('public/explain-logs.html'), await logsPage())
   cpSync(inRoot('scripts', 'site', 'theme'), join(PAGES, '.vitepress', 'theme'), { recursive: true })
   writeFileSync(inPages('.vitepress/theme/index.mjs'), "export { theme as default } from './theme.mjs'\n")
   writeFileSync(
@@ -87,10 +90,10 @@ export default { ...config, markdown: { ...config.markdown, config: renderCode }
   return pages.size
 }
 
-main(args => {
+main(async args => {
   const { values } = parseArgs({ args, options: { serve: { type: 'boolean' } } })
   installVitePress()
-  const count = writePages()
+  const count = await writePages()
   const vitepress = join(SITE, 'node_modules', 'vitepress', 'bin', 'vitepress.js')
   if (!run(process.execPath, [vitepress, 'build', PAGES])) throw new StepError('VitePress failed (see above)')
   const broken = brokenLinks(OUTPUT)

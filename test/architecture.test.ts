@@ -52,6 +52,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   'tools/check': { floor: 2, imports: ['base', 'spec', 'settings', 'transport/wire'], node: [], isTimeless: true },
   'tools/trace': { floor: 2, imports: ['base', 'spec', 'uapi', 'transport/wire'], node: [], isTimeless: true },
   'tools/record': { floor: 2, imports: ['base', 'spec', 'transport/wire', 'tools/events'], node: [], isTimeless: true },
+  'tools/logs': { floor: 2, imports: ['base', 'spec'], node: [], isTimeless: true },
   drivers: {
     floor: 3,
     imports: [
@@ -255,6 +256,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       'tools/observe',
       'tools/topology',
       'tools/captures',
+      'tools/logs',
       'tools/sim',
       'daemon',
       'tools/inspect',
@@ -437,7 +439,7 @@ describe('the source tree', () => {
 
   it('lets the page import only what runs in browsers, and of its server the protocol, without cycles', () => {
     const allowed =
-      /^src\/(?:spec|transport\/wire|tools\/trace|tools\/record)\/|^src\/tools\/inspect\/protocol\.ts$|^web\//
+      /^src\/(?:spec|transport\/wire|tools\/trace|tools\/record|tools\/logs)\/|^src\/tools\/inspect\/protocol\.ts$|^web\//
     const sources = readSources('web', ['.ts', '.tsx'])
     assert.deepEqual(cyclesIn(new Map(sources)), [])
     assert.deepEqual(importsOf(readFileSync(join(repoRoot, 'src/tools/inspect/protocol.ts'), 'utf8')), [])

@@ -32,9 +32,9 @@ const compressionOf = (start: Uint8Array): Compression => {
 
 /** The first bytes of a stream, and all of it. */
 const peek = async (
-  stream: Readable,
+  stream: AsyncIterable<Uint8Array>,
 ): Promise<{ readonly start: Uint8Array; readonly all: AsyncIterable<Uint8Array> }> => {
-  const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
+  const iterator = stream[Symbol.asyncIterator]()
   const held: Uint8Array[] = []
   let length = 0
   while (length < 4) {
@@ -142,8 +142,69 @@ export const requireRereadable = (name: string): void => {
   throw new UsageError(`"${name}" is not a regular file, and is read twice: copy it to a file first`)
 }
 
+/** The bytes decompressed, if they are gzip or zstd. `onDamage`: the bytes end there. */
+export const plainBytes = async (
+  from: AsyncIterable<Uint8Array>,
+  onDamage: (reason: string) => void,
+): Promise<AsyncIterable<Uint8Array>> => {
+  const { start, all } = await peek(from)
+  const compression = compressionOf(start)
+  if (compression === undefined) return all
+  return whole(compression === 'gzip' ? gunzip(all) : unzstd(all), onDamage)
+}
+
+/** Pipes that were opened to see what they have (`startOf`), with whom to tell of damage. */
+const opened = new Map<string, { readonly source: CaptureSource; onDamage: (reason: string) => void }>()
+
+/** Bytes by which a kind of file is known: the header of a tar archive is the longest. */
+const START = 512
+
+/**
+ * The first bytes of a file, decompressed; of standard input and other pipes what comes first, and `openCapture` has it again.
+ * Throws UsageError as `openCapture`.
+ */
+export const startOf = async (name: string): Promise<Uint8Array> => {
+  const holder = { onDamage: (_: string): void => {} }
+  const source = await openCapture(name, reason => holder.onDamage(reason))
+  const isPipe = name === '-' || !statSync(name).isFile()
+  const iterator = source.chunks[Symbol.asyncIterator]()
+  const held: Uint8Array[] = []
+  for (let length = 0; length < (isPipe ? 4 : START); ) {
+    const next = await iterator.next()
+    if (next.done) break
+    held.push(next.value)
+    length += next.value.length
+  }
+  if (isPipe) {
+    const chunks = (async function* (): AsyncGenerator<Uint8Array> {
+      yield* held
+      for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value
+    })()
+    opened.set(name, Object.assign(holder, { source: { ...source, chunks } }))
+  } else await iterator.return?.()
+  return Buffer.concat(held).subarray(0, START)
+}
+
+/** Whether bytes are the start of a pcap, pcapng or ERF file. */
+export const startsCapture = (start: Uint8Array): boolean => {
+  if (start.length < 4) return false
+  const magic = new DataView(start.buffer, start.byteOffset).getUint32(0)
+  if (magic === PcapngBlock.SECTION || pcapMagics.has(magic)) return true
+  // ERF has no magic number, and text no zeros.
+  return (
+    start.subarray(0, ERF_START).includes(0) &&
+    startsErf(start.subarray(0, ERF_START), start.length < ERF_START) === true
+  )
+}
+
 /** `-`: standard input. Throws UsageError if there is no such file. */
 export const openCapture = async (name: string, onDamage: (reason: string) => void): Promise<CaptureSource> => {
+  const before = opened.get(name)
+  if (before !== undefined) {
+    opened.delete(name)
+    before.onDamage = onDamage
+    return before.source
+  }
   let stream: Readable
   let size = 0
   if (name === '-') stream = process.stdin
@@ -169,12 +230,7 @@ export const openCapture = async (name: string, onDamage: (reason: string) => vo
       yield chunk
     }
   }
-  const { start, all } = await peek(stream)
-  const bytes = counted(all)
-  const compression = compressionOf(start)
-  if (compression === 'gzip') return { chunks: whole(gunzip(bytes), onDamage), size, read: () => read }
-  if (compression === 'zstd') return { chunks: whole(unzstd(bytes), onDamage), size, read: () => read }
-  return { chunks: bytes, size, read: () => read }
+  return { chunks: await plainBytes(counted(stream), onDamage), size, read: () => read }
 }
 
 /** Reads a capture, with progress. `stateOf`: what is shown of it. Throws UsageError as `openCapture`. */

@@ -80,9 +80,9 @@ test('several captures are compared: as text and as objects, and not from standa
 })
 
 test('mistakes get a sentence', t => {
-  const text = join(temporaryFolder(t), 'text')
+  const text = join(temporaryFolder(t), 'text.pcap')
   writeFileSync(text, 'this is no capture at all')
-  const zeros = join(temporaryFolder(t), 'zeros')
+  const zeros = join(temporaryFolder(t), 'zeros.pcap')
   writeFileSync(zeros, 'values: 000000000000000000000000\n'.repeat(10_000))
   const mistakes: readonly (readonly [args: readonly string[], message: RegExp])[] = [
     [[text], /neither a pcap, a pcapng nor an ERF file: it begins with 0x74686973/],
@@ -98,8 +98,8 @@ test('mistakes get a sentence', t => {
     ],
     [[capture, 'nosuch'], /explain "nosuch": there is no such file\n$/],
     [['nosuch'], /explain "nosuch": not a status.*nor a capture file/],
-    [['--json', 'stale-rkey'], /options of explain are for captures and --slow/],
-    [[fixture('wire')], /is a folder, not a capture/],
+    [['--json', 'stale-rkey'], /options of explain are for logs, captures and --slow/],
+    [[temporaryFolder(t)], /has no files that are logs/],
   ]
   for (const [args, message] of mistakes) {
     const { status, stderr } = explain(args)

@@ -1,7 +1,6 @@
 /*
  * The commands, but for those about the command line (program.ts). Each one's module is loaded only when it is called, for a fast start.
  */
-import { existsSync } from 'node:fs'
 import { FaultSettings } from '../../spec/faults.ts'
 import { exitOnBrokenPipe, UsageError } from '../fail.ts'
 import { listText } from '../help-layout.ts'
@@ -122,15 +121,18 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
     arguments: [
       [
         '[words...]',
-        'a completion status (name, number or text), an event, a vendor_err or a finding; or capture files',
+        'a completion status (name, number or text), an event, a vendor_err or a finding, or a line of any program; or logs and captures: files, folders, archives, HOST=FILE',
       ],
     ],
     options: options.explainOptions,
     description:
-      'Explains why requests fail. A word: causes in the order in which to look for them. Captures (pcap, pcapng, ERF; also gzip or zstd; - for standard input): what failed or was slow between the hosts, worst first, with the frames that show it. With --slow: where the time of the requests of a recording went.',
+      'Explains why requests fail. A word or a line: what it means, and causes in the order in which to look for them. Logs of programs and of the kernel (also folders, tar, gzip, zstd; - for standard input): what failed first, where, and why; exit status 65 if RDMA failed. Captures (pcap, pcapng, ERF; also gzip or zstd): what failed or was slow between the hosts, worst first, with the frames that show it. With --slow: where the time of the requests of a recording went.',
     examples: [
       'userdma explain RETRY_EXC_ERR',
       'userdma explain 0x502',
+      "userdma explain 'synd 0x15 vend 0x81'",
+      'userdma explain job.log node7=dmesg.txt',
+      'kubectl logs my-pod | userdma explain -',
       'userdma explain stale-rkey',
       'userdma explain capture.pcapng',
       'tcpdump -i mlx5_0 -w - | userdma explain -',
@@ -138,18 +140,21 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
     ],
     async run({ options, given, fail }, ...words) {
       if ((words.length === 0) === (options.slow === undefined))
-        fail('explain takes a word, captures or --slow FILE, and only one of them')
+        fail('explain takes a word, files or --slow FILE, and only one of them')
       exitOnBrokenPipe()
       if (options.slow !== undefined)
         return (await import('../commands/explain-slow.ts')).explainSlow(options.slow, options)
-      const { explain, isExplained, requireFiles } = await import('../commands/explain.ts')
+      const { explain, filesAmong, isExplained } = await import('../commands/explain.ts')
       const word = words.join(' ')
-      if (!isExplained(word)) requireFiles(words)
-      if (!words.every(name => name === '-' || existsSync(name)) || (words.length === 1 && isExplained(word))) {
-        if ([...given].some(name => name !== 'color'))
-          fail('options of explain are for captures and --slow, except --color')
+      const files = isExplained(word) ? undefined : filesAmong(words)
+      if (files !== undefined) return (await import('../commands/explain-files.ts')).explainFiles(files, options, fail)
+      if ([...given].some(name => name !== 'color'))
+        fail('options of explain are for logs, captures and --slow, except --color')
+      const { explainWords } = await import('../commands/explain-log.ts')
+      if (isExplained(word)) {
         explain(word, options)
-      } else await (await import('../commands/explain-capture.ts')).explainCaptures(words, options)
+        explainWords(word, true)
+      } else if (!explainWords(word, false)) explain(word, options)
     },
   }),
   daemon: command({

@@ -346,8 +346,10 @@ export const exportOptions = {
 export const explainOptions = {
   slow: valued('file', path, 'a session file that `--record` has written'),
   capture: { ...capture, needs: ['slow'] },
-  top: defaulted('number', integer(1, 10_000), 5, 'with captures or --slow: so many of each kind'),
-  json: flag('with captures or --slow: one object per line'),
+  top: defaulted('number', integer(1, 10_000), 5, 'with logs, captures or --slow: so many of each kind'),
+  json: flag('with logs, captures or --slow: one object per line'),
+  quiet: flag('with logs: one line'),
+  redact: flag('with logs: print the logs without names and addresses; each has the same pseudonym everywhere'),
   ...captureOptions('with captures'),
   color: color(),
 } as const

@@ -20,6 +20,7 @@ import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
 import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../explain/event-meanings.ts'
 import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../explain/statuses.ts'
 import { UsageError } from '../fail.ts'
+import type { NamedFile } from '../log-files.ts'
 
 const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)
 
@@ -141,8 +142,9 @@ export const isExplained = (word: string): boolean =>
   statusName(word) !== undefined ||
   cmEventName(word) !== undefined
 
-/** What names of captures and recordings end with, or the whole name of one in another folder. */
-const FILE_NAME = /[/\\]|\.(?:pcap(?:ng)?|cap|dmp|erf|ntar|snoop|udr|gz|zst)(?:\.?\d+)?$/i
+/** What names of captures, recordings and logs end with, or the whole name of one in another folder. */
+const FILE_NAME =
+  /^(?:[\w.-]+=)?\S*[/\\]\S*$|^\S+\.(?:pcap(?:ng)?|cap|dmp|erf|ntar|snoop|udr|gz|zst|tgz|tar|log|txt|out|err)(?:\.?\d+)?$/i
 
 /** Names of files in the folder of a file; none if it cannot be read. */
 const filesBeside = (name: string): readonly string[] => {
@@ -153,13 +155,30 @@ const filesBeside = (name: string): readonly string[] => {
   }
 }
 
-/** Throws UsageError if `words` are meant as files, and one does not exist. `-` is standard input. */
-export const requireFiles = (words: readonly string[]): void => {
-  const missing = words.filter(name => name !== '-' && !existsSync(name))
-  const name = missing.length < words.length ? missing[0] : missing.find(word => FILE_NAME.test(word))
-  if (name === undefined) return
+/** `FILE`, or `HOST=FILE` for a log whose lines do not say their host. */
+const namedFile = (word: string): NamedFile => {
+  const split = /^([\w.-]+)=(.+)$/s.exec(word)
+  return split !== null && !existsSync(word) && (split[2] === '-' || existsSync(split[2]!))
+    ? { host: split[1]!, name: split[2]! }
+    : { name: word }
+}
+
+/**
+ * The files that words are; undefined if they are meant as words. `-` is standard input. Throws UsageError if they are meant as
+ * files, and one does not exist.
+ */
+export const filesAmong = (words: readonly string[]): readonly NamedFile[] | undefined => {
+  const files = words.map(namedFile)
+  const missing = files.filter(({ name }) => name !== '-' && !existsSync(name)).map(({ name }) => name)
+  if (missing.length === 0) return files
+  const name =
+    missing.length < words.length && !words.some(isPart) ? missing[0] : missing.find(word => FILE_NAME.test(word))
+  if (name === undefined) return undefined
   throw new UsageError(`explain "${name}": there is no such file${didYouMean(basename(name), filesBeside(name))}`)
 }
+
+/** What stands in lines, not in names of files. */
+const isPart = (word: string): boolean => /^(?:0x[0-9a-f]+|-?\d+|E[A-Z]{3,}|(?:ibv|rdma)_\w+)$/.test(word)
 
 /** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string, options: ColorOptions = {}): void => {
@@ -180,7 +199,7 @@ export const explain = (word: string, options: ColorOptions = {}): void => {
     const events = [...Object.keys(AsyncEventType.values), ...Object.keys(CmEventType.values)]
     const names = [...Object.keys(WcStatus.values), ...events, ...Object.keys(causes)]
     throw new UsageError(
-      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err, a finding (\`userdma check --explain\` lists the findings), nor a capture file`}`,
+      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err, a finding (\`userdma check --explain\` lists the findings), nor a line of a known program, nor a log, nor a capture file`}`,
     )
   }
 }

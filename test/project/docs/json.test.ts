@@ -86,13 +86,14 @@ test('userdma explain --slow --json', { skip }, async t => {
 test('the page lists every definition and every command with --json', () => {
   const page = readReference('json.md')
   const listed = [...page.matchAll(/`#\/\$defs\/([^`]+)`/g)].map(([, name]) => name)
-  const helpers = ['deviceStat', 'failure', 'frame', 'loopWait', 'moment', 'storyLine']
+  const helpers = ['deviceStat', 'failure', 'frame', 'logLine', 'loopWait', 'moment', 'storyLine']
   assert.deepEqual([...listed, ...helpers].sort(), Object.keys(schema.$defs).sort())
   const all = Object.values(commands).flatMap(one => [one, ...Object.values(one.commands ?? {})])
   const withJson = all.filter(({ options = {} }) => Object.hasOwn(options, 'json'))
-  // `stat --qps`, `stat --waits`, `stat --health`, `stat --lent`, `trace -c` and `explain --slow` are outputs of their own.
+  // `stat --qps`, `stat --waits`, `stat --health`, `stat --lent`, `trace -c`, `explain LOG` and `explain --slow` are outputs of
+  // their own.
   // `schema --json` is described elsewhere, and `net walk` prints what `walk` does.
-  assert.equal(withJson.length, listed.length - 6 + 2)
+  assert.equal(withJson.length, listed.length - 7 + 2)
 })
 
 test('the kinds of waits are those of the program', () => {

@@ -1,0 +1,44 @@
+/* `userdma explain FILE…`: logs, captures and recordings, in any mixture. Each kind has its own report. */
+import { statSync } from 'node:fs'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { explainOptions } from '../command-line/options.ts'
+import { contentOf, filesOf, type NamedFile } from '../log-files.ts'
+
+type ExplainOptions = OptionsOf<typeof explainOptions>
+
+/** Options that only captures have. */
+const PACKETS = ['port', 'host', 'qp', 'from', 'until'] as const
+
+/** Throws UsageError. `fail`: of the command line. */
+export const explainFiles = async (
+  named: readonly NamedFile[],
+  options: ExplainOptions,
+  fail: (message: string) => never,
+): Promise<void> => {
+  const files = filesOf(named)
+  const kinds = { log: [] as NamedFile[], capture: [] as NamedFile[], recording: [] as NamedFile[] }
+  // A pipe is looked into last: opening one waits for its writer, and captures read each file twice.
+  const isPipe = ({ name }: NamedFile): boolean => name !== '-' && !statSync(name).isFile()
+  for (const file of [...files.filter(one => !isPipe(one)), ...files.filter(isPipe)])
+    kinds[isPipe(file) && kinds.capture.length > 0 ? 'capture' : await contentOf(file.name)].push(file)
+  const { log, capture, recording } = kinds
+  if (log.length > 0 && capture.length === 0) {
+    const option = PACKETS.find(name => options[name] !== undefined)
+    if (option !== undefined) fail(`--${option} is for captures, and ${log[0]!.name} is a log`)
+  }
+  if (log.length === 0 && (options.quiet || options.redact)) fail('--quiet and --redact are for logs')
+  const separate = (isFirst: boolean): void => void (isFirst || options.json || process.stdout.write('\n'))
+  if (log.length > 0) await (await import('./explain-log.ts')).explainLogs(log, options)
+  if (options.redact || options.quiet) return
+  if (capture.length > 0) {
+    separate(log.length === 0)
+    await (await import('./explain-capture.ts')).explainCaptures(
+      capture.map(({ name }) => name),
+      options,
+    )
+  }
+  for (const [i, { name }] of recording.entries()) {
+    separate(log.length + capture.length + i === 0)
+    await (await import('./explain-slow.ts')).explainSlow(name, options)
+  }
+}

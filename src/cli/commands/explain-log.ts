@@ -1,0 +1,112 @@
+/*
+ * `userdma explain` of logs: why RDMA failed, from what programs and the kernel wrote. Exit status 65 if RDMA failed.
+ */
+import { bytesText } from '../../spec/byte-count.ts'
+import { jsonText, printable } from '../../spec/printable.ts'
+import { LogAnalysis } from '../../tools/logs/analysis.ts'
+import { HostNames, Redactor } from '../../tools/logs/redact.ts'
+import { quietLine, reportLines, reportObjects, reportOf } from '../../tools/logs/report.ts'
+import { explainNumber, explainText } from '../../tools/logs/words.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { explainOptions } from '../command-line/options.ts'
+import { UsageError } from '../fail.ts'
+import { type NamedFile, openLogs } from '../log-files.ts'
+import { createProgress } from '../progress.ts'
+
+type ExplainOptions = OptionsOf<typeof explainOptions>
+
+/** EX_DATAERR of sysexits.h: the logs tell of a failure. */
+const FAILED = 65
+
+const print = (lines: readonly string[]): void =>
+  void process.stdout.write(lines.map(line => `${printable(line).trimEnd()}\n`).join(''))
+
+/** Reads logs, with progress. */
+const read = async (analysis: LogAnalysis, files: readonly NamedFile[]): Promise<void> => {
+  const progress = createProgress('userdma explain')
+  try {
+    for await (const { name, host, chunks, read, size, damage } of openLogs(files)) {
+      const log = analysis.begin(name, host)
+      progress.show(
+        () => `${name}: ${bytesText(read())}${size > 0 ? ` of ${bytesText(size)}` : ''}, ${log.lines} lines`,
+        () => (size > 0 ? read() / size : 0),
+      )
+      for await (const chunk of chunks) log.push(chunk)
+      log.end()
+      if (damage() !== undefined) analysis.cut(name)
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+/** `--redact`: the logs themselves, without names and addresses. Reads them twice: first for the names of hosts. */
+const redact = async (files: readonly NamedFile[]): Promise<void> => {
+  if (files.some(({ name }) => name === '-'))
+    throw new UsageError('--redact reads logs twice: give files, not - (standard input)')
+  const hosts = new HostNames()
+  for await (const { chunks } of openLogs(files)) await eachLine(chunks, line => hosts.add(line) as undefined)
+  const redactor = new Redactor([...hosts.names, ...files.flatMap(({ host }) => host ?? [])])
+  for await (const { name, chunks } of openLogs(files)) {
+    if (files.length > 1) print([redactor.line(`==> ${name} <==`)])
+    let written = ''
+    await eachLine(chunks, line => {
+      written += `${redactor.line(line)}\n`
+      if (written.length < WRITTEN) return undefined
+      const isTaken = process.stdout.write(written)
+      written = ''
+      return isTaken ? undefined : new Promise(resolve => process.stdout.once('drain', resolve))
+    })
+    process.stdout.write(written)
+  }
+}
+
+/** Characters that are written at once. */
+const WRITTEN = 1 << 16
+
+/** Calls `use` with each line, and waits for its promise. */
+const eachLine = async (
+  chunks: AsyncIterable<Uint8Array>,
+  use: (line: string) => Promise<void> | undefined,
+): Promise<void> => {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const chunk of chunks) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+    rest = lines.pop()!
+    for (const line of lines) await use(line)
+  }
+  if (rest !== '') await use(rest)
+}
+
+/** The command. Throws UsageError. */
+export const explainLogs = async (files: readonly NamedFile[], options: ExplainOptions): Promise<void> => {
+  if (options.redact) return await redact(files)
+  const analysis = new LogAnalysis()
+  await read(analysis, files)
+  for (const { name, isBinary, lines } of analysis.sources)
+    if (isBinary && analysis.failures.length === 0)
+      throw new UsageError(`"${name}" is neither a log nor a capture: it is binary (${lines} lines)`)
+  const report = reportOf(analysis)
+  if (report.hasFailed) process.exitCode = FAILED
+  if (options.json)
+    for (const object of reportObjects(report, options.top)) process.stdout.write(`${jsonText(object)}\n`)
+  else print(options.quiet ? [quietLine(report)] : reportLines(report, options.top))
+}
+
+/** Prints what a bare number may be besides what it is to userdma, or a text; false if nothing in it is understood. */
+export const explainWords = (text: string, isKnown: boolean): boolean => {
+  const lines = explainNumber(text)
+  if (lines.length > 0) {
+    print([
+      ...(isKnown ? ['', 'As a value of other software and adapters:'] : [`${text} may be:`]),
+      ...lines.map(line => `  ${line}`),
+    ])
+    return true
+  }
+  if (isKnown) return true
+  const found = explainText(text)
+  if (found === undefined) return false
+  print(found)
+  return true
+}

@@ -1,0 +1,144 @@
+/*
+ * Words that stand for one thing in the log of any program: texts of ibv_wc_status_str, names of verbs' enumerations, and calls
+ * with their errno. Only where no reader of a program has understood the line.
+ */
+import { libibverbsTexts } from '../../../cli/explain/statuses.ts'
+import { certainTexts } from '../meanings/statuses.ts'
+import type { Reader } from '../shape.ts'
+
+const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&')
+const SOURCE = 'linux-rdma/rdma-core 691953d8 libibverbs/verbs.c, enum_strs.c'
+const EVENTS = ['QP_FATAL', 'QP_REQ_ERR', 'QP_ACCESS_ERR', 'DEVICE_FATAL', 'CQ_ERR', 'SRQ_ERR'] as const
+const eventTexts = EVENTS.flatMap(name => (libibverbsTexts[name] === undefined ? [] : [libibverbsTexts[name]])).filter(
+  text => text.length > 12,
+)
+/** A vendor error near it, in any spelling. */
+const VENDOR = '(?:.{0,80}?vendor[ _](?:err(?:or)?|syndrome|code)[ :=(]*(?<vendor>0x\\w+|\\d+))?'
+
+export const certain: Reader = {
+  name: 'verbs',
+  shapes: [
+    {
+      id: 'status-text',
+      words: certainTexts,
+      form: new RegExp(`(?<status>${certainTexts.map(escaped).join('|')})${VENDOR}`, 'gi'),
+      role: 'failure',
+      kind: 'completion',
+      base: 10,
+      source: SOURCE,
+      sample: ['2026-03-01 12:03:05 my-program: poll: transport retry counter exceeded, vendor_err=0x81'],
+      gives: { status: 'transport retry counter exceeded', vendor: '0x81' },
+    },
+    {
+      id: 'status-name',
+      words: ['IBV_WC_'],
+      form: new RegExp(`IBV_WC_(?<status>[A-Z_]+_ERR|REM_INV_RD_REQ_ERR)\\b${VENDOR}`, 'g'),
+      role: 'failure',
+      kind: 'completion',
+      base: 10,
+      source: SOURCE,
+      sample: ['my-program: wc.status IBV_WC_REM_ACCESS_ERR'],
+      gives: { status: 'REM_ACCESS_ERR' },
+    },
+    {
+      id: 'event-text',
+      words: [...eventTexts, 'IBV_EVENT_'],
+      form: new RegExp(`(?:(?<event>${eventTexts.map(escaped).join('|')})|IBV_EVENT_(?<text>[A-Z_]+))`, 'g'),
+      role: 'failure',
+      kind: 'event',
+      source: SOURCE,
+      sample: ['my-program: async event: local access violation work queue error'],
+      gives: { event: 'local access violation work queue error' },
+    },
+    {
+      id: 'cm-name',
+      words: ['RDMA_CM_EVENT_'],
+      form: /RDMA_CM_EVENT_(?<event>REJECTED|UNREACHABLE|ADDR_ERROR|ROUTE_ERROR|CONNECT_ERROR|DEVICE_REMOVAL)(?:.{0,40}?(?:status|error|err)[ :=(]*(?<rejection>-?\d+))?/g,
+      role: 'failure',
+      kind: 'refused',
+      source: 'linux-rdma/rdma-core 691953d8 librdmacm/rdma_cma.h',
+      sample: ['my-program: unexpected RDMA_CM_EVENT_REJECTED (status=28)'],
+      gives: { event: 'REJECTED', rejection: '28' },
+    },
+    {
+      id: 'call-errno',
+      words: [
+        'ibv_reg_mr',
+        'ibv_modify_qp',
+        'ibv_create_',
+        'ibv_open_device',
+        'ibv_alloc_pd',
+        'ibv_post_',
+        'rdma_resolve_',
+        'rdma_connect',
+        'rdma_create_',
+        'rdma_bind_addr',
+        'rdma_listen',
+        'rdma_accept',
+        'mlx5dv_',
+        'ibv_reg_dmabuf_mr',
+        'ibv_get_device_list',
+      ],
+      form: /\b(?<call>(?:ibv|rdma|mlx5dv)_[a-z_]+)(?:\([^)]{0,120}\)|\(\))?(?: \w{1,20}){0,3}?[ :,]*(?:fail(?:ed|ure|s)?|error|returned|=)(?:[ :,(=]|with|errno|error|code|ret|strerror){0,12}(?<errno>-?\d{1,3}\b|E[A-Z]{2,15}\b|Cannot allocate memory|Connection timed out|Invalid argument|Operation not (?:permitted|supported)|No such device|No data available|Bad address|Network is unreachable|No route to host|Permission denied|Input\/output error|Remote I\/O error|Unknown error \d+|No such file or directory|Resource temporarily unavailable|Device or resource busy|Cannot assign requested address|Address already in use|Connection refused|Function not implemented|No space left on device)/g,
+      role: 'failure',
+      kind: 'call',
+      source: SOURCE,
+      sample: ['my-program: ibv_reg_mr failed: Cannot allocate memory'],
+      gives: { call: 'ibv_reg_mr', errno: 'Cannot allocate memory' },
+    },
+    {
+      id: 'call-failed',
+      words: [
+        'ibv_modify_qp failed',
+        'ibv_reg_mr failed',
+        'ibv_create_qp failed',
+        'ibv_create_cq failed',
+        'ibv_open_device failed',
+      ],
+      form: /(?<call>ibv_\w+) failed(?: with (?:error|errno|ret)?[ :=]*(?<errno>-?\d+)|: (?<text>[A-Z][A-Za-z ]+[a-z]))?/g,
+      role: 'failure',
+      kind: 'call',
+      source: 'NVSHMEM, and many programs (unverified)',
+      sample: ['ibrc.cpp:600: non-zero status: 7 ibv_modify_qp failed'],
+      gives: { call: 'ibv_modify_qp' },
+    },
+    {
+      id: 'no-devices',
+      words: [
+        'No IB devices found',
+        'No InfiniBand devices found',
+        'No RDMA devices found',
+        'no RDMA devices',
+        'No RDMA device found',
+      ],
+      form: /[Nn]o (?:IB|InfiniBand|RDMA) devices? ?(?:found)?/g,
+      role: 'failure',
+      kind: 'no-device',
+      source: 'linux-rdma/rdma-core 691953d8 libibverbs/examples/devinfo.c',
+      sample: ['No IB devices found'],
+      gives: {},
+    },
+    {
+      id: 'own-daemon',
+      words: [
+        ': RETRY_EXC_ERR',
+        ': REM_ACCESS_ERR',
+        ': REM_INV_REQ_ERR',
+        ': REM_OP_ERR',
+        ': LOC_PROT_ERR',
+        ': LOC_LEN_ERR',
+        ': LOC_QP_OP_ERR',
+        ': RNR_RETRY_EXC_ERR',
+      ],
+      form: /(?<device>[\w.-]+): QP (?<qpn>0x\w+) (?<request>[A-Z]\w*) wr_id \w+: (?<status>[A-Z_]+_ERR): (?<text>.{1,300})/g,
+      role: 'failure',
+      kind: 'completion',
+      family: 'userdma',
+      source: "userdma's own: src/tools/check/finding-text.ts",
+      sample: [
+        'userdma check: error stale-rkey: process 1128 (stale-rkey), rxe0: QP 0xc06aa8 WRITE wr_id 1: REM_ACCESS_ERR: peer QP 0xc06aa9: rkey 0x763f2e72 was deregistered',
+      ],
+      gives: { device: 'rxe0', qpn: '0xc06aa8', request: 'WRITE', status: 'REM_ACCESS_ERR' },
+    },
+  ],
+}

@@ -1,0 +1,233 @@
+/* Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch, Gloo. */
+import type { Reader } from '../shape.ts'
+
+const CORE = 'linux-rdma/rdma-core 691953d8'
+const PERFTEST = 'linux-rdma/perftest'
+
+export const perftest: Reader = {
+  name: 'perftest',
+  shapes: [
+    {
+      id: 'perftest-completion',
+      words: ['Failed status '],
+      form: /Failed status (?<status>\d+): wr_id (?<value>-?\d+) syndrom 0x(?<vendor>\w+)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: `${PERFTEST} v4.5-0.11 src/perftest_resources.h:102`,
+      sample: [' Failed status 12: wr_id 0 syndrom 0x81'],
+      gives: { status: '12', value: '0', vendor: '81' },
+    },
+    {
+      id: 'perftest-completion-text',
+      words: ['Failed status-'],
+      form: /Failed status-(?<text>[\w ]+?) \((?<status>\d+)\): wr_id (?<value>-?\d+) syndrom 0x(?<vendor>\w+)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: `${PERFTEST} 00b55b66 src/perftest_resources.h:120`,
+      sample: [' Failed status-transport retry counter exceeded (12): wr_id 0 syndrom 0x81'],
+      gives: { status: '12', vendor: '81', value: '0' },
+    },
+    {
+      id: 'perftest-register',
+      words: ["Couldn't allocate MR"],
+      form: /Couldn't allocate MR(?: with error=(?<errno>\d+))?/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_reg_mr' },
+      source: `${PERFTEST} 00b55b66 src/perftest_resources.c:2306`,
+      sample: ["Couldn't allocate MR with error=12"],
+      gives: { call: 'ibv_reg_mr', errno: '12' },
+    },
+    {
+      id: 'perftest-connect',
+      words: [
+        "Unable to Connect the HCA's through the link",
+        'Unable to find the Infiniband/RoCE device',
+        "Couldn't get context for the device",
+      ],
+      form: /(?<text>Unable to Connect the HCA's through the link|Unable to find the Infiniband\/RoCE device|Couldn't get context for the device)/g,
+      role: 'consequence',
+      source: `${PERFTEST} 00b55b66 src/atomic_bw.c:92, 205`,
+      sample: [" Unable to Connect the HCA's through the link"],
+      gives: { text: "Unable to Connect the HCA's through the link" },
+    },
+    {
+      id: 'perftest-path',
+      words: [' Mtu             : ', ' GID index       : ', ' Link type       : '],
+      form: /(?<variable>Mtu|GID index|Link type) {2,}: (?<value>\w+)/g,
+      role: 'fact',
+      source: `${PERFTEST} 00b55b66 src/perftest_parameters.c:4638`,
+      sample: [' GID index       : 3'],
+      gives: { variable: 'GID index', value: '3' },
+    },
+  ],
+}
+
+export const examples: Reader = {
+  name: 'rdma-core',
+  shapes: [
+    {
+      id: 'example-completion',
+      words: ['Failed status '],
+      form: /Failed status (?<text>[a-zA-Z][\w ]*?) \((?<status>\d+)\) for wr_id (?<value>-?\d+)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: `${CORE} libibverbs/examples/rc_pingpong.c:742`,
+      sample: ['Failed status transport retry counter exceeded (12) for wr_id 2'],
+      gives: { status: '12', value: '2' },
+    },
+    {
+      id: 'example-modify',
+      words: ['Failed to modify QP', 'Failed to modify recv QP', 'Failed to modify send QP'],
+      form: /Failed to modify (?:recv |send )?QP(?:\[?\d*\]?| \d+)? to (?<state>INIT|RTR|RTS|RESET)(?:, check [\w ,]+)?(?:[:,]?.{0,600}?(?: ret=|: )(?<errno>-?\d+|[A-Z][a-z][A-Za-z ]+[a-z])(?: \[(?<value>-?\d+)\])?$)?/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_modify_qp' },
+      source: `${CORE} libibverbs/examples/rc_pingpong.c:138; ${PERFTEST} 00b55b66 src/perftest_resources.c:2999`,
+      sample: ['Failed to modify QP to RTR'],
+      gives: { call: 'ibv_modify_qp', state: 'RTR' },
+    },
+    {
+      id: 'rping-event',
+      words: ['cma event '],
+      form: /cma event (?:RDMA_CM_EVENT_)?(?<event>[A-Z_]+), error:? (?<rejection>-?\d+)/g,
+      role: 'failure',
+      kind: 'refused',
+      source: `${CORE} librdmacm/examples/rping.c:222`,
+      sample: ['cma event RDMA_CM_EVENT_REJECTED, error 8'],
+      gives: { event: 'REJECTED', rejection: '8' },
+    },
+    {
+      id: 'cm-event',
+      words: ['event: RDMA_CM_EVENT_'],
+      form: /event: RDMA_CM_EVENT_(?<event>[A-Z_]+), error: (?<rejection>-?\d+)/g,
+      role: 'failure',
+      kind: 'refused',
+      source: `${CORE} librdmacm/examples/cmatose.c:341`,
+      sample: ['cmatose: event: RDMA_CM_EVENT_UNREACHABLE, error: -110'],
+      gives: { event: 'UNREACHABLE', rejection: '-110' },
+    },
+    {
+      id: 'rping-completion',
+      words: ['cq completion failed status '],
+      form: /cq completion failed status (?<status>\d+)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: `${CORE} librdmacm/examples/rping.c:304`,
+      sample: ['cq completion failed status 5'],
+      gives: { status: '5' },
+    },
+  ],
+}
+
+export const mooncake: Reader = {
+  name: 'Mooncake',
+  shapes: [
+    {
+      id: 'mooncake-completion',
+      words: ['Process failed for slice ('],
+      form: /Process failed for slice \(opcode: (?<opcode>\w+), source_addr: \w+, length: (?<length>\w+), dest_addr: \w+, local_nic: (?<device>[^\s,]+), peer_nic: (?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+), dest_rkey: \w+.{0,80}?\): (?<status>[\w ]+)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/worker_pool.cpp:654',
+      sample: [
+        'E0301 12:03:05.123456  4242 worker_pool.cpp:654] Worker: Process failed for slice (opcode: 1, source_addr: 0x7f01, length: 65536, dest_addr: 0x7f02, local_nic: mlx5_3, peer_nic: 10.0.0.7:12345@mlx5_3, dest_rkey: 7, retry_cnt: 0, max_retry_cnt: 7): transport retry counter exceeded',
+      ],
+      gives: {
+        device: 'mlx5_3',
+        peer: '10.0.0.7:12345',
+        peerDevice: 'mlx5_3',
+        status: 'transport retry counter exceeded',
+      },
+    },
+    {
+      id: 'mooncake-handshake',
+      words: ['[Handshake] Failed to modify QP'],
+      form: /\[Handshake\] Failed to modify QP to (?<state>\w+)(?:, check [\w ,]+)?(?:: local=(?<local>[^\s,@]+)@(?<device>[^\s,]+), peer=(?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+).{0,200}?local_gid=(?<localGid>[^\s,]+), local_gid_index=(?<gidIndex>\d+))?.{0,400}?: (?<errno>[A-Z][a-z][A-Za-z ]+[a-z])(?: \[\d+\])?/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_modify_qp' },
+      source:
+        'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_endpoint.cpp:1075, 1194',
+      sample: [
+        'E0301 12:03:05.123456  4242 rdma_endpoint.cpp:1194] [Handshake] Failed to modify QP to RTR, check mtu, gid, peer lid, peer qp num: Connection timed out [110]',
+      ],
+      gives: { call: 'ibv_modify_qp', state: 'RTR', errno: 'Connection timed out' },
+    },
+    {
+      id: 'mooncake-device',
+      words: ['GID: (GID_Index '],
+      form: /RDMA device: (?<device>\S+), LID: \w+, GID: \(GID_Index (?<gidIndex>\d+)\) (?<localGid>\S+)/g,
+      role: 'fact',
+      fixed: { variable: 'path' },
+      source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_context.cpp:286',
+      sample: [
+        'I0301 12:00:00.123456  4242 rdma_context.cpp:286] RDMA device: mlx5_3, LID: 0, GID: (GID_Index 3) 00:00:00:00:00:00:00:00:00:00:ff:ff:0a:00:00:01',
+      ],
+      gives: { device: 'mlx5_3', gidIndex: '3', variable: 'path' },
+    },
+  ],
+}
+
+export const jobs: Reader = {
+  name: 'PyTorch',
+  shapes: [
+    {
+      id: 'pytorch-watchdog',
+      words: ['Watchdog caught collective operation timeout'],
+      form: /Watchdog caught collective operation timeout: ?\w*\(SeqNum=(?<value>\d+), OpType=(?<text>\w+)/g,
+      role: 'consequence',
+      source: 'pytorch/pytorch ProcessGroupNCCL.cpp (2.0, 2.5)',
+      sample: [
+        '[rank3]:[E1218 20:27:21.426415540 ProcessGroupNCCL.cpp:629] [Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=BROADCAST, NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600081 milliseconds before timing out.',
+      ],
+      gives: { value: '1', text: 'BROADCAST' },
+    },
+    {
+      id: 'pytorch-abort',
+      words: [
+        'To avoid data inconsistency, we are taking the entire process down',
+        'DistBackendError',
+        'ChildFailedError',
+      ],
+      form: /(?:taking the entire process down|DistBackendError|ChildFailedError)/g,
+      role: 'consequence',
+      source: 'pytorch/pytorch ProcessGroupNCCL.cpp (unverified)',
+      sample: ['torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:1251'],
+      gives: {},
+    },
+    {
+      id: 'uccl-completion',
+      words: ['CQE ERROR wr_id='],
+      form: /CQE ERROR wr_id=\d+ status=(?<status>\d+)\([\w ]+\) opcode=(?<opcode>\d+) byte_len=(?<length>\d+) vendor_err=0x(?<vendor>\w+) qp_num=0x(?<qpn>\w+)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: 'uccl-project/uccl ep/src/rdma.cpp',
+      sample: [
+        'CQE ERROR wr_id=7 status=12(transport retry counter exceeded) opcode=0 byte_len=0 vendor_err=0x81 qp_num=0x1a2b',
+      ],
+      gives: { status: '12', vendor: '81', qpn: '1a2b', opcode: '0', length: '0' },
+    },
+    {
+      id: 'nvshmem-status',
+      words: [': non-zero status: '],
+      form: /: non-zero status: (?<value>\d+) (?<text>(?!ibv_)[\w ]{3,80})/g,
+      role: 'consequence',
+      source: 'NVSHMEM (unverified)',
+      sample: ['transport.cpp:400: non-zero status: 7 connect EPS failed'],
+      gives: { value: '7', text: 'connect EPS failed' },
+    },
+    {
+      id: 'deepep-timeout',
+      words: ['DeepEP timeout', 'DeepEP error: '],
+      form: /DeepEP (?:timeout|error)/g,
+      role: 'consequence',
+      source: 'DeepEP (unverified)',
+      sample: ['DeepEP timeout check failed: rank = 3, thread = 1'],
+      gives: {},
+    },
+  ],
+}

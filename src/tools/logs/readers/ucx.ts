@@ -1,0 +1,176 @@
+/*
+ * UCX. An mlx5 error is two lines: the syndrome, then the work request with the peer. Flushes are at the level TRACE, so
+ * that a log rarely has any. `wqe[0]`: the first request of the queue pair.
+ */
+import type { Reader } from '../shape.ts'
+
+const UCX = 'openucx/ucx'
+/** The second line. */
+const WQE =
+  /(?<text>RC|DCI|UD|SRQ|DCT) QP 0x(?<qpn>\w+) wqe\[(?<wqe>\w+)\]: ?(?<request>[\w ]*?)(?= [-\w]*[-s]| \[|$).{0,600}?(?:\[rqpn 0x(?<peerQpn>\w+)(?: [^\]]{0,200}?dgid=(?<remoteGid>[^\s\]]+)(?: [^\]]{0,60}?sgid_index=(?<gidIndex>\w+))?)?|$)/
+
+export const ucx: Reader = {
+  name: 'UCX',
+  shapes: [
+    {
+      id: 'ucx-mlx5',
+      words: [' (synd 0x'],
+      form: /(?:UCX +\w+ +|^|ERROR +)(?<status>[A-Z][\w -]{2,60}?) on (?<device>[^\s:]+):(?<port>\w+)\/(?<link>\w+) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+) hw_synd (?<hwSyndrome>\w+\/\w+)\)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      family: 'mlx5',
+      next: WQE,
+      source: `${UCX} v1.8.1, v1.15.0 src/uct/ib/mlx5/ib_mlx5_log.c:133, 172`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]   ib_mlx5_log.c:181  UCX  ERROR Transport retry count exceeded on mlx5_3:1/RoCE (synd 0x15 vend 0x81 hw_synd 0/0)',
+        '[1772366585.123460] [node1:4242 :0]   ib_mlx5_log.c:181  UCX  ERROR RC QP 0x1a2b wqe[0]: SEND --e [inl len 26] [rqpn 0x3c4d dlid=0 sl=0 port=1 src_path_bits=0 dgid=::ffff:10.0.0.7 sgid_index=3 traffic_class=106]',
+      ],
+      gives: {
+        status: 'Transport retry count exceeded',
+        device: 'mlx5_3',
+        port: '1',
+        syndrome: '15',
+        vendor: '81',
+        qpn: '1a2b',
+        wqe: '0',
+        peerQpn: '3c4d',
+        remoteGid: '::ffff:10.0.0.7',
+      },
+    },
+    {
+      id: 'ucx-mlx5-old',
+      words: [' (synd 0x'],
+      form: /Error on (?:\[(?<device>[^\s:\]]+)(?::(?<port>\w+)[^\]]*)?\] ?)?QP 0x(?<qpn>\w+) wqe\[(?<wqe>\w+)\]: (?<status>[A-Z][\w -]{2,60}?) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+)(?: hw_synd (?<hwSyndrome>\w+\/\w+))?\) opcode (?<request>\w*)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      family: 'mlx5',
+      source: `${UCX} v1.4.0, v1.5.2 src/uct/ib/mlx5/ib_mlx5_log.c:111, 113`,
+      sample: [
+        '[1551430000.123456] [node1:4242 :0]   ib_mlx5_log.c:113  UCX  ERROR Error on QP 0x1a2b wqe[000]: Remote access error (synd 0x13 vend 0x88) opcode RDMA_WRITE',
+      ],
+      gives: {
+        qpn: '1a2b',
+        wqe: '000',
+        status: 'Remote access error',
+        syndrome: '13',
+        vendor: '88',
+        request: 'RDMA_WRITE',
+      },
+    },
+    {
+      id: 'ucx-verbs',
+      words: ['send completion with error: '],
+      form: /send completion with error: (?<status>[A-Za-z][\w ]{2,60}?) \[?qpn 0x(?<qpn>\w+) wrid 0x\w+ vendor_err 0x(?<vendor>\w+)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: `${UCX} v1.8.1, v1.15.0 src/uct/ib/rc/verbs/rc_verbs_iface.c:64, 122`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0] rc_verbs_iface.c:125  UCX  ERROR send completion with error: transport retry counter exceeded [qpn 0x1a2b wrid 0x3 vendor_err 0x81]',
+      ],
+      gives: { status: 'transport retry counter exceeded', qpn: '1a2b', vendor: '81' },
+    },
+    {
+      id: 'ucx-srd',
+      words: ['] with error on '],
+      form: /completion\[\w+\] with error on (?<device>[^\s/:]+)\S*: (?<status>[A-Za-z][\w ]{2,60}?), vendor_err 0x(?<vendor>\w+) wr_id/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: `${UCX} 9466d104 src/uct/ib/base/ib_iface.h:684`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]     srd_iface.c:310  UCX  ERROR send completion[0] with error on rdmap16s27/0x55d0: response timeout error, vendor_err 0xf wr_id 0x1',
+      ],
+      gives: { device: 'rdmap16s27', status: 'response timeout error', vendor: 'f' },
+    },
+    {
+      id: 'ucx-devx',
+      words: [') failed, syndrome 0x', 'failed on ', ', syndrome 0x'],
+      form: /mlx5dv_devx_(?<call>\w+)\((?<command>[\w ]+)[^)]*\) failed(?: on (?<device>[^\s,]+))?, syndrome 0x(?<syndrome>\w+): (?<errno>[A-Z][\w /]+)/g,
+      role: 'failure',
+      kind: 'command',
+      family: 'mlx5',
+      source: `${UCX} 9466d104 src/uct/ib/mlx5/dv/ib_mlx5_dv.c:349, 446, 466`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]    ib_mlx5_dv.c:466  UCX  ERROR mlx5dv_devx_obj_create(CREATE_CQ) failed on mlx5_3, syndrome 0x5d4a: Remote I/O error',
+      ],
+      gives: {
+        call: 'obj_create',
+        command: 'CREATE_CQ',
+        device: 'mlx5_3',
+        syndrome: '5d4a',
+        errno: 'Remote I/O error',
+      },
+    },
+    {
+      id: 'ucx-async',
+      words: ['IB Async event on '],
+      form: /IB Async event on (?<device>[^\s:]+): (?<event>[A-Za-z_][\w ]{2,60}?) on (?:port (?<port>\w+)|QPN 0x(?<qpn>\w+)|\w+ \S+)/g,
+      role: 'failure',
+      kind: 'event',
+      source: `${UCX} 9466d104 src/uct/ib/base/ib_device.c:530`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]      ib_device.c:530  UCX  DIAG  IB Async event on mlx5_3: port error on port 1',
+      ],
+      gives: { device: 'mlx5_3', event: 'port error', port: '1' },
+    },
+    {
+      id: 'ucx-register',
+      words: ['ibv_reg_mr(', 'ibv_reg_dmabuf_mr('],
+      form: /(?<call>ibv_reg_(?:dmabuf_)?mr)\([^)]{0,200}\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${UCX} 9466d104 src/uct/ib/base/ib_md.c; ib_log.c:249`,
+      sample: [
+        "[1772366585.123456] [node1:4242 :0]          ib_md.c:300  UCX  ERROR ibv_reg_mr(address=0x7f01, length=4096, access=0xf) failed: Cannot allocate memory : Please set max locked memory (ulimit -l) to 'unlimited' (current: 64 kbytes)",
+      ],
+      gives: { call: 'ibv_reg_mr', errno: 'Cannot allocate memory', value: '64' },
+    },
+    {
+      id: 'ucx-call',
+      words: ['UCX  ERROR ibv_', 'UCX  ERROR rdma_', 'UCX  DIAG  ibv_'],
+      form: /UCX +\w+ +(?<call>(?:ibv|rdma)_(?!reg_)\w+)\(.{0,200}?\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${UCX} 9466d104 src/uct/ib/base/ib_device.c:1455, ib_md.c:1594`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]      ib_device.c:1455 UCX  ERROR ibv_create_ah(dlid=0 port=1) failed: Connection timed out',
+      ],
+      gives: { call: 'ibv_create_ah', errno: 'Connection timed out' },
+    },
+    {
+      id: 'ucx-cm',
+      words: [' got error event RDMA_CM_EVENT_', ' got error event '],
+      form: /got error event (?:RDMA_CM_EVENT_)?(?<event>[A-Z_]+), event status (?:(?<errno>[A-Z][A-Za-z /]+) )?\(?(?<rejection>-?\d+)\)?/g,
+      role: 'failure',
+      kind: 'refused',
+      source: `${UCX} 9466d104 src/uct/ib/rdmacm/rdmacm_cm.c:715`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]     rdmacm_cm.c:715  UCX  ERROR client (ep=0x55, id=0x66) got error event RDMA_CM_EVENT_REJECTED, event status Unknown error (8)',
+      ],
+      gives: { event: 'REJECTED', rejection: '8' },
+    },
+    {
+      id: 'ucx-unhandled',
+      words: ['will not be handled', 'Endpoint timeout', 'Endpoint is not connected'],
+      form: /(?:error '(?<text>[\w /]+)'(?: on \S+)? will not be handled|error '?Endpoint timeout|Endpoint timeout)/g,
+      role: 'consequence',
+      source: `${UCX} 9466d104 src/ucp/core/ucp_ep.c:1661`,
+      sample: [
+        "[1772366585.123470] [node1:4242 :0]         ucp_ep.c:1661 UCX  DIAG  ep 0x7f01: error 'Endpoint timeout' on rc_mlx5/mlx5_3:1 will not be handled since no error callback is installed",
+      ],
+      gives: { text: 'Endpoint timeout' },
+    },
+    {
+      id: 'nixl',
+      words: ['NIXL_ERR_'],
+      form: /NIXL_ERR_(?<text>\w+)/g,
+      role: 'consequence',
+      source: 'unverified',
+      sample: ['nixl_agent.cpp: transfer failed: NIXL_ERR_REMOTE_DISCONNECT'],
+      gives: { text: 'REMOTE_DISCONNECT' },
+    },
+  ],
+}

@@ -1,0 +1,178 @@
+/*
+ * Reports of whole logs, as golden texts (UPDATE_GOLDEN=1 rewrites them), and of anything: random cuts and mixtures.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { LogAnalysis } from '../../../src/tools/logs/analysis.ts'
+import { readers } from '../../../src/tools/logs/readers.ts'
+import { Redactor } from '../../../src/tools/logs/redact.ts'
+import { quietLine, type Report, reportLines, reportObjects, reportOf } from '../../../src/tools/logs/report.ts'
+import { explainNumber, explainText } from '../../../src/tools/logs/words.ts'
+import { fixture } from '../../paths.ts'
+import { assertValid } from '../../project/docs/json-schema.ts'
+
+const reportOn = (...logs: readonly (readonly [name: string, bytes: Uint8Array, host?: string])[]): Report => {
+  const analysis = new LogAnalysis()
+  for (const [name, bytes, host] of logs) {
+    const log = analysis.begin(name, host)
+    log.push(bytes)
+    log.end()
+  }
+  return reportOf(analysis)
+}
+const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text)
+const file = (name: string): readonly [string, Uint8Array] => [name, readFileSync(fixture('logs', name))]
+
+/** The logs of each report. */
+const reports: Readonly<Record<string, readonly string[]>> = {
+  'nccl-one-peer': ['nccl-one-peer.log'],
+  'ucx-first-request': ['ucx-first-request.log'],
+  'nccl-decimal-81': ['nccl-decimal-81.log'],
+  'nccl-socket': ['nccl-socket.log'],
+  'libfabric-reject': ['libfabric-reject.log'],
+  'mlx5-command': ['mlx5-command.log'],
+  'efa-unreachable': ['efa-unreachable.log'],
+  'flushes-only': ['flushes-only.log'],
+  'two-hosts': ['two-hosts-job.log', 'two-hosts.log'],
+  'modify-qp': ['modify-qp.log'],
+  memlock: ['memlock.log'],
+  nvme: ['nvme.log'],
+}
+
+for (const [name, logs] of Object.entries(reports))
+  test(`the report of ${logs.join(' and ')}`, () => {
+    const report = reportOn(...logs.map(file))
+    const text = `${reportLines(report, 5).join('\n')}\n`
+    const golden = fixture('logs', `${name}.txt`)
+    if (process.env.UPDATE_GOLDEN) writeFileSync(golden, text)
+    assert.equal(text, readFileSync(golden, 'utf8'))
+    assert.equal(report.hasFailed, true)
+    for (const object of reportObjects(report, 5)) assertValid('explain LOG', JSON.parse(JSON.stringify(object)))
+  })
+
+test('every log of the folder is in a report', () => {
+  const used = Object.values(reports).flat()
+  const logs = readdirSync(fixture('logs')).filter(name => name.endsWith('.log'))
+  assert.deepEqual(logs.sort(), used.sort())
+})
+
+test('no failure: nothing in it, something else, consequences only', () => {
+  for (const [text, expected] of [
+    ['', /^No failure of RDMA stands in 1 log of 0 lines\./],
+    ['GET / 200\nerror: timeout after 30 s\nsegfault\n', /^No failure of RDMA stands in 1 log of 3 lines\.$/],
+    [
+      '[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=ALLREDUCE\n',
+      /has 1 watchdog timeout, which also follow/,
+    ],
+    ['node1:7:8 [0] NCCL INFO Using network IB\n', /^No failure/],
+  ] as const) {
+    const report = reportOn(['a.log', bytesOf(text)])
+    assert.match(report.summary.join(' '), expected)
+    assert.equal(report.hasFailed, false)
+    assert.match(quietLine(report), /^No failure/)
+  }
+})
+
+test('it is said that it is not known which host failed first', () => {
+  const line = (host: string): Uint8Array =>
+    bytesOf(
+      `2026-03-01T12:03:05Z ${host}:7:8 [0] x.cc:1 NCCL WARN NET/IB : Got completion from peer 10.0.0.7<1> with error 12, opcode 0, len 0, vendor err 129\n`,
+    )
+  const same = reportOn(['a', line('node1')], ['b', line('node2')])
+  assert.match(same.summary.join(' '), /not known which failure came first: node1 at 12:03:05, node2 at 12:03:05\./)
+  const later = reportOn(
+    ['a', line('node1')],
+    ['b', bytesOf(new TextDecoder().decode(line('node2')).replace('12:03:05', '12:03:09'))],
+  )
+  assert.doesNotMatch(later.summary.join(' '), /not known/)
+})
+
+test('clocks of hosts are compared by when communicators began', () => {
+  const log = (host: string, hour: number, failsAt: string): Uint8Array =>
+    bytesOf(
+      [1, 2, 3]
+        .map(
+          n =>
+            `2026-03-01T${hour}:00:0${n}Z ${host}:7:8 [0] NCCL INFO ncclCommInitRank comm 0x5 rank ${n} nranks 2 cudaDev 0 nvmlDev 0 busId 1 commId 0xfeed${n} - Init COMPLETE\n`,
+        )
+        .join('') +
+        `2026-03-01T${hour}:${failsAt}Z ${host}:7:9 [0] x.cc:1 NCCL WARN NET/IB : Got completion from peer 10.0.0.7<1> with error 12, opcode 0, len 0, vendor err 129\n`,
+    )
+  const report = reportOn(['a', log('node1', 12, '20:00')], ['b', log('node2', 13, '10:00')])
+  assert.equal(report.chains[0]!.chain.first.host, 'node2')
+  assert.match(report.clockNote ?? '', /node2 by 3600 s/)
+})
+
+test('words and numbers', () => {
+  const text = (lines: readonly string[] | undefined): string => (lines ?? []).join('\n')
+  assert.match(text(explainNumber('0x81')), /vendor error 0x81 .*RETRY_EXC_ERR \(likely\)/)
+  assert.match(text(explainNumber('81')), /0x51 .*GPU[\s\S]*If the program prints hexadecimal, this is 0x81/)
+  assert.match(text(explainNumber('524')), /ENOTSUPP \(524\) of a call: a number of the kernel only/)
+  assert.match(text(explainText('synd 0x15 vend 0x81')), /status 12, RETRY_EXC_ERR[\s\S]*vendor error 0x81/)
+  assert.match(text(explainText('vendor err 222')), /vendor error 222 \(none\): no public meaning/)
+  assert.match(text(explainText('ENOMEM ibv_reg_mr')), /ENOMEM \(12\) of ibv_reg_mr \(sure\): more memory/)
+  assert.match(text(explainText('00008813 08006214 0000f6d2')), /a WRITE of QP 0x6214.*\n.*REM_ACCESS_ERR/)
+  assert.match(text(explainText('-28')), /reject of the connection manager .*consumer defined/)
+  assert.equal(explainText('hello world'), undefined)
+})
+
+test('redacted: names and addresses, each with one pseudonym', () => {
+  const redactor = new Redactor(['node1.example.com', 'node7'])
+  assert.equal(
+    redactor.line(
+      '12:03:05 node1:71 to node7 10.0.0.7<41> gid ::ffff:10.0.0.7 fe80::1 00:11:22:33:44:55 /home/anna/x mlx5_3:1 127.0.0.1 1.2.3.4.5',
+    ),
+    '12:03:05 host1:71 to host2 addr1<41> gid ::ffff:addr1 [addr2] mac1 /home/user/x mlx5_3:1 127.0.0.1 1.2.3.4.5',
+  )
+  assert.equal(redactor.line('node1.example.com and 10.0.0.7'), 'host1 and addr1')
+})
+
+const samples = readers.flatMap(({ shapes }) => shapes.flatMap(({ sample }) => sample))
+
+test('random cuts and mixtures of lines end no report', () => {
+  const piece = fc.oneof(
+    { weight: 6, arbitrary: fc.constantFrom(...samples) },
+    fc.tuple(fc.constantFrom(...samples), fc.nat(300), fc.nat(300)).map(([text, from, to]) => text.slice(from, to)),
+    fc.string({ maxLength: 80, size: 'max' }),
+    fc.constantFrom('\u0000\u0000', '\r', '\u001b[31m', '> ', '[1,2]<stderr>:', 'x'.repeat(70_000), '\uffff'),
+  )
+  const line = fc.array(piece, { maxLength: 4 }).map(parts => parts.join(''))
+  fc.assert(
+    fc.property(
+      fc.array(line, { maxLength: 40, size: 'max' }),
+      fc.array(fc.nat(20_000), { maxLength: 8 }),
+      fc.nat(50),
+      (lines, cuts, end) => {
+        const all = bytesOf(lines.join('\n'))
+        const bytes = all.subarray(0, Math.max(0, all.length - end))
+        const whole = reportLines(reportOn(['a', bytes]), 5)
+        // In any pieces, the report is the same.
+        const analysis = new LogAnalysis()
+        const log = analysis.begin('a')
+        let at = 0
+        for (const cut of [...cuts].sort((a, b) => a - b)) {
+          log.push(bytes.subarray(at, cut))
+          at = Math.min(cut, bytes.length)
+        }
+        log.push(bytes.subarray(at))
+        log.end()
+        assert.deepEqual(reportLines(reportOf(analysis), 5), whole)
+      },
+    ),
+    { numRuns: 60 },
+  )
+})
+
+test('a line of a megabyte, and many hosts and queue pairs, are bounded', () => {
+  const many = Array.from(
+    { length: 22_000 },
+    (_, i) =>
+      `node${i}:7:8 [0] x.cc:1 NCCL WARN NET/IB : Got completion from peer 10.${i >> 16}.${(i >> 8) & 255}.${i & 255}<1> with error 12, opcode 0, len 0, vendor err 129\n`,
+  ).join('')
+  const { analysis, chains } = reportOn(['a', bytesOf(`${'NET/IB '.repeat(150_000)}\n${many}`)])
+  assert.ok(analysis.failures.length <= 20_001)
+  assert.ok(analysis.folded > 1000)
+  assert.ok(chains.length > 0)
+})
