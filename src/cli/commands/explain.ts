@@ -6,6 +6,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { didYouMean } from '../../base/suggest.ts'
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
+import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../../spec/check/event-meanings.ts'
 import {
   adviceOfKind,
   type FindingId,
@@ -14,11 +15,10 @@ import {
   findings,
   isFindingId,
 } from '../../spec/check/findings.ts'
+import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
-import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../explain/event-meanings.ts'
-import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../explain/statuses.ts'
 import { UsageError } from '../fail.ts'
 import type { NamedFile } from '../log-files.ts'
 

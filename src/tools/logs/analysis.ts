@@ -4,7 +4,7 @@
  * folded into those that have the same shape and values.
  */
 
-import { libibverbsTexts, type StatusName } from '../../cli/explain/statuses.ts'
+import { libibverbsTexts, type StatusName } from '../../spec/check/statuses.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { dumpRow, isDumpRow } from './dump.ts'
 import { type Clock, headerBefore, type Line, parseLine } from './line.ts'

@@ -1,7 +1,7 @@
 /* What each value of a failure means, with how sure that is. */
 
-import { cmEventMeanings, deviceEventMeanings } from '../../cli/explain/event-meanings.ts'
-import { type StatusName, statuses } from '../../cli/explain/statuses.ts'
+import { cmEventMeanings, deviceEventMeanings } from '../../spec/check/event-meanings.ts'
+import { type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { rejectText } from '../../spec/wire/mad.ts'
 import type { Failure } from './analysis.ts'
 import type { Certainty } from './meanings/certainty.ts'

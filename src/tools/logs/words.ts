@@ -2,7 +2,7 @@
  * Words and single lines that somebody asks about: `synd 0x15 vend 0x81`, `ENOMEM ibv_reg_mr`, `524`, three words of a dump, or a
  * line of any program. A bare number is many things: all kinds that have it are listed.
  */
-import { statuses } from '../../cli/explain/statuses.ts'
+import { statuses } from '../../spec/check/statuses.ts'
 import { rejectText, rejReason } from '../../spec/wire/mad.ts'
 import { type Failure, LogAnalysis } from './analysis.ts'
 import { dumpWords } from './dump.ts'

@@ -54,6 +54,8 @@ test('bundled commands work without the compiled modules', { skip }, () => {
     ['explain'],
     ['explain-slow'],
     ['explain-capture'],
+    ['explain-files'],
+    ['explain-log'],
     ['torment-search'],
     ['device-plugin'],
   ]

@@ -2,8 +2,9 @@
  * A completion status in the words of any program: a number, an ABI name, the text of libibverbs, the kernel or UCX. And
  * opcodes, which a failed completion need not have.
  */
-import { libibverbsTexts, type StatusName } from '../../../cli/explain/statuses.ts'
+
 import { syndromes } from '../../../drivers/mlx5/queue-layout.ts'
+import { libibverbsTexts, type StatusName } from '../../../spec/check/statuses.ts'
 import { WcOpcode, WcStatus } from '../../../spec/work.ts'
 
 /** ib_wc_status_msg (Linux 6.1) where it differs from ibv_wc_status_str. */

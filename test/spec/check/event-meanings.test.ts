@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { explain, isExplained } from '../../../src/cli/commands/explain.ts'
-import { cmEventMeanings, deviceEventMeanings } from '../../../src/cli/explain/event-meanings.ts'
+import { cmEventMeanings, deviceEventMeanings } from '../../../src/spec/check/event-meanings.ts'
 import { AsyncEventType, CmEventType } from '../../../src/spec/enums.ts'
 
 test('every event of rdma_cm and of devices has a meaning, and says what to do', t => {

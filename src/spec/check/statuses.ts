@@ -3,10 +3,10 @@
  * providers say by a status in another sense than InfiniBand is from reading rdma-core 65.0: `to_ibv_status` and the like.
  */
 
-import { type CauseName, causes } from '../../spec/check/causes.ts'
-import { type FindingId, findingIds, findings } from '../../spec/check/findings.ts'
-import type { AsyncEventType } from '../../spec/enums.ts'
-import type { WcStatus } from '../../spec/work.ts'
+import type { AsyncEventType } from '../enums.ts'
+import type { WcStatus } from '../work.ts'
+import { type CauseName, causes } from './causes.ts'
+import { type FindingId, findingIds, findings } from './findings.ts'
 
 export type StatusName = keyof typeof WcStatus.values
 export type EventName = keyof typeof AsyncEventType.values
