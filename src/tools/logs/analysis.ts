@@ -108,7 +108,11 @@ const isRedacted = (value: string): boolean =>
 
 /** An address without its port, as IPv4 if it is one; a host's name as it is. */
 export const plainAddress = (text: string): string => {
-  let value = text.replace(/^\w+:\/\//, '').replace(/<\d*>$/, '')
+  // Longer ones are no addresses.
+  let value = text
+    .slice(0, 80)
+    .replace(/^\w+:\/\//, '')
+    .replace(/<\d*>$/, '')
   const bracketed = /^\[([^\]]+)\]/.exec(value)
   if (bracketed !== null) value = bracketed[1]!
   else if (/^[^:]+:\d+$/.test(value) || /^[\d.]+:[\d:]+$/.test(value)) value = value.slice(0, value.indexOf(':'))

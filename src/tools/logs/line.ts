@@ -169,9 +169,12 @@ export const parseLine = (raw: string): Line => {
   }
 }
 
+/** Characters before a match in which its header stands: names are looked for at each of them. */
+const HEADER = 400
+
 /** What the last header between two places of a line says of it. */
 export const headerBefore = (text: string, from: number, to: number): Partial<Line> => {
-  const before = text.slice(from, to)
+  const before = text.slice(Math.max(from, to - HEADER), to)
   if (!HEADER_HINT.test(before)) return {}
   let best: Partial<Line> = {}
   let bestAt = -1

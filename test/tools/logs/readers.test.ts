@@ -100,6 +100,15 @@ test('damage and redactions are read over', () => {
   )
 })
 
+test('no form begins with an endless repetition, whose cost would be the square of the line', () => {
+  const endless = /^(?:\(\?(?:<\w+>|:))*(?:\[[^\]]*\]|\\w|\\S|\.)[+*]/
+  assert.deepEqual(
+    shapes.filter(({ shape }) => endless.test(shape.form.source)).map(({ shape }) => shape.id),
+    [],
+  )
+  assert.match('(?<device>[\\w.-]+): x', endless)
+})
+
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;')
 
 test('docs/reference/log-lines.md has all shapes and values', () => {
