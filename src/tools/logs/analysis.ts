@@ -9,6 +9,7 @@ import { AsyncEventType } from '../../spec/enums.ts'
 import { dumpRow, isDumpRow } from './dump.ts'
 import { type Clock, headerBefore, type Line, parseLine } from './line.ts'
 import { errnoOf } from './meanings/errnos.ts'
+import { MONITOR_COMMANDS } from './meanings/firmware.ts'
 import { statusNamed, statusOfSyndrome } from './meanings/statuses.ts'
 import { familyOf } from './meanings/vendor-errors.ts'
 import { type KnownShape, shapesOf, table } from './readers.ts'
@@ -107,7 +108,11 @@ const isRedacted = (value: string): boolean =>
 
 /** An address without its port, as IPv4 if it is one; a host's name as it is. */
 export const plainAddress = (text: string): string => {
-  let value = text.replace(/^\w+:\/\//, '').replace(/<\d*>$/, '')
+  // Longer ones are no addresses.
+  let value = text
+    .slice(0, 80)
+    .replace(/^\w+:\/\//, '')
+    .replace(/<\d*>$/, '')
   const bracketed = /^\[([^\]]+)\]/.exec(value)
   if (bracketed !== null) value = bracketed[1]!
   else if (/^[^:]+:\d+$/.test(value) || /^[\d.]+:[\d:]+$/.test(value)) value = value.slice(0, value.indexOf(':'))
@@ -382,8 +387,13 @@ export class LogAnalysis {
     if (event !== undefined && (HARMLESS.has(event) || ORDERLY.has(event))) return undefined
     const errno = fields.errno === undefined ? undefined : errnoOf(fields.errno)
     const peer = fields.peer ?? fields.remoteGid
+    const isMonitor = shape.kind === 'command' && MONITOR_COMMANDS.test(fields.command ?? '')
     const role: Role =
-      status === 'WR_FLUSH_ERR' ? 'consequence' : event !== undefined && SIGNS.has(event) ? 'sign' : shape.role
+      status === 'WR_FLUSH_ERR'
+        ? 'consequence'
+        : isMonitor || (event !== undefined && SIGNS.has(event))
+          ? 'sign'
+          : shape.role
     const vendor = numberIn(fields.vendor, shape.base)
     const failure: Failure = {
       shape,

@@ -249,6 +249,9 @@ const SECURITY_GROUP: Cause = {
   decide: ({ peer }) => `fi_pingpong -p efa -e rdm on ${peer}, then fi_pingpong -p efa -e rdm ${typed(peer)} here`,
 }
 
+/** Vendor errors of ConnectX that mistakes of programs have, in reports. */
+const BY_PROGRAM: readonly number[] = [0x52, 0x53, 0x56, 0x32]
+
 const GPU_PCIE: Cause = {
   id: 'gpu-pcie',
   text: 'PCIe or the IOMMU refuses the adapter access to memory of the GPU: ACS is on, the IOMMU translates, or the GPU driver does not fit',
@@ -257,16 +260,17 @@ const GPU_PCIE: Cause = {
     ...when(hasGpus, 'the program sends from GPUs'),
     ...when(first.vendor === 0x51, 'vendor error 0x51 has come only with memory of GPUs (a few reports)'),
   ],
-  opposes: ({ hasGpus }) => when(!hasGpus, 'nothing in the log says that memory of a GPU is used'),
+  opposes: ({ first }) =>
+    when(BY_PROGRAM.includes(first.vendor ?? 0), 'in reports of this vendor error the program was wrong'),
   decide: () =>
     'run once with NCCL_NET_GDR_LEVEL=LOC (or without GPUDirect): if it works, sudo lspci -vvv | grep ACSCtl shows `SrcValid+` at a bridge, or /proc/cmdline has iommu without pt',
 }
 const BAD_LKEY: Cause = {
   id: 'lkey',
   text: 'the program posted a buffer that its region does not hold: a wrong lkey, an address or length outside, no right to write, or memory that was deregistered',
-  weight: 4,
+  weight: 5,
   supports: ({ first }) =>
-    when([0x52, 0x53, 0x56, 0x32].includes(first.vendor ?? 0), 'in reports of this vendor error the program was wrong'),
+    when(BY_PROGRAM.includes(first.vendor ?? 0), 'in reports of this vendor error the program was wrong'),
   opposes: none,
   decide: () =>
     'userdma check -- PROGRAM names the buffer, its region and the line of code; so does userdma run --host on the adapter',
@@ -543,6 +547,7 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
 
 /** Of a rejected connection, by reason. */
 const rejected = (reason: number | undefined): readonly Cause[] => {
+  const said = (): readonly string[] => [`the reason of the reject is ${reason}`]
   if (reason === 8)
     return [
       one(
@@ -550,6 +555,7 @@ const rejected = (reason: number | undefined): readonly Cause[] => {
         'no program listens at that address and port',
         'at the peer: rdma resource show cm_id, or ss -tln for iWARP; is the address the right one?',
         6,
+        said,
       ),
     ]
   if (reason === 28)
@@ -559,6 +565,7 @@ const rejected = (reason: number | undefined): readonly Cause[] => {
         'the program at the peer said no, or ended; its private data or log says why',
         'the log of the peer of the same second',
         6,
+        said,
       ),
     ]
   if (reason === 10)
@@ -568,6 +575,7 @@ const rejected = (reason: number | undefined): readonly Cause[] => {
         'the peer still has a connection of the queue pair from before',
         'connect again later; the log of the peer',
         5,
+        said,
       ),
     ]
   return [one('peer', 'the peer refused the connection', 'the log of the peer of the same second')]

@@ -224,7 +224,7 @@ const MOST = 0.75
 export const sharedBy = (analysis: LogAnalysis, { failures }: Chain): readonly Shared[] => {
   const names = hostNames(analysis)
   const total = failures.reduce((sum, { count }) => sum + count, 0)
-  if (total < 2) return []
+  if (total < 3) return []
   const counts = new Map<string, number>()
   const add = (key: string | undefined, count: number): void => {
     if (key !== undefined) counts.set(key, (counts.get(key) ?? 0) + count)

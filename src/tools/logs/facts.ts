@@ -106,6 +106,15 @@ export const remarksOf = ({ facts, failures }: LogAnalysis): readonly Remark[] =
       `the GID ${linkLocal.gid} is link-local: it is not routed, so that both ends must be in one layer 2 network`,
       linkLocal.failure,
     )
+  const printed = facts.filter(({ variable }) => variable === 'GID')
+  const local = printed.find(fact => fact.value.startsWith('254:128:'))
+  const ipv4 = printed.find(fact => fact.value.includes(':255:255:'))
+  if (local !== undefined && ipv4 !== undefined)
+    add(
+      true,
+      'one end uses a link-local GID (254:128:…), the other one of IPv4 (…:255:255:…): they cannot reach each other',
+      local,
+    )
   const empty = gids.find(({ gid }) => /^(?:::|0(?::0)+|(?:0+:)+0+)$/.test(gid))
   if (empty !== undefined) add(true, 'a GID is all zeros: the GID index is empty on that host', empty.failure)
   const memlock = failures.find(

@@ -85,6 +85,12 @@ const days = (year: number, month: number, day: number): number => Date.UTC(year
 /** What is taken as the year of lines that have none: a leap year, which has every date. */
 export const NO_YEAR = 2000
 
+/** Names of files and levels stand where hosts do: `[core.py:390]`, `ERROR |`. */
+const NO_HOST =
+  /\.(?:py|cc?|cpp|cxx|cu|cuh|hh?|hpp|go|rs|java|[jt]s|log|txt)$|^(?:\d+|trace|debug|info|notice|warn(?:ing)?|err(?:or)?|fatal|critical|stdout|stderr)$/i
+const hostIn = (name: string | undefined): string | undefined =>
+  name === undefined || NO_HOST.test(name) ? undefined : name
+
 type Groups = Readonly<Record<string, string | undefined>>
 
 const timeOf = (groups: Groups): Pick<Line, 'seconds' | 'clock'> => {
@@ -142,7 +148,7 @@ export const parseLine = (raw: string): Line => {
       if (match === null) continue
       const groups = match.groups as Groups | undefined
       if (groups !== undefined) {
-        host ??= groups.host
+        host ??= hostIn(groups.host)
         if (groups.pid !== undefined) pid = Number(groups.pid)
         if (groups.rank !== undefined) rank = Number(groups.rank)
         const found = timeOf(groups)
@@ -163,9 +169,12 @@ export const parseLine = (raw: string): Line => {
   }
 }
 
+/** Characters before a match in which its header stands: names are looked for at each of them. */
+const HEADER = 400
+
 /** What the last header between two places of a line says of it. */
 export const headerBefore = (text: string, from: number, to: number): Partial<Line> => {
-  const before = text.slice(from, to)
+  const before = text.slice(Math.max(from, to - HEADER), to)
   if (!HEADER_HINT.test(before)) return {}
   let best: Partial<Line> = {}
   let bestAt = -1
@@ -173,7 +182,9 @@ export const headerBefore = (text: string, from: number, to: number): Partial<Li
     form.lastIndex = 0
     for (let match = form.exec(before); match !== null; match = form.exec(before)) {
       if (match.index < bestAt) continue
-      const { host, pid, rank, epoch } = match.groups as Groups
+      const { host: name, pid, rank, epoch } = match.groups as Groups
+      const host = hostIn(name)
+      if (name !== undefined && host === undefined) continue
       bestAt = match.index
       best = {
         ...(host !== undefined && { host }),

@@ -7,7 +7,6 @@ import type { Failure, LogAnalysis } from './analysis.ts'
 import { type Context, classOf, type FailureClass, type JudgedCause, judgedCauses, wrongLeads } from './causes.ts'
 import { type Chain, chainsOf, clocksOf, hostNames, peerOf, type Shared, sharedBy } from './chains.ts'
 import { type Remark, remarksOf } from './facts.ts'
-import { MONITOR_COMMANDS } from './meanings/firmware.ts'
 import { type Value, valuesOf } from './values.ts'
 
 interface Explained {
@@ -97,7 +96,13 @@ const followsText = ({ consequences }: Chain): string => {
   return [...counts].map(([noun, count]) => plural(count, noun)).join(', ')
 }
 
-const HAS_GPUS = /nccl|gpu|cuda|GDRDMA|WorkNCCL|NVSHMEM|DeepEP|Xid/i
+const HAS_GPUS = /\bNCCL\b|GDRDMA|GPUDirect|\bcuda|WorkNCCL|NVSHMEM|DeepEP|\bXid\b|nvidia_peermem/
+
+/** The adapter that the same log says it uses, if it is one. */
+const onlyDevice = ({ facts }: LogAnalysis, { source }: Failure): string | undefined => {
+  const devices = facts.filter(fact => fact.variable === 'device' && fact.source === source)
+  return devices.length === 1 ? devices[0]!.value : undefined
+}
 
 const contextOf = (analysis: LogAnalysis, chain: Chain, shared: readonly Shared[]): Context => {
   const { first } = chain
@@ -125,7 +130,7 @@ const contextOf = (analysis: LogAnalysis, chain: Chain, shared: readonly Shared[
     chain,
     first,
     analysis,
-    device: first.device ?? 'DEVICE',
+    device: first.device ?? onlyDevice(analysis, first) ?? 'DEVICE',
     gid: first.fields.gidIndex ?? gidFact?.value ?? 'GID_INDEX',
     host: first.host ?? 'this host',
     peer: peerOf(first, names) ?? 'the peer',
@@ -197,11 +202,8 @@ const explained = (analysis: LogAnalysis, chain: Chain): Explained => {
   }
 }
 
-const isMonitor = ({ kind, fields }: Failure): boolean =>
-  kind === 'command' && MONITOR_COMMANDS.test(fields.command ?? '')
-
-/** Failures first, then chains that only follow from something; what monitors cause is last. */
-const order = (chain: Chain): number => (chain.failures.length === 0 ? 2 : chain.failures.every(isMonitor) ? 1 : 0)
+/** Failures first, then chains that only follow from something. */
+const order = (chain: Chain): number => (chain.failures.length === 0 ? 1 : 0)
 
 export const reportOf = (analysis: LogAnalysis): Report => {
   const clocks = clocksOf(analysis)
@@ -220,6 +222,14 @@ export const reportOf = (analysis: LogAnalysis): Report => {
     if (other !== undefined)
       summary.push(
         `It has ${other.follows}, which also follow from other causes: a process that ended, or a collective that hangs.`,
+      )
+    const signs = analysis.failures.filter(({ role }) => role === 'sign')
+    if (signs.length > 0)
+      summary.push(
+        `It has ${plural(signs.length, 'line')} that may matter: ${signs
+          .slice(0, 3)
+          .map(sign => `${placeText(sign)}: ${sign.text.slice(0, 160)}`)
+          .join('; ')}.`,
       )
     if (lines === 0) summary.push('There is nothing in it.')
   } else {

@@ -66,6 +66,8 @@ const wraps: readonly (readonly [before: string, after?: string, host?: string])
   ['`'],
   ['\u001b[31m', '\u001b[0m'],
   ['Some output of another program '],
+  ['[core.py:390] '],
+  ['ERROR    | '],
   ['E0301 12:03:05.123456  4242 main.cpp:12] '],
 ]
 
@@ -96,6 +98,15 @@ test('damage and redactions are read over', () => {
       ['LOC_PROT_ERR', 'node3', undefined],
     ],
   )
+})
+
+test('no form begins with an endless repetition, whose cost would be the square of the line', () => {
+  const endless = /^(?:\(\?(?:<\w+>|:))*(?:\[[^\]]*\]|\\w|\\S|\.)[+*]/
+  assert.deepEqual(
+    shapes.filter(({ shape }) => endless.test(shape.form.source)).map(({ shape }) => shape.id),
+    [],
+  )
+  assert.match('(?<device>[\\w.-]+): x', endless)
 })
 
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;')

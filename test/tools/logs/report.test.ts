@@ -67,6 +67,10 @@ test('no failure: nothing in it, something else, consequences only', () => {
       /has 1 watchdog timeout, which also follow/,
     ],
     ['node1:7:8 [0] NCCL INFO Using network IB\n', /^No failure/],
+    [
+      'mlx5_core 0000:3b:00.0: mlx5_cmd_out_err:808:(pid 88): ACCESS_REG(0x805) op_mod(0x1) failed, status bad parameter(0x3), syndrome (0x9a6171), err(-22)\n',
+      /^No failure .* It has 1 line that may matter: a\.log:1: /,
+    ],
   ] as const) {
     const report = reportOn(['a.log', bytesOf(text)])
     assert.match(report.summary.join(' '), expected)

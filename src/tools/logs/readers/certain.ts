@@ -130,7 +130,7 @@ export const certain: Reader = {
         ': LOC_QP_OP_ERR',
         ': RNR_RETRY_EXC_ERR',
       ],
-      form: /(?<device>[\w.-]+): QP (?<qpn>0x\w+) (?<request>[A-Z]\w*) wr_id \w+: (?<status>[A-Z_]+_ERR): (?<text>.{1,300})/g,
+      form: /(?<device>[\w.-]{1,64}): QP (?<qpn>0x\w+) (?<request>[A-Z]\w*) wr_id \w+: (?<status>[A-Z_]+_ERR): (?<text>.{1,300})/g,
       role: 'failure',
       kind: 'completion',
       family: 'userdma',

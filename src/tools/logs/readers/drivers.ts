@@ -22,7 +22,7 @@ export const drivers: Reader = {
     {
       id: 'mlx4-command',
       words: [' failed: fw status = 0x', ' timed out (go bit not cleared)'],
-      form: /mlx4_core (?<bdf>[\w:.]+\w): command 0x(?<command>\w+) (?:failed: fw status = 0x(?<commandStatus>\w+)|timed out)/g,
+      form: /mlx4_core (?<bdf>[\w:.]{1,40}\w): command 0x(?<command>\w+) (?:failed: fw status = 0x(?<commandStatus>\w+)|timed out)/g,
       role: 'failure',
       kind: 'command',
       family: 'mlx4',
@@ -33,7 +33,7 @@ export const drivers: Reader = {
     {
       id: 'mlx4-fatal',
       words: ['Internal error detected', 'device is going to be reset'],
-      form: /mlx4_(?:core|en) (?<bdf>[\w:.]+\w): (?<text>Internal error detected|device is going to be reset)/g,
+      form: /mlx4_(?:core|en) (?<bdf>[\w:.]{1,40}\w): (?<text>Internal error detected|device is going to be reset)/g,
       role: 'failure',
       kind: 'device',
       family: 'mlx4',
@@ -44,7 +44,7 @@ export const drivers: Reader = {
     {
       id: 'efa-command',
       words: ['Failed to process command ', 'Failed to submit command '],
-      form: /(?:efa (?<bdf>[\w:.]+\w) (?<device>\w+): )?Failed to (?:process|submit) command (?<command>\w+) \(opcode \d+\)(?: comp_status (?<commandStatus>\d+))? err (?<errno>-?\d+)/g,
+      form: /(?:efa (?<bdf>[\w:.]{1,40}\w) (?<device>\w+): )?Failed to (?:process|submit) command (?<command>\w+) \(opcode \d+\)(?: comp_status (?<commandStatus>\d+))? err (?<errno>-?\d+)/g,
       role: 'failure',
       kind: 'command',
       family: 'efa',
@@ -57,7 +57,7 @@ export const drivers: Reader = {
     {
       id: 'irdma-event',
       words: ['abnormal ae_id = 0x'],
-      form: /(?:(?<bdf>[\da-f]{4}:[\da-f:.]+) )?(?<device>[\w.-]+): abnormal ae_id = 0x(?<value>\w+) bool qp=\d qp_id = (?<qpn>\d+)/g,
+      form: /(?:(?<bdf>[\da-f]{4}:[\da-f:.]+) )?(?<device>[\w.-]{1,64}): abnormal ae_id = 0x(?<value>\w+) bool qp=\d qp_id = (?<qpn>\d+)/g,
       role: 'failure',
       kind: 'event',
       fixed: { event: 'irdma' },
@@ -82,7 +82,7 @@ export const drivers: Reader = {
     {
       id: 'bnxt-command',
       words: ['cmdq[0x'],
-      form: /bnxt_en (?<bdf>[\w:.]+\w):? ?.{0,40}?cmdq\[0x\w+\]=0x(?<command>\w+) (?:(?<text>timedout|send failed)|status 0x(?<commandStatus>\w+))/g,
+      form: /bnxt_en (?<bdf>[\w:.]{1,40}\w):? ?.{0,40}?cmdq\[0x\w+\]=0x(?<command>\w+) (?:(?<text>timedout|send failed)|status 0x(?<commandStatus>\w+))/g,
       role: 'failure',
       kind: 'command',
       family: 'bnxt_re',
@@ -93,7 +93,7 @@ export const drivers: Reader = {
     {
       id: 'hns-cqe',
       words: ['error cqe status 0x'],
-      form: /(?<device>[\w.-]+): error cqe status 0x(?<syndrome>\w+)/g,
+      form: /(?<device>[\w.-]{1,64}): error cqe status 0x(?<syndrome>\w+)/g,
       role: 'failure',
       kind: 'completion',
       family: 'hns',
@@ -104,7 +104,7 @@ export const drivers: Reader = {
     {
       id: 'hns-event',
       words: ['work queue 0x'],
-      form: /(?<device>[\w.-]+): (?<event>invalid request local|local access violation|local) work queue 0x(?<qpn>\w+)/g,
+      form: /(?<device>[\w.-]{1,64}): (?<event>invalid request local|local access violation|local) work queue 0x(?<qpn>\w+)/g,
       role: 'failure',
       kind: 'event',
       family: 'hns',
@@ -117,7 +117,7 @@ export const drivers: Reader = {
     {
       id: 'ionic-cqe',
       words: ['cqe with error '],
-      form: /(?:(?<device>[\w.-]+):\d+: )?cqe with error (?<value>\w+) for 0x\w+(?: \((?<text>\w+)\), qpid (?<qpn>\d+))?/g,
+      form: /(?:(?<device>[\w.-]{1,64}):\d+: )?cqe with error (?<value>\w+) for 0x\w+(?: \((?<text>\w+)\), qpid (?<qpn>\d+))?/g,
       role: 'failure',
       kind: 'completion',
       source: 'linux-rdma/rdma-core 691953d8 providers/ionic/ionic_verbs.c:1040, 1260',

@@ -7,7 +7,7 @@ import type { Reader } from '../shape.ts'
 const CORE = 'Linux 6.1.192 drivers/net/ethernet/mellanox/mlx5/core'
 const IB = 'Linux 6.1.192 drivers/infiniband/hw/mlx5'
 /** What the driver's messages begin with: device, PCI function, and in most the C function, line and process. */
-const CORE_LINE = 'mlx5_core (?<bdf>[\\w:.]+\\w)'
+const CORE_LINE = 'mlx5_core (?<bdf>[\\w:.]{1,40}\\w)'
 
 export const mlx5: Reader = {
   name: 'libmlx5',
@@ -198,7 +198,7 @@ export const mlx5Kernel: Reader = {
     {
       id: 'mlx5-link',
       words: ['Link down', 'link down'],
-      form: /mlx5_core (?<bdf>[\w:.]+\w) (?<link>\w+): Link down/g,
+      form: /mlx5_core (?<bdf>[\w:.]{1,40}\w) (?<link>\w+): Link down/g,
       role: 'sign',
       fixed: { text: 'Link down' },
       source: `${CORE}/en_main.c (Linux 6.1)`,
@@ -234,7 +234,7 @@ export const mlx5Kernel: Reader = {
     {
       id: 'mlx5-ib-wc',
       words: ['): WC error: '],
-      form: /(?:infiniband )?(?<device>[\w.-]+): \w+:\d+:\(pid \d+\): WC error: (?<status>\d+), Message: (?<text>[\w ]+)/g,
+      form: /(?:infiniband )?(?<device>[\w.-]{1,64}): \w+:\d+:\(pid \d+\): WC error: (?<status>\d+), Message: (?<text>[\w ]+)/g,
       role: 'failure',
       kind: 'completion',
       family: 'mlx5',
@@ -247,7 +247,7 @@ export const mlx5Kernel: Reader = {
     {
       id: 'mlx5-ib-dump',
       words: ['dump error cqe'],
-      form: /(?:infiniband )?(?<device>[\w.-]+): dump_cqe:\d+:\(pid \d+\): dump error cqe/g,
+      form: /(?:infiniband )?(?<device>[\w.-]{1,64}): dump_cqe:\d+:\(pid \d+\): dump error cqe/g,
       role: 'failure',
       kind: 'completion',
       base: 16,

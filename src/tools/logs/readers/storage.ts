@@ -124,7 +124,7 @@ export const storage: Reader = {
     {
       id: 'iser-completion',
       words: [' vend_err 0x'],
-      form: /(?<request>\w+) failure: (?<text>[\w ]+?) \((?<status>\d+)\) vend_err (?:0x)?(?<vendor>\w+)/g,
+      form: /(?<request>\w{1,20}) failure: (?<text>[\w ]+?) \((?<status>\d+)\) vend_err (?:0x)?(?<vendor>\w+)/g,
       role: 'failure',
       kind: 'completion',
       base: 16,
@@ -146,7 +146,7 @@ export const storage: Reader = {
     {
       id: 'ipoib-timeout',
       words: ['transmit timeout: latency '],
-      form: /(?<link>[\w.-]+): transmit timeout: latency (?<value>\d+) msecs/g,
+      form: /(?<link>[\w.-]{1,64}): transmit timeout: latency (?<value>\d+) msecs/g,
       role: 'failure',
       kind: 'timeout',
       source: `${ULP}/ipoib/ipoib_main.c:1196`,
@@ -156,7 +156,7 @@ export const storage: Reader = {
     {
       id: 'ipoib-multicast',
       words: ['multicast join failed for '],
-      form: /(?<link>[\w.-]+): (?:sendonly )?multicast join failed for (?<peer>\S+), status (?<errno>-?\d+)/g,
+      form: /(?<link>[\w.-]{1,64}): (?:sendonly )?multicast join failed for (?<peer>\S+), status (?<errno>-?\d+)/g,
       role: 'failure',
       kind: 'call',
       fixed: { call: 'multicast join' },
