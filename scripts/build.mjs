@@ -3,8 +3,8 @@
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
  *   build.mjs [--for start|package|test|long|bench]
- *                                        start, package: everything but tests and benchmarks; test (the default), long and
- *                                        bench: everything
+ *                                        start, package: everything but tests and benchmarks; test (the default), long
+ *                                        and bench: everything
  *
  *   dist/                                compiled src, test, bench and examples
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
@@ -12,8 +12,10 @@
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
  *   src/spec/check/finding-table.ts,
  *   src/tools/check/detector-table.ts    tables of the files of findings/ (generate-findings.mjs)
- *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
- *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/preload-events.ts
+ *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts,
+ *                                        context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
+ *   shim/preload_events.h                a function for each event of the preload library, generated from
+ *                                        src/spec/preload-events.ts
  *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
@@ -179,8 +181,8 @@ const buildC = async purpose => {
 }
 
 /**
- * Builds outdated parts that `purpose` needs; the C parts when `hasCompiler` has resolved. Steps run even after the failure of
- * an earlier step. True on success.
+ * Builds outdated parts that `purpose` needs; the C parts when `hasCompiler` has resolved. Steps run even after the
+ * failure of an earlier step. True on success.
  */
 export const build = async (purpose, hasCompiler = Promise.resolve()) => {
   // It bundles the sources, and needs no compiled files.

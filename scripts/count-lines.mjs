@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /*
- * Counts lines of code of the rooms of `userdma check`, without comments, blank lines and generated files, and names functions above 150
- * lines, comments included. So a change of their structure shows whether it has made them smaller.
+ * Counts lines of code of the rooms of `userdma check`, without comments, blank lines and generated files, and names
+ * functions above 150 lines, comments included. So a change of their structure shows whether it has made them smaller.
  *
  *   node scripts/count-lines.mjs          prints each room, with its lines in scripts/count-lines.tsv
  *   node scripts/count-lines.mjs --save   writes scripts/count-lines.tsv

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /*
  * Writes shim/protocol.h, the structs and numbers of the session protocol for C, shim/host/records.h, those of the
- * observation file, and shim/preload_events.h, a function for each event of the preload library, from the compiled modules
- * of src/spec that protocol-sources.json names. The headers are committed; a test compares them with the output of this
- * generator.
+ * observation file, and shim/preload_events.h, a function for each event of the preload library, from the compiled
+ * modules of src/spec that protocol-sources.json names. The headers are committed; a test compares them with the output
+ * of this generator.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'

@@ -1,7 +1,7 @@
 /*
- * Builds only what some tests need, for a checkout that was never built: their first result takes seconds, a full build a
- * minute or more. esbuild puts each test file with all that it imports into its place below dist/; types are not checked.
- * A full build replaces these files.
+ * Builds only what some tests need, for a checkout that was never built: their first result takes seconds, a full build
+ * a minute or more. esbuild puts each test file with all that it imports into its place below dist/; types are not
+ * checked. A full build replaces these files.
  *
  * Tests that start programs or threads, or read compiled files, need a full build; their sources tell (NEEDS_MORE).
  */
@@ -25,7 +25,10 @@ const NEEDS_MORE = {
 const NATIVE = 'src/host/native.ts'
 const NEED_NO_MORE = [NATIVE, 'src/host/library.ts', 'test/paths.ts']
 
-/** Whether a source, a path in the checkout, starts programs or threads, or reads files: an import does not tell what it uses. */
+/**
+ * Whether a source, a path in the checkout, starts programs or threads, or reads files: an import does not tell what it
+ * uses.
+ */
 export const needsMore = path => {
   const pattern = path.startsWith('src/') ? NEEDS_MORE.src : NEEDS_MORE.test
   return !NEED_NO_MORE.includes(path) && pattern.test(readFileSync(inRoot(path), 'utf8'))
@@ -45,8 +48,8 @@ const compiledUrls = {
 }
 
 /**
- * Builds what the test files `sources`, paths in the checkout, need. False, without a change, if there was a full build,
- * if they need one, or if they do not compile: a full build then says why.
+ * Builds what the test files `sources`, paths in the checkout, need. False, without a change, if there was a full
+ * build, if they need one, or if they do not compile: a full build then says why.
  */
 export const quickBuild = async sources => {
   if (existsSync(FULL_BUILD)) return false

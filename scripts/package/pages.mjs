@@ -5,7 +5,9 @@ import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { filesBelow, inRoot } from '../common.mjs'
 
-/** Paths of the pages, and of dashboards. Records of decisions are for those who change userdma: they have a checkout. */
+/**
+ * Paths of the pages, and of dashboards. Records of decisions are for those who change userdma: they have a checkout.
+ */
 export const helpFiles = () =>
   filesBelow(inRoot('docs'), path => path.endsWith('.md') || path.includes('/dashboards/')).filter(
     path => !path.startsWith(inRoot('docs', 'decisions')),

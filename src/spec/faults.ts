@@ -1,6 +1,6 @@
 /*
- * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
- * do. spec/faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
+ * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter
+ * can do. spec/faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
  */
 
 import { isSrqClass } from './classes/ids.ts'
@@ -480,7 +480,9 @@ const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram' |
 }
 export const queuePairClasses: readonly string[] = Object.keys(services)
 
-/** The statuses of failed completions that `completion` (a name of `completionNames`) can have on a class of queue pair. */
+/**
+ * The statuses of failed completions that `completion` (a name of `completionNames`) can have on a class of queue pair.
+ */
 export const statusesOf = (cls: string, completion: string): readonly StatusName[] => {
   const service = services[cls]
   if (service === undefined) return []

@@ -1,6 +1,7 @@
 /*
- * The plugin of a resource: the service that kubelet calls (spec/device-plugin.ts) about the shares of a daemon's devices.
- * Health follows the daemon: its end makes all shares unhealthy, and a device that it no longer has is not listed.
+ * The plugin of a resource: the service that kubelet calls (spec/device-plugin.ts) about the shares of a daemon's
+ * devices. Health follows the daemon: its end makes all shares unhealthy, and a device that it no longer has is not
+ * listed.
  *
  * Allocate answers environment and mounts, which every kubelet applies, and with `cdi` also the names of the Container
  * Device Interface, whose edits replace the same ones where kubelet and container runtime know it.

@@ -1,6 +1,6 @@
 /*
- * The kinds of failures of a walk, and its points: from what a run without failures has shown, the fault rules that each
- * let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
+ * The kinds of failures of a walk, and its points: from what a run without failures has shown, the fault rules that
+ * each let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
  * (spec/faults/survey.ts), and of links and processes before a connection one site per phase.
  */
 import type { ErrnoName } from '../../spec/errno.ts'
@@ -425,7 +425,9 @@ class Planner {
     ]
   }
 
-  /** A manager that is gone changes nothing at ports: programs notice it that ask for a path, or join. Once in a phase. */
+  /**
+   * A manager that is gone changes nothing at ports: programs notice it that ask for a path, or join. Once in a phase.
+   */
   #ofManager(site: WalkSite): readonly StepEffect[] {
     if (!this.#portsOf(site).some(({ isManaged }) => isManaged)) return []
     const key = `${site.host} ${site.role} ${site.phase}`

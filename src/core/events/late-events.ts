@@ -1,7 +1,7 @@
 /*
- * Events that a fault rule delays, gives to another thread, or lets come once more (spec/faults/program-faults.ts): between core and the sink of a
- * descriptor. Later events of the descriptor wait for a delayed one, so their order stays. What is held counts as unread,
- * and is withdrawn with its object.
+ * Events that a fault rule delays, gives to another thread, or lets come once more (spec/faults/program-faults.ts):
+ * between core and the sink of a descriptor. Later events of the descriptor wait for a delayed one, so their order
+ * stays. What is held counts as unread, and is withdrawn with its object.
  */
 import type { Affiliation, EventDelays, EventRecord, EventSink, FdObject, Lateness } from '../model.ts'
 

@@ -1,6 +1,6 @@
 /*
- * The observation file of a command (spec/observe.ts): creates it, and reads what programs record. A record is read once
- * all records that happened before it can be read: those that were complete when the reading began.
+ * The observation file of a command (spec/observe.ts): creates it, and reads what programs record. A record is read
+ * once all records that happened before it can be read: those that were complete when the reading began.
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { offsetsOf } from '../../spec/message-layout.ts'

@@ -1,6 +1,6 @@
 /*
- * The output of every command with --json is as docs/reference/json.schema.json says. That of `net show` is validated in
- * test/system/nets.ts, where there is a net.
+ * The output of every command with --json is as docs/reference/json.schema.json says. That of `net show` is validated
+ * in test/system/nets.ts, where there is a net.
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -90,8 +90,8 @@ test('the page lists every definition and every command with --json', () => {
   assert.deepEqual([...listed, ...helpers].sort(), Object.keys(schema.$defs).sort())
   const all = Object.values(commands).flatMap(one => [one, ...Object.values(one.commands ?? {})])
   const withJson = all.filter(({ options = {} }) => Object.hasOwn(options, 'json'))
-  // `stat --qps`, `stat --waits`, `stat --health`, `stat --lent`, `trace -c` and `explain --slow` are outputs of their own.
-  // `schema --json` is described elsewhere, and `net walk` prints what `walk` does.
+  // `stat --qps`, `stat --waits`, `stat --health`, `stat --lent`, `trace -c` and `explain --slow` are outputs of their
+  // own. `schema --json` is described elsewhere, and `net walk` prints what `walk` does.
   assert.equal(withJson.length, listed.length - 6 + 2)
 })
 

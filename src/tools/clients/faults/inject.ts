@@ -1,7 +1,7 @@
 /*
- * Injects the faults of rules for programs (spec/faults/program-faults.ts): into calls (calls.ts), into completions, events and
- * accesses to pages (deliveries.ts), and posts, which are decided here for the carriers. While no such rule exists, there
- * is no hook or tap.
+ * Injects the faults of rules for programs (spec/faults/program-faults.ts): into calls (calls.ts), into completions,
+ * events and accesses to pages (deliveries.ts), and posts, which are decided here for the carriers. While no such rule
+ * exists, there is no hook or tap.
  */
 import { registerClient } from '../../../core/devices/clients.ts'
 import { addHook } from '../../../core/devices/registry.ts'
@@ -44,13 +44,19 @@ export interface InjectedFaults {
   readonly survey: Survey | undefined
   /** Call this after each change of the rules, and once the sources can be used. */
   rulesChanged(): void
-  /** Takes the link of a device down or up. `milliseconds`: down for so long. Up: also before the times of rules are over. */
+  /**
+   * Takes the link of a device down or up. `milliseconds`: down for so long. Up: also before the times of rules are
+   * over.
+   */
   setLink(device: Device, isUp: boolean, milliseconds?: number): void
   /** The error of a post of `process`; undefined: none. Reports it as a failure. */
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Fulfilled when what rules let happen to devices now has happened. */
   untilHappened(): Promise<void>
-  /** A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: as of `ActingRule`. */
+  /**
+   * A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: as
+   * of `ActingRule`.
+   */
   endOutages(scope: object): void
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean

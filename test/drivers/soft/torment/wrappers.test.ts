@@ -1,6 +1,6 @@
 /*
- * A wrapper of a record has all its members (src/spec/wrapper.ts): torment of the engine's environment, torment and faults
- * of ports. The compiler finds a wrapper that does not name a member; this test finds one that names it wrongly.
+ * A wrapper of a record has all its members (src/spec/wrapper.ts): torment of the engine's environment, torment and
+ * faults of ports. The compiler finds a wrapper that does not name a member; this test finds one that names it wrongly.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
