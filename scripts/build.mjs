@@ -3,8 +3,8 @@
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
  *   build.mjs [--for start|package|test|long|bench]
- *                                        start, package: everything but tests and benchmarks; test (the default), long and
- *                                        bench: everything
+ *                                        start, package: everything but tests and benchmarks; test (the default), long
+ *                                        and bench: everything
  *
  *   dist/                                compiled src, test, bench and examples
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)

@@ -5,12 +5,12 @@
  * from one file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache, if this exists. All other commands are
  * loaded from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  *
- * The library's entry points (`exports` of package.json) are dist/lib/NAME.js, with common parts in dist/lib/parts: an import
- * of userdma loads some dozen files instead of hundreds, in less than half the time. The code is not minified: Node prints
- * the line that has thrown. Without esbuild the files only pass on what the compiled modules export.
+ * The library's entry points (`exports` of package.json) are dist/lib/NAME.js, with common parts in dist/lib/parts: an
+ * import of userdma loads some dozen files instead of hundreds, in less than half the time. The code is not minified:
+ * Node prints the line that has thrown. Without esbuild the files only pass on what the compiled modules export.
  *
- * Packages have all commands as dist/program, with common parts too, instead of the compiled modules of dist/src. It has
- * the library's entry points once more, for drivers from files, which need the daemon's own objects.
+ * Packages have all commands as dist/program, with common parts too, instead of the compiled modules of dist/src. It
+ * has the library's entry points once more, for drivers from files, which need the daemon's own objects.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
@@ -40,10 +40,14 @@ const otherCommands = commands => ({
   },
 })
 
-/** Modules of Node.js that many commands import, but few use: loading them is a third of the start of `userdma devices`. */
+/**
+ * Modules of Node.js that many commands import, but few use: loading them is a third of the start of `userdma devices`.
+ */
 const LATE = ['node:child_process', 'node:crypto', 'node:dgram', 'node:zlib']
 
-/** A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports, which is kept. */
+/**
+ * A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports, which is kept.
+ */
 const lateModules = {
   name: 'late modules',
   setup(build) {
@@ -189,8 +193,8 @@ const devicePluginApart = {
 }
 
 /**
- * Writes the command line of packages into `folder`: files of the same names as the compiled modules that are run, imported
- * by drivers, or known to Node by their path. Rejects without esbuild.
+ * Writes the command line of packages into `folder`: files of the same names as the compiled modules that are run,
+ * imported by drivers, or known to Node by their path. Rejects without esbuild.
  */
 export const bundleProgram = async folder => {
   const esbuild = await import('esbuild')

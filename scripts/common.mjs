@@ -22,8 +22,8 @@ export const say = text => process.stderr.write(`userdma: ${text}\n`)
 const INTERVAL = 10_000
 
 /**
- * Progress of a long step on standard error: one line that is rewritten on a terminal, elsewhere a line every 10 s. `end`
- * removes the line; before any other output.
+ * Progress of a long step on standard error: one line that is rewritten on a terminal, elsewhere a line every 10 s.
+ * `end` removes the line; before any other output.
  */
 export const progressLine = () => {
   const isTerminal = isatty(2)

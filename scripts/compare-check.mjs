@@ -2,14 +2,15 @@
 /*
  * Compares what `userdma check` says in two builds: for changes after which nothing is to be different.
  *
- *   node scripts/compare-check.mjs OLD NEW [WORD ...]           OLD: a checkout that is built, or what --save wrote of one;
- *                                                               NEW: a checkout that is built
+ *   node scripts/compare-check.mjs OLD NEW [WORD ...]           OLD: a checkout that is built, or what --save wrote of
+ *                                                               one; NEW: a checkout that is built
  *   node scripts/compare-check.mjs --save FOLDER OLD [WORD ...]
  *
- * WORD: only the runs whose names contain one of the words; `surface` is help, types and the package's files. OLD's runs are
- * made until a further round says nothing new of any program, and NEW's until they have said of each program what OLD's
- * have. So what depends on a race is no difference, and the same checkout as OLD and NEW has none. NEW reads recordings of
- * OLD's runs too, whose findings, with their stories, must be the same to the byte. --save goes on where it was ended.
+ * WORD: only the runs whose names contain one of the words; `surface` is help, types and the package's files. OLD's
+ * runs are made until a further round says nothing new of any program, and NEW's until they have said of each program
+ * what OLD's have. So what depends on a race is no difference, and the same checkout as OLD and NEW has none. NEW reads
+ * recordings of OLD's runs too, whose findings, with their stories, must be the same to the byte. --save goes on where
+ * it was ended.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -85,7 +86,9 @@ const variantFile = (command, i) => `${encodeURIComponent(command) || REPORT}.${
 /** On a busy machine the time for functions and lines is over before all are found: such a text says nothing. */
 const isComplete = text => !/"function": "",\s+"object": "build\//.test(text)
 
-/** What a saved run has: the rounds so far, whether the last one said something new, and the variants of each program. */
+/**
+ * What a saved run has: the rounds so far, whether the last one said something new, and the variants of each program.
+ */
 const savedRun = folder => {
   const variants = new Map()
   for (const name of existsSync(folder) ? readdirSync(folder).sort() : []) {

@@ -5,7 +5,8 @@
  *   node scripts/compile-bundle.cjs BUNDLE ARGUMENT...
  *                                               with the functions that V8 has compiled at the end of this command
  *
- * A file with all functions takes 3 times as long to load. Functions that are missing are compiled when they are first called.
+ * A file with all functions takes 3 times as long to load. Functions that are missing are compiled when they are first
+ * called.
  */
 const { spawn } = require('node:child_process')
 const { once } = require('node:events')
@@ -20,7 +21,10 @@ const root = join(__dirname, '..')
 const codeOf = name => join(root, 'dist', `${name}.cjs`)
 const compiledOf = name => join(root, 'dist', `${name}.cache`)
 
-/** By bundle, the command whose functions are compiled; without one, all functions are. `socket`: a path without a daemon. */
+/**
+ * By bundle, the command whose functions are compiled; without one, all functions are. `socket`: a path without a
+ * daemon.
+ */
 const TYPICAL = {
   run: socket => ['run', '--socket', socket, '--', 'true'],
   client: socket => ['devices', '--socket', socket],
@@ -33,7 +37,10 @@ const TYPICAL = {
 /** Milliseconds for a command: a machine may not let it end. */
 const LIMIT = 60_000
 
-/** V8's options for the commands of a bundle, as bin/userdma has them: compiled code is valid for the options of its writer. */
+/**
+ * V8's options for the commands of a bundle, as bin/userdma has them: compiled code is valid for the options of its
+ * writer.
+ */
 const optionsOf = name => (['daemon', 'check'].includes(name) ? ['--initial-heap-size=64'] : [])
 
 /** A bundle, as loaded by bin/userdma. */

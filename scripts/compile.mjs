@@ -2,8 +2,9 @@
  * Compiles C targets that are out of date into build/.
  *
  * A target: `output`, a path below build/; `sources`; `includes`: headers that the compiler reads first; `flags`,
- * `libraries`: arguments of the compiler. `needs`: a header or a static library (`archive`) of the system, and its Debian package. `without`: what does
- * not work without the target. `check`: gets the path of the compiled file, and returns what is wrong with it.
+ * `libraries`: arguments of the compiler. `needs`: a header or a static library (`archive`) of the system, and its
+ * Debian package. `without`: what does not work without the target. `check`: gets the path of the compiled file, and
+ * returns what is wrong with it.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,6 +1,7 @@
 /*
- * The long run as a list of jobs: each test file with long cases is one (*.long.test.ts, and what imports test/long-run.ts).
- * RECORD tells when each ran last, at which commit, for how long, and with which result, so that none is forgotten.
+ * The long run as a list of jobs: each test file with long cases is one (*.long.test.ts, and what imports
+ * test/long-run.ts). RECORD tells when each ran last, at which commit, for how long, and with which result, so that
+ * none is forgotten.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
@@ -82,7 +83,8 @@ const nameOf = file => file.slice(join('dist', 'test', '/').length, -'.test.js'.
 
 /**
  * Functions that tell which jobs there are, and whether a source of one changed: since `commit`, a file that its test
- * imports; if the test starts programs or reads files, also anything else but tests. Pages count for jobs below project/.
+ * imports; if the test starts programs or reads files, also anything else but tests. Pages count for jobs below
+ * project/.
  */
 const dependencies = () => {
   const dist = inRoot('dist')
@@ -171,9 +173,9 @@ const listText = jobs => {
 }
 
 /**
- * Lists or runs jobs among `files`, all compiled test files: those whose names have one of `words`, or all. With `seconds`, a job
- * starts only if it is expected to end within what is left of them. `run` runs a file, as runFiles of test.mjs.
- * Returns the exit status.
+ * Lists or runs jobs among `files`, all compiled test files: those whose names have one of `words`, or all. With
+ * `seconds`, a job starts only if it is expected to end within what is left of them. `run` runs a file, as runFiles of
+ * test.mjs. Returns the exit status.
  */
 export const longJobs = (files, { words, isList, isRecord, seconds = Infinity }, run) => {
   const all = jobsOf(files)

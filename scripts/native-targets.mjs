@@ -1,6 +1,6 @@
 /*
- * What users need in C, as targets of compile.mjs: the preload libraries of programs, the small library that Node loads,
- * which load with glibc 2.28 and newer (shim/old-glibc.h), and the program that starts programs.
+ * What users need in C, as targets of compile.mjs: the preload libraries of programs, the small library that Node
+ * loads, which load with glibc 2.28 and newer (shim/old-glibc.h), and the program that starts programs.
  */
 import { sep } from 'node:path'
 import { inRoot } from './common.mjs'

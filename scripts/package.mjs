@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /*
- * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes. A package has its name when
- * it is complete.
+ * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes. A package has its name
+ * when it is complete.
  *
  *   package.mjs [npm] [platform] [tarball] [deb] [image] [--arch x64,arm64] [--all] [--output FOLDER]
  *
@@ -12,8 +12,8 @@
  *   image        userdma-VERSION-oci.tar, a container image for the architectures
  *
  * Without names: all. What this machine lacks the tools for is left out, with a line that says how to get them; with
- * --all, and for packages and architectures that are named, that is a failure before anything is made. The checkout must
- * be built (`npm run package` builds it first). Modules in scripts/package/.
+ * --all, and for packages and architectures that are named, that is a failure before anything is made. The checkout
+ * must be built (`npm run package` builds it first). Modules in scripts/package/.
  */
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -83,8 +83,8 @@ export const buildPage = async () => {
 
 /**
  * Serves the sources of the page, which the browser loads again after each change. Its data comes from the server of
- * `userdma inspect` at `link`, which accepts only requests of its own page: so a request loses the `Origin` of this server,
- * and gets the other `Host`. Resolves with the link to open, and a function that ends the server.
+ * `userdma inspect` at `link`, which accepts only requests of its own page: so a request loses the `Origin` of this
+ * server, and gets the other `Host`. Resolves with the link to open, and a function that ends the server.
  */
 export const servePage = async link => {
   const { origin, hash } = new URL(link)

@@ -1,6 +1,6 @@
 /*
- * Says which steps run, and for how long: a line on standard error after FIRST, and each INTERVAL. A thread says it, since
- * steps block the event loop. Steps that take less time are not told.
+ * Says which steps run, and for how long: a line on standard error after FIRST, and each INTERVAL. A thread says it,
+ * since steps block the event loop. Steps that take less time are not told.
  */
 import { once } from 'node:events'
 import { writeSync } from 'node:fs'

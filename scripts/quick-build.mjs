@@ -22,7 +22,10 @@ const NEEDS_MORE = {
 const NATIVE = 'src/host/native.ts'
 const NEED_NO_MORE = [NATIVE, 'src/host/library.ts', 'test/paths.ts']
 
-/** Whether a source, a path in the checkout, starts programs or threads, or reads files: an import does not tell what it uses. */
+/**
+ * Whether a source, a path in the checkout, starts programs or threads, or reads files: an import does not tell what it
+ * uses.
+ */
 export const needsMore = path => {
   const pattern = path.startsWith('src/') ? NEEDS_MORE.src : NEEDS_MORE.test
   return !NEED_NO_MORE.includes(path) && pattern.test(readFileSync(inRoot(path), 'utf8'))

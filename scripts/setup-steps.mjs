@@ -246,7 +246,9 @@ const PACKAGES = [
   },
 ]
 
-/** Of a line of APT::Status-Fd: `dlstatus:NUMBER:PERCENT:TEXT` for downloads, `pmstatus:PACKAGE:PERCENT:TEXT` for dpkg. */
+/**
+ * Of a line of APT::Status-Fd: `dlstatus:NUMBER:PERCENT:TEXT` for downloads, `pmstatus:PACKAGE:PERCENT:TEXT` for dpkg.
+ */
 const progressOf = line => {
   const [, kind, percent, text] = /^(dl|pm)status:[^:]*(?::[^:]*)??:([\d.]+):(.*)$/.exec(line) ?? []
   return kind && `Debian packages: ${kind === 'dl' ? 'download' : 'installation'} ${Math.floor(percent)} %, ${text}`

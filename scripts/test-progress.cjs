@@ -1,8 +1,8 @@
 /*
- * Says how many test files have ended, and which run and for how long, from the events of Node's test runner. The runner
- * prints the tests of a file when all files before it have ended, and so may print nothing for minutes: a line comes after
- * FIRST, and whenever INTERVAL has passed without other output. CommonJS, as the reporter that it is a part of
- * (ran-reporter.cjs).
+ * Says how many test files have ended, and which run and for how long, from the events of Node's test runner. The
+ * runner prints the tests of a file when all files before it have ended, and so may print nothing for minutes: a line
+ * comes after FIRST, and whenever INTERVAL has passed without other output. CommonJS, as the reporter that it is a part
+ * of (ran-reporter.cjs).
  */
 const { basename, resolve } = require('node:path')
 

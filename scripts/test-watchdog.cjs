@@ -1,11 +1,11 @@
 /*
- * Loaded by Node's test runner, with ran-reporter.cjs: ends test files that do not go on. It looks at the processes of each file,
- * and acts if
+ * Loaded by Node's test runner, with ran-reporter.cjs: ends test files that do not go on. It looks at the processes of
+ * each file, and acts if
  * - nothing moves: for a long time they wrote nothing and used less than a second of processor time, or
  * - no test of the file began or ended while they used a lot of processor time, or for a very long time.
- * The first time it ends the processes that the file has started, so that the test fails with what it knows of them, and the
- * other tests run; if that does not help, or at the second time, the file's own process. It prints which tests were running, and
- * what the processes were doing. What leaves the file's tree of processes is not seen.
+ * The first time it ends the processes that the file has started, so that the test fails with what it knows of them,
+ * and the other tests run; if that does not help, or at the second time, the file's own process. It prints which tests
+ * were running, and what the processes were doing. What leaves the file's tree of processes is not seen.
  *
  * USERDMA_TEST_LIMITS has the three limits, in seconds: without movement, of processor time, and at all.
  */
@@ -51,7 +51,10 @@ const recordIn = bytes => {
   }
 }
 
-/** Calls `onEvent` with the events in a child's output, as the runner itself reads them; it keeps them back until earlier files end. */
+/**
+ * Calls `onEvent` with the events in a child's output, as the runner itself reads them; it keeps them back until
+ * earlier files end.
+ */
 const eventReader = onEvent => {
   let rest = Buffer.alloc(0)
   const prefix = HEADER.length + 4
@@ -79,7 +82,9 @@ const readText = path => {
   }
 }
 
-/** All processes of the machine: pid => children, and processor time of it and of children that have ended, in seconds. */
+/**
+ * All processes of the machine: pid => children, and processor time of it and of children that have ended, in seconds.
+ */
 const allProcesses = () => {
   const found = new Map()
   const parents = new Map()
@@ -131,7 +136,10 @@ const sourceOf = path =>
 
 const files = new Set()
 
-/** `looks`: since a test began or ended; `quietLooks`: since anything moved; `spent`: seconds of processor time, likewise. */
+/**
+ * `looks`: since a test began or ended; `quietLooks`: since anything moved; `spent`: seconds of processor time,
+ * likewise.
+ */
 const restart = file => Object.assign(file, { looks: 0, quietLooks: 0, quietSpent: 0, spent: 0, isEnding: false })
 
 const reasonToEnd = file => {

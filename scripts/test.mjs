@@ -24,8 +24,8 @@ import { longJobs, secondsOf } from './long-jobs.mjs'
 import { step } from './progress.mjs'
 
 /**
- * test-watchdog.cjs ends a test after these seconds without movement, of processor time, and at all. Long tests wait for other
- * machines, and run whole suites.
+ * test-watchdog.cjs ends a test after these seconds without movement, of processor time, and at all. Long tests wait
+ * for other machines, and run whole suites.
  */
 const LIMITS = { withoutLong: '180 600 3600', withLong: '900 7200 21600' }
 
@@ -36,9 +36,9 @@ const LIMITS = { withoutLong: '180 600 3600', withLong: '900 7200 21600' }
 const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
 
 /**
- * Folders of test/ whose files run in one process in a run of all: they change nothing that others in the process see. Most of
- * them take less time than the start of a process with their imports, and later ones find compiled code: the files of
- * library/ take 0.7 of the processor time.
+ * Folders of test/ whose files run in one process in a run of all: they change nothing that others in the process see.
+ * Most of them take less time than the start of a process with their imports, and later ones find compiled code: the
+ * files of library/ take 0.7 of the processor time.
  */
 const LONG_TOGETHER = ['library', 'drivers/soft', 'drivers/mlx5']
 const TOGETHER = [
@@ -47,8 +47,8 @@ const TOGETHER = [
 ]
 
 /**
- * `files` for the runner: those of a folder of LONG_TOGETHER or TOGETHER are replaced by one that imports them, written into
- * `folder`. What takes longest comes first, so that no processor waits for it at the end.
+ * `files` for the runner: those of a folder of LONG_TOGETHER or TOGETHER are replaced by one that imports them, written
+ * into `folder`. What takes longest comes first, so that no processor waits for it at the end.
  */
 const grouped = (files, folder) => {
   const groupOf = file => [...LONG_TOGETHER, ...TOGETHER].find(name => file.startsWith(join('dist', 'test', name, '/')))
@@ -122,8 +122,9 @@ const ranAllNamed = ran => {
 const TEMPORARY_SPACE = 4 * 2 ** 30
 
 /**
- * A folder in memory for temporary files, as a variable. A daemon creates a hundred files, and the file systems of disks look
- * for long for an inode that was not used in the last minute. Nothing if the machine's is small or runs no programs.
+ * A folder in memory for temporary files, as a variable. A daemon creates a hundred files, and the file systems of
+ * disks look for long for an inode that was not used in the last minute. Nothing if the machine's is small or runs no
+ * programs.
  */
 const fastTemporaryFolder = () => {
   const folder = '/dev/shm'

@@ -402,7 +402,9 @@ const compiledImports = (path: string): readonly string[] => {
 
 const MAIN = 'dist/src/cli/main.js'
 
-/** Compiled modules that are loaded with `path`, of MAIN without commands, and those that bundles among them consist of. */
+/**
+ * Compiled modules that are loaded with `path`, of MAIN without commands, and those that bundles among them consist of.
+ */
 const loadedBy = (path: string): string[] => {
   const loaded = new Set([path])
   for (const one of loaded)

@@ -1,6 +1,6 @@
 /*
- * Recorded results of every call of uverbs and rdma_cm on Linux 6.12's rxe (test/fixtures/abi/every-call.txt), what Linux
- * 7.3's changes (every-call.7.3.txt), and userdma's departures (every-call.here.txt).
+ * Recorded results of every call of uverbs and rdma_cm on Linux 6.12's rxe (test/fixtures/abi/every-call.txt), what
+ * Linux 7.3's changes (every-call.7.3.txt), and userdma's departures (every-call.here.txt).
  */
 import { readFileSync } from 'node:fs'
 import { fixture } from './paths.ts'
@@ -36,7 +36,9 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
 
 const lastWord = /\S+$/
 
-/** The lines of 6.12 with other results: the last word of a line, or the whole line, which then begins with two spaces. */
+/**
+ * The lines of 6.12 with other results: the last word of a line, or the whole line, which then begins with two spaces.
+ */
 const withResults = (changes: ReadonlyMap<string, string>): readonly string[] =>
   onLinux.map(line => {
     const changed = changes.get(line)

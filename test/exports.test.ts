@@ -1,6 +1,6 @@
 /*
- * Every export has a use: another file imports it, or it is of an entry point of the package. Tests alone are no use for what
- * src/ itself does not use; `OTHER_USES` has the exceptions.
+ * Every export has a use: another file imports it, or it is of an entry point of the package. Tests alone are no use
+ * for what src/ itself does not use; `OTHER_USES` has the exceptions.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /*
  * Limits that grow with the time that a start of a program takes on this machine at this moment. Tests have no others
- * (CONTRIBUTING.md); these are for what must be given up while its processes go on: a state that is polled for, and a program
- * that is expected to hang.
+ * (CONTRIBUTING.md); these are for what must be given up while its processes go on: a state that is polled for, and a
+ * program that is expected to hang.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,6 +1,6 @@
 /*
- * alarm(2) of programs that hang (scripts/build.mjs links them so): on a slow machine they hang longer, by the factor PATIENCE
- * (test/limits.ts), so that `userdma check` has seen it before.
+ * alarm(2) of programs that hang (scripts/build.mjs links them so): on a slow machine they hang longer, by the factor
+ * PATIENCE (test/limits.ts), so that `userdma check` has seen it before.
  */
 #include <stdlib.h>
 

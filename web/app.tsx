@@ -160,7 +160,9 @@ const LIST_KEYS = /^(?:[jknp]|Arrow.*|Page.*|Home|End|Escape)$/
 const isDetail = (target: EventTarget | null): boolean =>
   target instanceof Element && target.closest('.detail') !== null
 
-/** Shows a sentence in place of a view that cannot show a record: a file that was made by others may have any content. */
+/**
+ * Shows a sentence in place of a view that cannot show a record: a file that was made by others may have any content.
+ */
 class Guard extends Component<{ readonly children: ComponentChildren }, { readonly problem: string | undefined }> {
   override state = { problem: undefined }
 

@@ -1,6 +1,6 @@
 /*
- * The colours of the page: those of the browser, or the ones that the user has chosen. The attribute `data-theme` of the
- * document is always `light` or `dark`; style.css has a palette for each.
+ * The colours of the page: those of the browser, or the ones that the user has chosen. The attribute `data-theme` of
+ * the document is always `light` or `dark`; style.css has a palette for each.
  */
 export const THEMES = ['auto', 'light', 'dark'] as const
 type Theme = (typeof THEMES)[number]

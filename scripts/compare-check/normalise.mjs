@@ -1,6 +1,6 @@
 /*
- * Findings as text that is equal in two runs of one build: without what names a run. Numbers keep which of them are equal
- * within a finding: the first is <1>, the next <2>, and so on.
+ * Findings as text that is equal in two runs of one build: without what names a run. Numbers keep which of them are
+ * equal within a finding: the first is <1>, the next <2>, and so on.
  */
 
 /** Members of a finding's JSON that are times, or numbers of processes and threads. */
@@ -10,8 +10,8 @@ const OF_A_RUN = new Set(['number', 'time', 'since', 'pid', 'thread', 'tid', 'ow
 const PATHS = /"[^"]*?\/((?:docs\/findings|test\/programs|build|src|dist)\/[^"]*)"/g
 const TIMES = /\b\d+(?:\.\d+)?(?:e-?\d+)? (?:ns|µs|ms|s|min)\b/g
 /**
- * Numbers of queue pairs, keys and addresses: hexadecimal, of more digits than flags have. Processes; ports of rdma_cm that the
- * system has chosen; temporary files.
+ * Numbers of queue pairs, keys and addresses: hexadecimal, of more digits than flags have. Processes; ports of rdma_cm
+ * that the system has chosen; temporary files.
  */
 const RANDOM =
   /0x[0-9a-f]{3,}|(?<=\b(?:process|processes|thread|threads|pid) )\d+|(?<=\bport )\d{5}\b|\/(?:tmp|dev\/shm)\/[^\s",)]+/g

@@ -1,8 +1,9 @@
 /*
- * The runs of compare-check.mjs: every program of docs/findings, with its fault and without; the cases of the programs of
- * test/programs/check, as their tests call them; and the public reports that `userdma check` tells. Not here: programs of two
- * hosts (net_pair, remote_owner), those that need a library of their own (check_cases constructor) or a device that leaves
- * (initialised removed, outages again, waits cm-removed), and what only measures (gone churn, wrapped).
+ * The runs of compare-check.mjs: every program of docs/findings, with its fault and without; the cases of the programs
+ * of test/programs/check, as their tests call them; and the public reports that `userdma check` tells. Not here:
+ * programs of two hosts (net_pair, remote_owner), those that need a library of their own (check_cases constructor) or a
+ * device that leaves (initialised removed, outages again, waits cm-removed), and what only measures (gone churn,
+ * wrapped).
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /*
- * What users and tools see of a build without running programs under it: help, completions, the JSON schema, the files of the
- * npm package, and the declarations of the package's entry points.
+ * What users and tools see of a build without running programs under it: help, completions, the JSON schema, the files
+ * of the npm package, and the declarations of the package's entry points.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -37,8 +37,8 @@ const packed = async checkout => {
 }
 
 /**
- * For each entry point its exports, each with its declaration; then the declarations in the package that these name, and so
- * on. It is the same wherever their files are.
+ * For each entry point its exports, each with its declaration; then the declarations in the package that these name,
+ * and so on. It is the same wherever their files are.
  */
 const declarations = checkout => {
   const { exports } = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8'))

@@ -19,8 +19,8 @@ const isOthers = pid => {
 }
 
 /**
- * The folder for packages in the making in `output`, which exists. `finish` gives a complete file its place, and returns
- * its path.
+ * The folder for packages in the making in `output`, which exists. `finish` gives a complete file its place, and
+ * returns its path.
  */
 export const openAside = output => {
   for (const name of readdirSync(output)) {

@@ -1,6 +1,6 @@
 /*
- * Other npm packages that installed trees contain. Files of Node.js and koffi's native part are from archives, each pinned
- * by its hash, and downloaded once, into build/foreign/.
+ * Other npm packages that installed trees contain. Files of Node.js and koffi's native part are from archives, each
+ * pinned by its hash, and downloaded once, into build/foreign/.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -25,8 +25,8 @@ const locked = name => ({ name, ...lock.packages[`node_modules/${name}`] })
 export const pagePackages = () => [locked('preact'), locked('uplot')]
 
 /**
- * The foreign packages of an installed tree beside the page's, by use. `license`: an SPDX expression. `hasPlugin`: with `userdma
- * device-plugin`.
+ * The foreign packages of an installed tree beside the page's, by use. `license`: an SPDX expression. `hasPlugin`: with
+ * `userdma device-plugin`.
  */
 export const foreignPackages = (arch, hasPlugin = false) => {
   const koffi = `@koromix/koffi-linux-${arch}`

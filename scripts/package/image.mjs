@@ -1,6 +1,6 @@
 /*
- * The container image: a Debian root, which mmdebstrap makes, and the installed tree below /usr/local. No container tool
- * is needed. Debian's part is that of the mirror at the time.
+ * The container image: a Debian root, which mmdebstrap makes, and the installed tree below /usr/local. No container
+ * tool is needed. Debian's part is that of the mirror at the time.
  */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'

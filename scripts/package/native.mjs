@@ -69,9 +69,9 @@ const newerThanOldest = files => {
 }
 
 /**
- * Compiles the libraries for this machine and for the architectures whose compilers are here, and looks whether packages
- * can be made of them: in CI it is a failure if not; elsewhere it is only printed, because a newer C library has newer
- * symbols. `flags`: as for `compileStale`. True on success.
+ * Compiles the libraries for this machine and for the architectures whose compilers are here, and looks whether
+ * packages can be made of them: in CI it is a failure if not; elsewhere it is only printed, because a newer C library
+ * has newer symbols. `flags`: as for `compileStale`. True on success.
  */
 export const compileForPackages = async flags => {
   const check = path => {
@@ -90,8 +90,8 @@ export const compileForPackages = async flags => {
 }
 
 /**
- * Copies the libraries of an architecture, compiled if they are out of date, into `folder`; resolves to their paths. Needs
- * all of `missingForNative`. Throws StepError.
+ * Copies the libraries of an architecture, compiled if they are out of date, into `folder`; resolves to their paths.
+ * Needs all of `missingForNative`. Throws StepError.
  */
 export const compileNative = async (arch, folder) => {
   const targets = targetsFor(arch)

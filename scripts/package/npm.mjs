@@ -88,7 +88,9 @@ export const packMain = async (work, output) => {
   return pack(folder, output)
 }
 
-/** Makes the package of a platform in `output` from the compiled libraries; returns its path. `work`: an empty folder. */
+/**
+ * Makes the package of a platform in `output` from the compiled libraries; returns its path. `work`: an empty folder.
+ */
 export const packPlatform = (arch, libraries, work, output) => {
   const name = platformPackage(arch)
   const folder = join(work, name)

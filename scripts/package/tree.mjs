@@ -5,8 +5,10 @@
  *   bin/userdma                     starts lib/userdma/bin/node
  *   lib/userdma/                    Node.js, the compiled program, its pages, the C libraries, npm packages
  *   lib/systemd/                    units of a user and of the system
- *   include/                        userdma.h, userdma_check.h and userdma_gtest.h, for programs and tests that say something to `userdma check`
- *   share/userdma/                  the same for Python, Rust and Go: userdma.py, pytest_userdma.py, userdma.rs, userdma.go
+ *   include/                        userdma.h, userdma_check.h and userdma_gtest.h, for programs and tests that say
+ *                                   something to `userdma check`
+ *   share/userdma/                  the same for Python, Rust and Go: userdma.py, pytest_userdma.py, userdma.rs,
+ *                                   userdma.go
  *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
  *   share/doc/userdma/              licences, and what the tree contains
  */
@@ -22,8 +24,8 @@ import { helpFiles } from './pages.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
 /**
- * It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines before Node.js that do not look
- * for a folder.
+ * It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines before Node.js that do not
+ * look for a folder.
  */
 const launcher = () => `#!/bin/sh
 userdma_home=$(readlink -f "$0")

@@ -90,7 +90,9 @@ const textOf = path => {
   return { text: showFile(path), base: path }
 }
 
-/** All pages by their paths in the site, with their texts; and the paths of the pictures, which are the same in both. */
+/**
+ * All pages by their paths in the site, with their texts; and the paths of the pictures, which are the same in both.
+ */
 export const sitePages = () => {
   const documents = [
     ...readdirSync(root).filter(name => name.endsWith('.md')),

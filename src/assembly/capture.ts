@@ -18,10 +18,10 @@ interface PacketCapture {
 }
 
 /**
- * A packet between two captured devices is captured once, when it is sent, with a comment if it is lost. `isOwn`: whether
- * one of the captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for a full
- * disk. A packet is written at once, or while packets may be lost (`mayLose`) after twice FLUSH_INTERVAL or `hold` at the
- * latest, and at the exit of the process. `hold`: the longest time from its sending to its loss, µs.
+ * A packet between two captured devices is captured once, when it is sent, with a comment if it is lost. `isOwn`:
+ * whether one of the captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for
+ * a full disk. A packet is written at once, or while packets may be lost (`mayLose`) after twice FLUSH_INTERVAL or
+ * `hold` at the latest, and at the exit of the process. `hold`: the longest time from its sending to its loss, µs.
  */
 export const startCapture = (
   isOwn: (address: Uint8Array) => boolean,

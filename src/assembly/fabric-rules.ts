@@ -9,8 +9,9 @@ import { DEFAULT_FABRIC, parseFabric } from '../settings/fabric.ts'
 const MAX_NAMED = 8
 
 /**
- * Throws an Error with a message for people if a rule names cables or a manager that the switches do not have. The switches
- * of another daemon are not known here. `fabric`: the text of `--fabric`. `hasPorts`: there is an InfiniBand port.
+ * Throws an Error with a message for people if a rule names cables or a manager that the switches do not have. The
+ * switches of another daemon are not known here. `fabric`: the text of `--fabric`. `hasPorts`: there is an InfiniBand
+ * port.
  */
 export const checkFabricRules = (rules: readonly FaultRule[], fabric: string | undefined, hasPorts: boolean): void => {
   const about = rules.filter(changesFabric)

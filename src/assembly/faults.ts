@@ -1,6 +1,6 @@
 /*
- * The fault rules of a network, of a daemon or in a program: the layer of each port and what decides for programs have the
- * same rules. And what rules do to links and subnets of devices.
+ * The fault rules of a network, of a daemon or in a program: the layer of each port and what decides for programs have
+ * the same rules. And what rules do to links and subnets of devices.
  */
 import { isLinked, type NetworkDevice, NO_EVENT } from '../core/driver-contract.ts'
 import { raisePort } from '../core/events/events.ts'

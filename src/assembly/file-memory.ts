@@ -71,8 +71,8 @@ const transferAll = (
 }
 
 /**
- * The file of `fd` as memory of a region. `FileMemory.close` closes `fd` by `closeFile`. `isSealed`: whether the file refuses
- * writes now.
+ * The file of `fd` as memory of a region. `FileMemory.close` closes `fd` by `closeFile`. `isSealed`: whether the file
+ * refuses writes now.
  */
 export const fileMemory = (
   fd: number,

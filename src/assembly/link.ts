@@ -1,6 +1,6 @@
 /*
- * What connects the soft devices of a daemon or of a network in a program (`--link`): memory of this process, or sockets
- * on the devices' addresses.
+ * What connects the soft devices of a daemon or of a network in a program (`--link`): memory of this process, or
+ * sockets on the devices' addresses.
  */
 import type { Identity } from '../core/devices/identity.ts'
 import { mapArena } from '../host/memory/mapping.ts'

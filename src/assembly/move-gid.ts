@@ -1,6 +1,6 @@
 /*
- * The address of a device leaves, and returns at a higher index of its GID table, as when other addresses of the interface
- * have come first (`gid=` of fault rules).
+ * The address of a device leaves, and returns at a higher index of its GID table, as when other addresses of the
+ * interface have come first (`gid=` of fault rules).
  */
 import { holdGid, releaseGid } from '../core/devices/gids.ts'
 import { type LinkedDevice, NO_EVENT } from '../core/driver-contract.ts'

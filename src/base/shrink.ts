@@ -1,6 +1,6 @@
 /*
- * Makes a list of causes shorter as long as an experiment with the rest still fails: for faults of `network.explore` and
- * decisions of torment.
+ * Makes a list of causes shorter as long as an experiment with the rest still fails: for faults of `network.explore`
+ * and decisions of torment.
  */
 
 /**

@@ -67,8 +67,8 @@ const through = (
 }
 
 /**
- * Bytes that gunzip gets at a time. An error loses what it has made of the piece with the error, so that the first pieces
- * are short: there are small captures.
+ * Bytes that gunzip gets at a time. An error loses what it has made of the piece with the error, so that the first
+ * pieces are short: there are small captures.
  */
 const GZIP_PIECE = { first: 64, later: 1 << 16, change: 1 << 16 }
 

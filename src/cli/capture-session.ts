@@ -124,7 +124,8 @@ export const sessionOfCapture = async (
 }
 
 /**
- * Writes a recording with the packets of a capture that was made on the same machine at the same time. Throws UsageError.
+ * Writes a recording with the packets of a capture that was made on the same machine at the same time. Throws
+ * UsageError.
  */
 export const sessionBesideCapture = async (
   name: string,

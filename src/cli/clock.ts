@@ -1,5 +1,6 @@
 /*
- * The clock that skips, for commands: the last line, which says how much was skipped, and what kept real time; and deadlocks.
+ * The clock that skips, for commands: the last line, which says how much was skipped, and what kept real time; and
+ * deadlocks.
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { counted } from '../base/text.ts'
@@ -95,8 +96,8 @@ const askForCounters = (socket: string): void => {
 }
 
 /**
- * Begins to count what is skipped at the daemon's `socket`. The returned function prints how much that was, and if `isVerbose`
- * what has kept real time and who reads the processor's counter; nothing if the clock does not skip.
+ * Begins to count what is skipped at the daemon's `socket`. The returned function prints how much that was, and if
+ * `isVerbose` what has kept real time and who reads the processor's counter; nothing if the clock does not skip.
  */
 export const countSkipped = (socket: string, isVerbose: boolean): (() => void) => {
   const before = skippedAt(socket)
@@ -119,9 +120,9 @@ export const DEADLOCK_HEAD = 'deadlock: all threads wait, and no time limit is l
 const LOOK_INTERVAL = 100
 
 /**
- * Calls `found` once all programs of the daemon at `socket` have waited for each other for `milliseconds`, and no deadline is
- * left. `world`: also if they wait for what comes from outside of the session. No effect if its clock does not skip. Returns
- * a function that ends it.
+ * Calls `found` once all programs of the daemon at `socket` have waited for each other for `milliseconds`, and no
+ * deadline is left. `world`: also if they wait for what comes from outside of the session. No effect if its clock does
+ * not skip. Returns a function that ends it.
  */
 export const watchDeadlock = (
   socket: string,
@@ -149,8 +150,8 @@ const watch = (socket: string, isOver: (head: Buffer) => boolean, interval = LOO
 }
 
 /**
- * Calls `found` once programs have run or spun for `seconds`, by the clock, without the jumps over what they wait for. `now`: the
- * machine's milliseconds. `interval`: milliseconds between looks.
+ * Calls `found` once programs have run or spun for `seconds`, by the clock, without the jumps over what they wait for.
+ * `now`: the machine's milliseconds. `interval`: milliseconds between looks.
  */
 export const watchSpinning = (
   socket: string,

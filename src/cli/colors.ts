@@ -1,6 +1,6 @@
 /*
- * Severities in color, for people: on a terminal, unless NO_COLOR is set (https://no-color.org) or TERM is dumb. `--color`
- * decides otherwise. What programs read (JSON, SARIF) has none.
+ * Severities in color, for people: on a terminal, unless NO_COLOR is set (https://no-color.org) or TERM is dumb.
+ * `--color` decides otherwise. What programs read (JSON, SARIF) has none.
  */
 import type { Severity } from '../spec/check/severity.ts'
 

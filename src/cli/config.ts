@@ -1,6 +1,7 @@
 /*
  * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
- * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--fabric`, `--timers`, `--clock` and `--no-clock-spin`. Parses them, and compares them with the configuration of a running daemon
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--fabric`, `--timers`, `--clock` and
+ * `--no-clock-spin`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import { resolve } from 'node:path'
@@ -162,8 +163,8 @@ export const knowDrivers = (devices: readonly DeviceSpec[]): void => {
 }
 
 /**
- * Tells the user, once for each device, that one with the name of an adapter's devices has rxe's driver, because no other
- * was asked for: vendors' libraries do not find it. On standard error, unless that has JSON objects.
+ * Tells the user, once for each device, that one with the name of an adapter's devices has rxe's driver, because no
+ * other was asked for: vendors' libraries do not find it. On standard error, unless that has JSON objects.
  */
 export const tellDrivers = async (
   devices: readonly DeviceSpec[] | undefined,

@@ -1,9 +1,9 @@
 /*
- * What a container gets for the devices of a daemon on its host: environment and mounts, for files of the Container Device
- * Interface (`userdma cdi`) and for kubelet (`userdma device-plugin`).
+ * What a container gets for the devices of a daemon on its host: environment and mounts, for files of the Container
+ * Device Interface (`userdma cdi`) and for kubelet (`userdma device-plugin`).
  *
- * Of the socket's folder only the socket and the tree of files are mounted, read-only: the folder may also have the log,
- * and root of a container could write to it.
+ * Of the socket's folder only the socket and the tree of files are mounted, read-only: the folder may also have the
+ * log, and root of a container could write to it.
  */
 import { realpathSync } from 'node:fs'
 import { SessionEnv } from '../spec/session.ts'

@@ -47,8 +47,8 @@ const cleanUps = new Set<() => void>()
 let removeHandlers = (): void => {}
 
 /**
- * Calls `cleanUp` before a signal ends this process; not if there is a handler of the signal that does not end it. Returns
- * a function that ends this.
+ * Calls `cleanUp` before a signal ends this process; not if there is a handler of the signal that does not end it.
+ * Returns a function that ends this.
  */
 export const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
   if (cleanUps.size === 0)

@@ -1,6 +1,6 @@
 /*
- * How help is laid out: every line fits into the terminal, or 80 columns outside of one, as far as its words do. Lists have
- * terms at the left; the description of a long term begins below it.
+ * How help is laid out: every line fits into the terminal, or 80 columns outside of one, as far as its words do. Lists
+ * have terms at the left; the description of a long term begins below it.
  */
 import type { AddHelpTextContext, Command, Help, HelpConfiguration } from 'commander'
 
@@ -109,8 +109,8 @@ export const withoutHelpCommand = (program: Command, words: readonly string[]): 
 }
 
 /**
- * The words up to the first that should name a command and does not; undefined: there is none. commander would print the help
- * of what is before if `--help` follows.
+ * The words up to the first that should name a command and does not; undefined: there is none. commander would print
+ * the help of what is before if `--help` follows.
  */
 export const upToUnknownCommand = (program: Command, words: readonly string[]): readonly string[] | undefined => {
   let command: Command | undefined = program

@@ -1,6 +1,6 @@
 /*
- * HTML documents that need nothing else: no script, no network. In the colours of the page (web/style.css), light or dark as
- * the reader's system.
+ * HTML documents that need nothing else: no script, no network. In the colours of the page (web/style.css), light or
+ * dark as the reader's system.
  */
 import { escapeHtml, filePolicy } from '../tools/inspect/page.ts'
 

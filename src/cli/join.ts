@@ -1,7 +1,8 @@
 /*
  * Finds the daemon for a command (docs/decisions/joining-a-daemon.md): the command joins the daemon at the socket that
  * `--socket` or the environment names, starts a private daemon in a new folder (`--private`), or joins the user's
- * daemon, which it starts if there is none. A private daemon may have the devices of another daemon (taken-settings.ts).
+ * daemon, which it starts if there is none. A private daemon may have the devices of another daemon
+ * (taken-settings.ts).
  *
  * A daemon that a command starts ends with its last client; the session that the command holds while its program runs
  * counts as a client. Two commands that start at the same time may both start a daemon: the daemon that finds the
@@ -110,8 +111,8 @@ const startWithTaken = async (
 }
 
 /**
- * A clock that skips, and drivers from files, need a process that has begun with them; and no inspector reaches a daemon
- * (docs/why/threat-model.md).
+ * A clock that skips, and drivers from files, need a process that has begun with them; and no inspector reaches a
+ * daemon (docs/why/threat-model.md).
  */
 const insideIfPossible =
   (startInside: Starter): Starter =>
@@ -191,7 +192,8 @@ export const joinPrivate = async (
 
 /**
  * Joins or starts a daemon as the options require. `command`: a private daemon takes settings of any daemon
- * (`takeSettings`). `startInside`: starts a private daemon in this process, where that can be. Throws an Error with a message.
+ * (`takeSettings`). `startInside`: starts a private daemon in this process, where that can be. Throws an Error with a
+ * message.
  */
 export const joinDaemon = async (
   options: JoinOptions,

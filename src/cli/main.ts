@@ -23,7 +23,8 @@ const main = async (): Promise<void> => {
       program.outputHelp({ error: true })
       process.exitCode = 2
     } else {
-      // For an unknown word after `help`, commander would print the help of userdma on standard error, without a message.
+      // For an unknown word after `help`, commander would print the help of userdma on standard error, without a
+      // message.
       if (first === 'help' && second !== undefined && !Object.hasOwn(allCommands, second)) {
         if (OWN_HELP.includes(second)) program.help()
         const text = (await import('./pages.ts')).pageText(second)

@@ -36,8 +36,8 @@ const noteCreated = (name: string): void => {
 }
 
 /**
- * A file that is written in place: its descriptor, as `openOutputFile`. A new file is removed at the end of this process
- * if it is still empty, unless `keepEmpty`. Throws UsageError with a message.
+ * A file that is written in place: its descriptor, as `openOutputFile`. A new file is removed at the end of this
+ * process if it is still empty, unless `keepEmpty`. Throws UsageError with a message.
  */
 export const openInPlace = (name: string): number => {
   const isNew = lstatSync(name, { throwIfNoEntry: false }) === undefined
@@ -57,7 +57,8 @@ const keepEmpty = (name: string): void => {
 export const createResult = (name: string): ResultFile => orUsageError(() => createResultFile(name))
 
 /**
- * The path without symbolic links in its folder. The last name stays: an output file that is a symbolic link is refused.
+ * The path without symbolic links in its folder. The last name stays: an output file that is a symbolic link is
+ * refused.
  */
 const pathOf = (name: string): string => {
   try {

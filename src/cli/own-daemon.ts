@@ -11,8 +11,8 @@ import { SESSION_VERSION } from '../spec/session.ts'
 export const socketBeside = (socket: string): string => `${socket}.v${SESSION_VERSION}`
 
 /**
- * Opens a session at the user's `socket` or, without a daemon of this version there, beside it. Throws as `openToolSession`
- * of `socket` if no daemon serves either.
+ * Opens a session at the user's `socket` or, without a daemon of this version there, beside it. Throws as
+ * `openToolSession` of `socket` if no daemon serves either.
  */
 export const openOwnSession = async (socket: string, handlers?: Handlers): Promise<ToolSession> => {
   try {
@@ -26,7 +26,9 @@ export const openOwnSession = async (socket: string, handlers?: Handlers): Promi
   }
 }
 
-/** Opens a session with the daemon that `--socket` or the environment names, else with the user's own. Throws as both. */
+/**
+ * Opens a session with the daemon that `--socket` or the environment names, else with the user's own. Throws as both.
+ */
 export const openChosenSession = (option?: string): Promise<ToolSession> => {
   const named = namedSocket(option)
   return named === undefined ? openOwnSession(userSocket()) : openToolSession(named)

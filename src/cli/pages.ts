@@ -1,6 +1,6 @@
 /*
- * The pages of documentation that every package contains, for `userdma help PAGE`. Messages name a page as PAGE, such as
- * how-to/doctor#kernel: its path below docs/ and a heading. They never name a file, which depends on the package.
+ * The pages of documentation that every package contains, for `userdma help PAGE`. Messages name a page as PAGE, such
+ * as how-to/doctor#kernel: its path below docs/ and a heading. They never name a file, which depends on the package.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -26,7 +26,9 @@ export const pageFolder = join(packageRoot, 'dist', 'page')
 /** The script for a new process of the command line. */
 export const userdmaScript = join(packageRoot, 'bin', 'userdma')
 
-/** An option of Node.js for daemons, as in bin/userdma: their compiled code is valid with it alone (scripts/bundle.mjs). */
+/**
+ * An option of Node.js for daemons, as in bin/userdma: their compiled code is valid with it alone (scripts/bundle.mjs).
+ */
 export const HEAP_OPTION = '--initial-heap-size=64'
 
 const hasPlatformPackage = ['x64', 'arm64'].includes(process.arch)
@@ -94,8 +96,8 @@ const MAX_ATTEMPTS = 100
 export const removeLeftFolders = (base: string): void => removeLeftBehind(base, PRIVATE_NAME)
 
 /**
- * Creates a folder that only this user can enter, in the temporary folder or `base`, and removes those that killed processes have
- * left there. Throws an Error after a failure.
+ * Creates a folder that only this user can enter, in the temporary folder or `base`, and removes those that killed
+ * processes have left there. Throws an Error after a failure.
  */
 export const privateFolder = (base = tmpdir()): string => {
   removeLeftFolders(base)

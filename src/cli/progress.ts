@@ -5,8 +5,8 @@
 
 export interface Progress {
   /**
-   * Begins a part of the work. `describe` returns what is done; `share`: how much of the part, 0 to 1, if that is known.
-   * The line appears after DELAY; a part that blocks the event loop shows its first line only.
+   * Begins a part of the work. `describe` returns what is done; `share`: how much of the part, 0 to 1, if that is
+   * known. The line appears after DELAY; a part that blocks the event loop shows its first line only.
    */
   show(describe: () => string, share?: () => number): void
   /** Draws the line; not before DELAY, and not outside of a part. */

@@ -5,8 +5,8 @@ import type { Invocation } from './command-line/command.ts'
 import type { checkOptions } from './command-line/options.ts'
 
 /**
- * `check FILE…`: reads recordings, if all arguments are such files, or options that follow them. False: the argument is a
- * program, as after `--`.
+ * `check FILE…`: reads recordings, if all arguments are such files, or options that follow them. False: the argument is
+ * a program, as after `--`.
  */
 export const readsFiles = async (
   name: string,

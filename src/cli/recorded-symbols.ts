@@ -1,7 +1,7 @@
 /*
  * Looks up what the frames in a recording are before it ends, with some lines of source around each position, so that
- * the file has them on other machines too. The command does that rather than the daemon: debug information takes time, and
- * source files are read with the rights of the user who asked for the recording.
+ * the file has them on other machines too. The command does that rather than the daemon: debug information takes time,
+ * and source files are read with the rights of the user who asked for the recording.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { extname, resolve } from 'node:path'
@@ -24,8 +24,8 @@ const TIMEOUTS = { perLookUp: 10_000, total: 20_000 } as const
 /** Functions that were inlined at one address, at most: with their source they fit into a record. */
 const MAX_INLINED = 8
 /**
- * The names of source files end so. Debug information may name any file (`#line`), also one whose lines must not be in a
- * file that is sent to others: a key, or the file of another user, if the daemon serves several.
+ * The names of source files end so. Debug information may name any file (`#line`), also one whose lines must not be in
+ * a file that is sent to others: a key, or the file of another user, if the daemon serves several.
  */
 const SOURCES = new Set(
   '.c .h .cc .hh .cpp .hpp .cxx .hxx .c++ .h++ .inl .ipp .tcc .s .asm .cu .cuh .d .f .f90 .go .java .jl .js .cjs .mjs .jsx .ts .cts .mts .tsx .kt .lua .py .pyx .rb .rs .swift .zig'.split(
@@ -116,7 +116,9 @@ const symbolOf = (
 /** Milliseconds that the tools may take while a page is shown: its server waits. */
 const LIVE_TIMEOUTS = { perLookUp: 2_000, total: 10_000 } as const
 
-/** Returns a function that looks up the frames that are new in the recording of the client's daemon. It throws an Error. */
+/**
+ * Returns a function that looks up the frames that are new in the recording of the client's daemon. It throws an Error.
+ */
 export const newSymbols = (client: Pick<ToolSession, 'recordedFrames'>): (() => Promise<readonly FrameSymbol[]>) => {
   const known = new Set<string>()
   const symbols = createSymbols({ timeouts: LIVE_TIMEOUTS })
@@ -137,7 +139,8 @@ export const newSymbols = (client: Pick<ToolSession, 'recordedFrames'>): (() => 
 }
 
 /**
- * Adds symbols to the recording of the client's daemon. `symbols`: of a command that goes on to use them. Throws an Error.
+ * Adds symbols to the recording of the client's daemon. `symbols`: of a command that goes on to use them. Throws an
+ * Error.
  */
 export const addSymbols = async (
   client: Pick<ToolSession, 'recordedFrames' | 'addSymbols'>,

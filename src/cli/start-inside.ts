@@ -1,6 +1,6 @@
 /*
- * A private daemon in the process of its command: one Node.js process where there would be two. What the command computes
- * delays the daemon, so it is for commands that do little while the program runs.
+ * A private daemon in the process of its command: one Node.js process where there would be two. What the command
+ * computes delays the daemon, so it is for commands that do little while the program runs.
  */
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'

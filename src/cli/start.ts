@@ -78,8 +78,8 @@ export const hasInspector = (): boolean =>
   [...process.execArgv, ...(process.env.NODE_OPTIONS ?? '').split(' ')].some(isInspector)
 
 /**
- * The environment for our own processes: NODE_OPTIONS is for the user's programs, but inspectors are not for ours, which
- * need no certificates either (bin/userdma).
+ * The environment for our own processes: NODE_OPTIONS is for the user's programs, but inspectors are not for ours,
+ * which need no certificates either (bin/userdma).
  */
 const forOwnProcess = ({
   NODE_OPTIONS: options,
@@ -90,7 +90,10 @@ const forOwnProcess = ({
   return others === undefined ? env : { ...env, NODE_OPTIONS: others.join(' ') }
 }
 
-/** Spawns a process for daemons; `options`: of `userdma daemon`. `inside`: the command that runs its command and becomes it. */
+/**
+ * Spawns a process for daemons; `options`: of `userdma daemon`. `inside`: the command that runs its command and becomes
+ * it.
+ */
 const spawnDaemon = (
   config: DaemonConfig,
   options: readonly string[],
@@ -132,9 +135,9 @@ const startedDaemon = (child: ChildProcess, ended: Promise<void>, log: string): 
 })
 
 /**
- * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. `inside`: the command that runs the
- * daemon's command and becomes it; by default that itself. Resolves when it is ready. Throws StartError, or the error of
- * the file system if the log cannot be created.
+ * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. `inside`: the command that runs
+ * the daemon's command and becomes it; by default that itself. Resolves when it is ready. Throws StartError, or the
+ * error of the file system if the log cannot be created.
  */
 export const startInBackground = async (
   socket: string,
@@ -184,8 +187,8 @@ interface DaemonProcess {
 }
 
 /**
- * Processes that serve private daemons of one kind, one after another: a start takes a tenth of that of a process. `options`: of
- * each daemon. A process that does not print ENDED_LINE after a daemon serves no other.
+ * Processes that serve private daemons of one kind, one after another: a start takes a tenth of that of a process.
+ * `options`: of each daemon. A process that does not print ENDED_LINE after a daemon serves no other.
  */
 export class DaemonProcesses {
   readonly #options: readonly string[]
@@ -275,7 +278,9 @@ const untilPrinted = (child: ChildProcess, prefix: string, printed = { text: '' 
     child.stdout?.setEncoding('utf8').on('data', onData)
   })
 
-/** Resolves when the daemon has printed READY; rejects with StartError if its process ends before, or was not spawned. */
+/**
+ * Resolves when the daemon has printed READY; rejects with StartError if its process ends before, or was not spawned.
+ */
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => {

@@ -1,7 +1,8 @@
 /*
- * What a daemon of a command's own takes over from the daemon that the environment names, so that programs find the same
- * devices: on a host of a net from the host's daemon; for `check` and walks also in a shell with `eval "$(userdma env)"`,
- * in a CI job, or in a program of `userdma run`, from the daemon of USERDMA_SOCKET. With `--device` nothing is taken.
+ * What a daemon of a command's own takes over from the daemon that the environment names, so that programs find the
+ * same devices: on a host of a net from the host's daemon; for `check` and walks also in a shell with `eval "$(userdma
+ * env)"`, in a CI job, or in a program of `userdma run`, from the daemon of USERDMA_SOCKET. With `--device` nothing is
+ * taken.
  *
  * Outside of memory only one daemon can have an address, whose UDP port it binds. Such devices are borrowed
  * (daemon/devices/lent-devices.ts).
@@ -94,9 +95,9 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
 }
 
 /**
- * The options with those settings. `command`: it takes settings of any daemon, not only on hosts of nets, and says so in
- * a line on standard error. Throws UsageError, or an Error if the other daemon cannot be reached or its devices are in
- * use.
+ * The options with those settings. `command`: it takes settings of any daemon, not only on hosts of nets, and says so
+ * in a line on standard error. Throws UsageError, or an Error if the other daemon cannot be reached or its devices are
+ * in use.
  */
 export const takeSettings = async <T extends OwnDaemonOptions>(
   options: T,

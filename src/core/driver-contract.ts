@@ -139,7 +139,9 @@ export interface Driver<D = unknown> {
    * already.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
-  /** A subnet manager has port 1 (IsSM), or has left it. Returns false if another one has it. Absent: it has no subnet. */
+  /**
+   * A subnet manager has port 1 (IsSM), or has left it. Returns false if another one has it. Absent: it has no subnet.
+   */
   setSubnetManager?(device: Device<D>, isManager: boolean): boolean
   /** Opens queue pair 0 of port 1, as `openManagement`. Undefined: the port has no subnet management (RoCE). */
   openSubnetManagement?(
@@ -217,8 +219,8 @@ export interface NetworkDevice {
   /** When `poll` must be called even if nothing else happens; Infinity for never. */
   nextTimeout(): number
   /**
-   * Requests were posted to the queue pair with this handle. Other handles are ignored. Absent: the device finds posts by
-   * looking, as doorbells are stores to memory.
+   * Requests were posted to the queue pair with this handle. Other handles are ignored. Absent: the device finds posts
+   * by looking, as doorbells are stores to memory.
    */
   onDoorbell?(context: Context, handle: number): void
   counters?(): LayerCounts
@@ -459,15 +461,16 @@ export interface ConnectionProtocol {
   pathRecord?(end: ConnectionEnd, connection: Connection | undefined): Uint8Array
   /**
    * Finds the path of an end whose address is resolved. `timeout`: ms, 0: the default. `done` gets the path record, or
-   * −errno, once, perhaps during the call; not after the returned function was called. Throws EAGAIN if the port has no subnet manager.
-   * Absent: the addresses are the path, as with RoCE.
+   * −errno, once, perhaps during the call; not after the returned function was called. Throws EAGAIN if the port has no
+   * subnet manager. Absent: the addresses are the path, as with RoCE.
    */
   resolveRoute?(end: ConnectionEnd, timeout: number, done: (path: Uint8Array | number) => void): () => void
   /** The Q_Key and the P_Key index of an end's datagrams, if they are not the end's own and 0. */
   datagramKeys?(end: ConnectionEnd): { readonly qkey: number; readonly pkeyIndex: number }
   /**
-   * Joins a multicast group of the network. `report` gets the group's address, or −errno, perhaps during the call; after the
-   * address perhaps −errno, if the membership was lost. The returned function leaves. Absent: the address of the group is enough.
+   * Joins a multicast group of the network. `report` gets the group's address, or −errno, perhaps during the call;
+   * after the address perhaps −errno, if the membership was lost. The returned function leaves. Absent: the address of
+   * the group is enough.
    */
   joinGroup?(
     end: ConnectionEnd,
@@ -527,7 +530,9 @@ export interface DeviceQueues {
   qp(object: CoreObject): QpResource | undefined
   /** Maximum number of completions in a CQ. */
   cqEntries(cq: CoreObject): number
-  /** At most `max` queue pairs from position `from` on. `next`: position of the next queue pair; undefined at the end. */
+  /**
+   * At most `max` queue pairs from position `from` on. `next`: position of the next queue pair; undefined at the end.
+   */
   list(
     from: number,
     max: number,
@@ -596,9 +601,9 @@ export type QueuePairObject = CoreObject<{ readonly qpn: number }>
 export const isQueuePair = (object: CoreObject): object is QueuePairObject => isQueuePairClass(object.class.name)
 
 /**
- * What a queue engine does with requests, for `userdma check` and recordings (tools/clients/requests/feed.ts). A send is
- * loaded, retired and then completed, if it has a completion; a receive is taken and then completed. Sends of a queue
- * pair end in order, and so do its receives. `queue`: a queue pair, or a shared receive queue.
+ * What a queue engine does with requests, for `userdma check` and recordings (tools/clients/requests/feed.ts). A send
+ * is loaded, retired and then completed, if it has a completion; a receive is taken and then completed. Sends of a
+ * queue pair end in order, and so do its receives. `queue`: a queue pair, or a shared receive queue.
  */
 export interface RequestTaps {
   /**
@@ -654,15 +659,15 @@ export interface RequestReader {
   /** Whether a queue pair of this device, also one of core's clients, is in a multicast group. Absent: unknown. */
   hasMember?(device: Device, group: Uint8Array): boolean
   /**
-   * Why a subnet carries the last fetched datagram of queue pair `qpn` to no queue pair that takes it. `to`, `destQpn`: its
-   * destination as in `PostedRequest`. Undefined: it may arrive. Absent: no subnet decides.
+   * Why a subnet carries the last fetched datagram of queue pair `qpn` to no queue pair that takes it. `to`, `destQpn`:
+   * its destination as in `PostedRequest`. Undefined: it may arrive. Absent: no subnet decides.
    */
   whyLost?(device: Device, qpn: number, to: Uint8Array, destQpn: number): Cause | undefined
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
   /**
-   * Number of requests that the program has written into its send queue and of which it has not told the device: they lie behind
-   * the counter of the doorbell record. Absent: the queue does not show it.
+   * Number of requests that the program has written into its send queue and of which it has not told the device: they
+   * lie behind the counter of the doorbell record. Absent: the queue does not show it.
    */
   unannouncedSends?(qp: QueuePairObject): number
   /** How often the transport timer has expired since the last answer of the peer. */
@@ -683,11 +688,13 @@ export type DecidePage = (context: Context) => ActingRule | undefined
 export interface DeviceTaps {
   requests: RequestTaps | undefined
   /**
-   * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with it,
-   * and the queue pair does what it does after such a failure of its own: a connection goes to an error state.
+   * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with
+   * it, and the queue pair does what it does after such a failure of its own: a connection goes to an error state.
    */
   decideCompletion: DecideCompletion | undefined
-  /** Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT. */
+  /**
+   * Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT.
+   */
   decidePage: DecidePage | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined

@@ -32,7 +32,10 @@ const isOtherKey = ({ kind }: MemoryTable, row: number, isRemote: boolean): bool
 /** The most rows that are looked at for an address: peers can make a request with rkey 0 fail again and again. */
 const MAX_ROWS = 4096
 
-/** Whether regions of the protection domain have the address, and all of them lack remote rights, so that they have no rkey. */
+/**
+ * Whether regions of the protection domain have the address, and all of them lack remote rights, so that they have no
+ * rkey.
+ */
 const isInLocalRegion = (table: MemoryTable, pd: number, address: bigint): boolean => {
   let isFound = false
   for (let row = 0; row < Math.min(table.rows, MAX_ROWS); row++) {

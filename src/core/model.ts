@@ -94,8 +94,8 @@ export interface EventSink {
   /** To be awaited before `skipTurn`, as `prepareWithdraw`. */
   prepareSkip?(): Promise<void> | undefined
   /**
-   * Lets the thread that has waited longest for an event wait again behind the others: delivers the event and takes it back.
-   * True: the thread has read it first, so it is delivered. Absent: nobody waits.
+   * Lets the thread that has waited longest for an event wait again behind the others: delivers the event and takes it
+   * back. True: the thread has read it first, so it is delivered. Absent: nobody waits.
    */
   skipTurn?(event: EventRecord): boolean
   /** Number of events that the client has not read. */
@@ -264,7 +264,10 @@ export interface Caller {
   file?(fd: number): string | undefined
   /** The memory file or dma-buf behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE, … */
   openFile?(fd: number): FileMemory
-  /** The eventfd behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. Absent: there is none. */
+  /**
+   * The eventfd behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. Absent: there is
+   * none.
+   */
   openSignal?(fd: number): SignalFd
   /** By number of a processor, whether the caller may run on it. Undefined: unknown. */
   processors?(): readonly boolean[] | undefined
@@ -444,8 +447,8 @@ export interface Port {
   /** The P_Key table (IBA 10.9.2): 16 bits each, 0 in empty entries. The engine reads it at each packet. */
   readonly pkeys: Uint16Array
   /**
-   * IP addresses, 16 bytes each, by which rdma_cm knows the port, where they are not its GIDs: on InfiniBand, in the place of
-   * IPoIB's interface, whose hardware address has GID 0. Absent: the GIDs are the addresses (RoCE).
+   * IP addresses, 16 bytes each, by which rdma_cm knows the port, where they are not its GIDs: on InfiniBand, in the
+   * place of IPoIB's interface, whose hardware address has GID 0. Absent: the GIDs are the addresses (RoCE).
    */
   ipAddresses?: Uint8Array[] | undefined
   /** The answer of port.query. The driver may change its fields, for example `state`. */
@@ -482,8 +485,8 @@ export interface Device<D = unknown> {
   /** Number among the existing devices and those being removed, from 0; -1 for the system-wide device. */
   readonly index: number
   /**
-   * As Linux's `ib_device.index`, counted up from 0: no later device has the same, since libibverbs takes a device with a number
-   * and a node that it knows for the same. -1 for the system-wide device.
+   * As Linux's `ib_device.index`, counted up from 0: no later device has the same, since libibverbs takes a device with
+   * a number and a node that it knows for the same. -1 for the system-wide device.
    */
   readonly serial: number
   readonly driver: Driver<D>
@@ -569,7 +572,9 @@ export interface Context<S = unknown, D = unknown> {
   isClosed: boolean
   /** Number of the context's memory windows. */
   windowCount: number
-  /** Objects that other objects of the context own (dispatch/owned.ts), with the owner. Undefined: there were none yet. */
+  /**
+   * Objects that other objects of the context own (dispatch/owned.ts), with the owner. Undefined: there were none yet.
+   */
   owned: Map<CoreObject, CoreObject> | undefined
   /** Called when all objects of the context are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined

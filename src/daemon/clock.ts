@@ -1,7 +1,7 @@
 /*
- * The clock of a daemon with `--clock skip` (docs/decisions/clock-that-skips.md). The daemon has the library of the clock
- * preloaded, so that its time is that of its programs. The library makes the page of the clock beside the socket, and lets
- * the clock jump. The daemons of a net share a page, which the player of the net keeps.
+ * The clock of a daemon with `--clock skip` (docs/decisions/clock-that-skips.md). The daemon has the library of the
+ * clock preloaded, so that its time is that of its programs. The library makes the page of the clock beside the socket,
+ * and lets the clock jump. The daemons of a net share a page, which the player of the net keeps.
  *
  * The deadlines of the daemon are its timerfds (host/event-loop/timer.ts): of devices, of the connection manager and of
  * fault rules. Timers of Node are none: they look, write, and limit waits for clients.
@@ -27,8 +27,8 @@ const requireDone = (call: string, result: number, path?: string): void => {
 }
 
 /**
- * Makes the page of a clock, which begins to skip when a process keeps it. `path`: of the library, if it is not preloaded.
- * Throws SystemError, or an Error without the library.
+ * Makes the page of a clock, which begins to skip when a process keeps it. `path`: of the library, if it is not
+ * preloaded. Throws SystemError, or an Error without the library.
  */
 export const makeClock = (page: string, { clockSpin }: Pick<DaemonConfig, 'clockSpin'>, path?: string): void => {
   const { userdma_clock_make: make } = path === undefined ? library() : libraryFunctions(path, makers)
@@ -36,8 +36,9 @@ export const makeClock = (page: string, { clockSpin }: Pick<DaemonConfig, 'clock
 }
 
 /**
- * Of a process that takes part in a clock (`SessionEnv.clock`): from now on it lets the clock jump, but not while packets wait in the links of these
- * network namespaces. Throws SystemError, or an Error if the library is not preloaded.
+ * Of a process that takes part in a clock (`SessionEnv.clock`): from now on it lets the clock jump, but not while
+ * packets wait in the links of these network namespaces. Throws SystemError, or an Error if the library is not
+ * preloaded.
  */
 export const keepClock = (namespaces: readonly string[] = []): void => {
   for (const path of namespaces) requireDone('userdma_clock_watch', library().userdma_clock_watch(path), path)
@@ -46,7 +47,9 @@ export const keepClock = (namespaces: readonly string[] = []): void => {
 
 const serveClock = (page: string): void => requireDone('userdma_clock_serve', library().userdma_clock_serve(page), page)
 
-/** Makes a clock, of which this daemon is the keeper. Throws SystemError, or an Error if the library is not preloaded. */
+/**
+ * Makes a clock, of which this daemon is the keeper. Throws SystemError, or an Error if the library is not preloaded.
+ */
 export const openClock = (page: string, config: Pick<DaemonConfig, 'clockSpin'>): void => {
   makeClock(page, config)
   serveClock(page)

@@ -5,8 +5,8 @@
  * as long as the range is not protected any more.
  *
  * Clocks that programs read without a call (docs/decisions/clock-pages.md) are similar: before the loop parks, their
- * pages are taken from the programs, and the first read waits. While a program has the page, it is brought up to date at
- * each turn of the loop.
+ * pages are taken from the programs, and the first read waits. While a program has the page, it is brought up to date
+ * at each turn of the loop.
  *
  * While a context has pages that cannot be watched, the loop dozes instead.
  */

@@ -60,7 +60,9 @@ const tellOpen = (socket: string, reason: string, log: Log): void =>
     `userdma daemon: every user may connect to ${socket}, and those who are not served can keep others waiting: ${reason}; it needs a file system with access lists (ext4, tmpfs), and users and groups with a number in this user namespace`,
   )
 
-/** Removes what a daemon that was killed, or whose socket another one has now, has left at the path of an own socket. */
+/**
+ * Removes what a daemon that was killed, or whose socket another one has now, has left at the path of an own socket.
+ */
 const removeOwn = (path: string): void => {
   if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path)
 }

@@ -71,8 +71,8 @@ const rethrow = (_device: Pollable, error: unknown): void => {
  * `advance` have all devices polled again after it.
  *
  * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called each
- * time the loop begins to poll, and every TURN while it is busy. `onFailure` is called for a device that threw, after all others were polled; it may
- * remove the device.
+ * time the loop begins to poll, and every TURN while it is busy. `onFailure` is called for a device that threw, after
+ * all others were polled; it may remove the device.
  */
 export class Loop {
   readonly #parked: Int32Array
@@ -141,8 +141,8 @@ export class Loop {
   }
 
   /**
-   * Call before a program learns where it has mapped doorbells. A parked loop protects them, without a poll of all queues:
-   * there are no stores yet. False: `kick` after the answer.
+   * Call before a program learns where it has mapped doorbells. A parked loop protects them, without a poll of all
+   * queues: there are no stores yet. False: `kick` after the answer.
    */
   protect(): boolean {
     return this.isAwake || this.#isStopped || (this.#isArmed && this.#doorbells?.protectNew() === true)
@@ -242,8 +242,8 @@ export class Loop {
 
   /**
    * Polls until there was no work for LINGER. One poll without work suffices if `yieldOnce` advises against waiting, or
-   * if there was no work before. False if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll.
-   * `lastWork`: the time of the last work; −Infinity: there was none.
+   * if there was no work before. False if there is still work at `sliceEnd`. `firstScope`: the queues of the first
+   * poll. `lastWork`: the time of the last work; −Infinity: there was none.
    */
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = this.#nextScope) {

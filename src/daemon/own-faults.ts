@@ -1,7 +1,8 @@
 /*
- * Fault rules that a program sets for itself (FAULT in spec/session.ts, shim/include/userdma.h). Rules for packets select those
- * of its own queue pairs, rules for programs its process. What touches a whole device needs that all contexts of the device
- * are the process's, or with `--allow-faults` its user's. Rules end by FAULT_CLEAR and with the session.
+ * Fault rules that a program sets for itself (FAULT in spec/session.ts, shim/include/userdma.h). Rules for packets
+ * select those of its own queue pairs, rules for programs its process. What touches a whole device needs that all
+ * contexts of the device are the process's, or with `--allow-faults` its user's. Rules end by FAULT_CLEAR and with the
+ * session.
  */
 import { isQueuePair } from '../core/driver-contract.ts'
 import type { Account, Device, Limit } from '../core/model.ts'
@@ -56,8 +57,8 @@ const invalidUnless = <T>(parse: () => T): T => {
 }
 
 /**
- * Whose queue pairs send to a queue pair, as long as a packet does not name its sender. Known for a turn of the daemon, in
- * which no program changes them.
+ * Whose queue pairs send to a queue pair, as long as a packet does not name its sender. Known for a turn of the daemon,
+ * in which no program changes them.
  */
 class Senders {
   readonly #daemon: Pick<OwnFaultParts, 'turn' | 'failures'>

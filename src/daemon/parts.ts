@@ -151,9 +151,9 @@ const createRunning = (log: Log, parkedPage: PageOfWords, undo: (() => void)[]) 
 }
 
 /**
- * Creates the parts that need no files, in this order. Core is created before the devices, the checker and the faults that
- * it calls later. `undo`: gets what is to be called if the daemon does not
- * start. Throws an Error with a message for people if the fault rules are invalid.
+ * Creates the parts that need no files, in this order. Core is created before the devices, the checker and the faults
+ * that it calls later. `undo`: gets what is to be called if the daemon does not start. Throws an Error with a message
+ * for people if the fault rules are invalid.
  */
 export const createParts = (
   { config, drivers = [], parts: { log = console.error, dispatch: dispatchCall = dispatch } = {} }: DaemonOptions,
@@ -374,7 +374,8 @@ export const createServices = (parts: Parts, socket: string, served: Served) => 
       await afterHangUps()
       // Queued jobs may still close contexts, in their first slices. An empty job ends after those slices.
       if (objectJobs.waiting > 0) await objectJobs.run([].values())
-      // A program may close its memory file after its last doorbell socket: then the context was still held at the hang-up.
+      // A program may close its memory file after its last doorbell socket: then the context was still held at the
+      // hang-up.
       contexts.endUnheld()
       await untilContextsDestroyed(core, user)
     },

@@ -29,8 +29,8 @@ export class ProgramLines {
   }
 
   /**
-   * Whether a line of this kind about a program of `guest` is due now; if not, it is counted. `guest`: the uid whose share
-   * the program uses (`Account.payer`); undefined: of the daemon's own user, whose lines are always due.
+   * Whether a line of this kind about a program of `guest` is due now; if not, it is counted. `guest`: the uid whose
+   * share the program uses (`Account.payer`); undefined: of the daemon's own user, whose lines are always due.
    */
   isDue(guest: number | undefined, kind: string): boolean {
     const known = guest === undefined ? undefined : this.#kinds.get(`${guest} ${kind}`)
@@ -39,7 +39,9 @@ export class ProgramLines {
     return false
   }
 
-  /** Writes a line that is due, with how many of its kind were left out. `text`: may have names that a program chooses. */
+  /**
+   * Writes a line that is due, with how many of its kind were left out. `text`: may have names that a program chooses.
+   */
   writeDue(guest: number | undefined, kind: string, text: string): void {
     const key = `${guest} ${kind}`
     const leftOut = this.#kinds.get(key)?.leftOut ?? 0

@@ -28,7 +28,9 @@ export interface DaemonRecording {
   frames(): readonly string[]
   /** Notes what a frame is. False: the recording has too many symbols. */
   addSymbol(symbol: FrameSymbol): boolean
-  /** Ends the recording. Resolves when the file is written and closed. `program`: how the program of the tool has ended. */
+  /**
+   * Ends the recording. Resolves when the file is written and closed. `program`: how the program of the tool has ended.
+   */
   end(reason: string, program?: ProgramEnd): Promise<RecordingEnd>
 }
 

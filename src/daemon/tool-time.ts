@@ -1,8 +1,8 @@
 /*
- * The daemon's time for tools: their requests, subscriptions and netlink queries. The data path comes first: in each turn
- * of the event loop tools get TURN, after the queues were polled and calls were answered, and long work is a job of short
- * slices. Each user has a budget, so that many processes of one user get no more than one process does. Work beyond the
- * budget waits.
+ * The daemon's time for tools: their requests, subscriptions and netlink queries. The data path comes first: in each
+ * turn of the event loop tools get TURN, after the queues were polled and calls were answered, and long work is a job
+ * of short slices. Each user has a budget, so that many processes of one user get no more than one process does. Work
+ * beyond the budget waits.
  */
 import type { Account } from '../core/model.ts'
 import { type Budget, createBudget } from '../host/budget.ts'

@@ -1,6 +1,6 @@
 /*
- * The drivers that every daemon and network has; and one device of each, for `userdma schema` and the generated pages of
- * docs/reference/. A new driver is a folder, and a line here.
+ * The drivers that every daemon and network has; and one device of each, for `userdma schema` and the generated pages
+ * of docs/reference/. A new driver is a folder, and a line here.
  */
 import { identify } from '../core/devices/identity.ts'
 import { type CoreOptions, createCore } from '../core/devices/registry.ts'

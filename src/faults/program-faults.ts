@@ -1,7 +1,7 @@
 /*
- * Decides which calls, posts, completions, contexts and pages of programs the fault rules (rules.ts) act on. Pure: knows
- * neither objects nor processes, only what the caller says about them. Every rule that matches acts; of several errors
- * the first rule's counts. A rule counts its matches over all programs.
+ * Decides which calls, posts, completions, contexts and pages of programs the fault rules (rules.ts) act on. Pure:
+ * knows neither objects nor processes, only what the caller says about them. Every rule that matches acts; of several
+ * errors the first rule's counts. A rule counts its matches over all programs.
  */
 import { createRandom, hashOf } from '../base/random.ts'
 import type { ErrnoName } from '../spec/errno.ts'
@@ -95,9 +95,13 @@ export interface ProgramFaults {
   has(target: FaultTarget): boolean
   /** As `has`, without rules that have acted as often as they may. */
   canAct(target: FaultTarget): boolean
-  /** `method`: `class.method`. `canRaise`: whether the call can lead to an event; rules with other events do not match. */
+  /**
+   * `method`: `class.method`. `canRaise`: whether the call can lead to an event; rules with other events do not match.
+   */
   onCall(subject: FaultSubject, method: string, canRaise?: (event: string) => boolean): CallFault | undefined
-  /** `cls`: class of the queue. `qpn`: undefined for an SRQ. `request`: a name of `requestNames`; undefined: unknown. */
+  /**
+   * `cls`: class of the queue. `qpn`: undefined for an SRQ. `request`: a name of `requestNames`; undefined: unknown.
+   */
   onPost(
     subject: FaultSubject,
     cls: string,

@@ -89,7 +89,10 @@ export interface RuleScope {
   readonly pid: number
   /** Whether a device gets packets to this queue pair for the process. */
   receives(device: string, qpn: number): boolean
-  /** Whether a device sends packets to the queue pair `destQpn` of a peer for the process alone. `sourceQpn`: 0: unknown. */
+  /**
+   * Whether a device sends packets to the queue pair `destQpn` of a peer for the process alone. `sourceQpn`: 0:
+   * unknown.
+   */
   sends(device: string, destQpn: number, sourceQpn: number): boolean
   /** Whether the rule may change the whole device; ALL_DEVICES: all of them. */
   mayChange(device: string): boolean

@@ -422,7 +422,8 @@ export const checkRates = (rules: readonly FaultRule[]): void => {
 }
 
 /**
- * By rule of `after`: the index of the same rule in `before`; undefined: it is new. Of equal rules each is one of its own.
+ * By rule of `after`: the index of the same rule in `before`; undefined: it is new. Of equal rules each is one of its
+ * own.
  */
 export const sameRules = (
   before: readonly FaultRule[],

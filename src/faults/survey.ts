@@ -1,7 +1,7 @@
 /*
- * A survey of what fault rules can act on: the calls, posts, completions and received events of programs by process, call
- * site and phase. A call site is the program's innermost frame, from which it has called the verbs API. With it what a run
- * shows beside: what programs were told, and when a failure was injected and repaired.
+ * A survey of what fault rules can act on: the calls, posts, completions and received events of programs by process,
+ * call site and phase. A call site is the program's innermost frame, from which it has called the verbs API. With it
+ * what a run shows beside: what programs were told, and when a failure was injected and repaired.
  */
 import { hashOf } from '../base/random.ts'
 import type { FailedProgram, FaultTarget, SurveyFacts, SurveySite } from '../spec/faults.ts'

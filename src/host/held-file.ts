@@ -9,7 +9,9 @@ import { constants, fstatSync, lstatSync, openSync, rmSync } from 'node:fs'
 /** Opens files of any type without access to their contents (open(2)). */
 const O_PATH = 0o10000000
 
-/** A descriptor of the file at `path`, for `isAt` and `removeHeld`. Does not follow a link. Throws the system's error. */
+/**
+ * A descriptor of the file at `path`, for `isAt` and `removeHeld`. Does not follow a link. Throws the system's error.
+ */
 export const holdFile = (path: string): number => openSync(path, O_PATH | constants.O_NOFOLLOW)
 
 /** Whether the file at `path` is that of the descriptor. */

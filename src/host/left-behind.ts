@@ -1,7 +1,7 @@
 /*
- * Files and folders that killed processes leave behind. Each process that uses one holds a shared lock on it (flock(2)),
- * which the kernel frees when the last process with the descriptor has ended, in any PID namespace. So what nobody has
- * locked is left behind.
+ * Files and folders that killed processes leave behind. Each process that uses one holds a shared lock on it
+ * (flock(2)), which the kernel frees when the last process with the descriptor has ended, in any PID namespace. So what
+ * nobody has locked is left behind.
  *
  * The folder may be a temporary one in which other users make files: only files and folders of our own user are
  * opened, links are not followed, and what is removed is what was locked (held-file.ts).
@@ -24,9 +24,9 @@ const MAX_NAMES = 10_000
 export const openOwn = (path: string): number => openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
 
 /**
- * Keeps `removeLeftBehind` from removing the file or folder at `path`, whose descriptor is `fd`, until the last copy of the
- * descriptor is closed. False if it was removed already, or is being removed. Where the file system has no locks, nothing
- * is removed.
+ * Keeps `removeLeftBehind` from removing the file or folder at `path`, whose descriptor is `fd`, until the last copy of
+ * the descriptor is closed. False if it was removed already, or is being removed. Where the file system has no locks,
+ * nothing is removed.
  */
 export const lockShared = (path: string, fd: number): boolean => {
   const isTaken = sys().flock(fd, LOCK_SH_NB) !== 0 && lastErrno() === EAGAIN

@@ -22,7 +22,9 @@ const inPlatformPackage = (name: string, folder: string): string | undefined => 
   }
 }
 
-/** Searches from `start` upwards to the package's folder, then in the platform's package. Undefined if there is none. */
+/**
+ * Searches from `start` upwards to the package's folder, then in the platform's package. Undefined if there is none.
+ */
 export const libraryPath = (name: string, start: string = ownFolder()): string | undefined => {
   for (let folder = start; ; folder = dirname(folder)) {
     const built = join(folder, 'build', 'native', name)

@@ -54,8 +54,8 @@ const tryLock = (fd: number, path: string): boolean => {
 }
 
 /**
- * Locks an open file until all its descriptors are closed, also those that other processes got. Returns who has it locked;
- * undefined: the file is locked now, or its file system has no locks.
+ * Locks an open file until all its descriptors are closed, also those that other processes got. Returns who has it
+ * locked; undefined: the file is locked now, or its file system has no locks.
  */
 export const lockOpenFile = (fd: number): string | undefined =>
   sys().flock(fd, LOCK_EX_NB) === 0 || lastErrno() !== EAGAIN ? undefined : holderText(fd)

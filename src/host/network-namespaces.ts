@@ -14,8 +14,8 @@ export const networkNamespaceOf = (pid: number | 'self'): string | undefined => 
 }
 
 /**
- * The living network namespace of which a descriptor of a process is; undefined: of none. Does not read fdinfo, which waits
- * for locks of some files, such as an epoll set whose events are being copied.
+ * The living network namespace of which a descriptor of a process is; undefined: of none. Does not read fdinfo, which
+ * waits for locks of some files, such as an epoll set whose events are being copied.
  */
 export const namespaceOfFd = (pid: number, fd: number): string | undefined => {
   try {

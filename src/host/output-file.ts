@@ -1,8 +1,8 @@
 /*
  * Output files of commands, which contain the data of programs. There are two kinds:
  *
- * - traces, captures, recordings, findings as they are found: people and programs read them while they grow, so they are
- *   written in place;
+ * - traces, captures, recordings, findings as they are found: people and programs read them while they grow, so they
+ *   are written in place;
  * - results, which are of use only when they are complete: written beside, with a name of their own, and renamed at the
  *   end. Until then, and after a failure, an older file stays.
  *
@@ -62,7 +62,8 @@ const systemError = (name: string, error: unknown): Error => {
 
 /**
  * Opens `name` for writing: a file, created if necessary, whose content stays until `emptyOutputFile`, or a device or
- * FIFO. Returns the descriptor. Throws an Error. If open(2) failed, the Error has its `code`, except for a symbolic link.
+ * FIFO. Returns the descriptor. Throws an Error. If open(2) failed, the Error has its `code`, except for a symbolic
+ * link.
  */
 export const openOutputFile = (name: string): number => {
   const path = resolve(name)
@@ -103,7 +104,9 @@ export interface ResultFile {
   discard(): void
 }
 
-/** A mount point, for example a file that is bound into a container, has a name that cannot be given to another file. */
+/**
+ * A mount point, for example a file that is bound into a container, has a name that cannot be given to another file.
+ */
 const isMountPoint = (path: string): boolean => {
   try {
     return readFileSync('/proc/self/mountinfo', 'utf8')

@@ -49,8 +49,8 @@ export const isThreaded = (pid: number): boolean => {
 const RANK = /^(?:OMPI_COMM_WORLD_RANK|PMI_RANK|PMIX_RANK|SLURM_PROCID|RANK)=(\d+)$/
 
 /**
- * The program and its arguments without what differs from run to run: paths, ports and ids. '': it has ended, or is another
- * user's.
+ * The program and its arguments without what differs from run to run: paths, ports and ids. '': it has ended, or is
+ * another user's.
  */
 const wordsOf = (pid: number): string => {
   try {
@@ -73,7 +73,10 @@ export const parentOf = (pid: number): number => {
   }
 }
 
-/** The fields of proc(5)'s stat that follow the command, the state first; undefined: it has ended. `id`: of a process, or `PID/task/TID`. */
+/**
+ * The fields of proc(5)'s stat that follow the command, the state first; undefined: it has ended. `id`: of a process,
+ * or `PID/task/TID`.
+ */
 export const statFieldsOf = (id: number | string): readonly string[] | undefined => {
   try {
     const stat = readFileSync(`/proc/${id}/stat`, 'latin1')
@@ -106,7 +109,10 @@ const hasSignal = (pid: number, mask: 'SigCgt' | 'SigPnd', signal: number): bool
   }
 }
 
-/** Whether a process ends or has ended, also if its parent has not taken its status, or another of its threads has begun to end it. */
+/**
+ * Whether a process ends or has ended, also if its parent has not taken its status, or another of its threads has begun
+ * to end it.
+ */
 export const isEnding = (pid: number): boolean => {
   const fields = statFieldsOf(pid)
   if (fields === undefined || /[ZX]/.test(fields[0]!) || (Number(fields[FLAGS_FIELD]) & EXITING) !== 0) return true
@@ -147,8 +153,8 @@ export const hasVariable = (pid: number, name: string): boolean =>
 const MAX_GENERATIONS = 8
 
 /**
- * What a process is in each run of the same programs: its program and arguments, and how often it was forked by one with
- * the same.
+ * What a process is in each run of the same programs: its program and arguments, and how often it was forked by one
+ * with the same.
  */
 export const roleOf = (pid: number): string => {
   const words = wordsOf(pid)
@@ -173,8 +179,8 @@ const userNamespaceOf = (pid: number | 'self'): string | undefined => {
 }
 
 /**
- * Whether a process has capability CAP_… (a number) in a user namespace, by default this process's. False if the process
- * has ended, or is in another namespace: any user has all capabilities in a namespace of their own.
+ * Whether a process has capability CAP_… (a number) in a user namespace, by default this process's. False if the
+ * process has ended, or is in another namespace: any user has all capabilities in a namespace of their own.
  *
  * The capabilities are read before the namespace: a process can move to another namespace between the two reads, and so
  * gain capabilities there, but cannot return.
@@ -206,8 +212,8 @@ const NS_GET_PARENT = 0xb702
 const MAX_LEVELS = 32
 
 /**
- * Inode of the outermost PID namespace of a process below ours, so that a container gains nothing by namespaces inside it.
- * Ours if the process is in it; 0 if it cannot be told.
+ * Inode of the outermost PID namespace of a process below ours, so that a container gains nothing by namespaces inside
+ * it. Ours if the process is in it; 0 if it cannot be told.
  */
 const pidNamespaceBelow = (pid: number): number => {
   const own = namespaceOf('self', 'pid')
@@ -232,8 +238,9 @@ const REACHES_ALL = (1n << 19n) | (1n << 21n) // CAP_SYS_PTRACE, CAP_SYS_ADMIN
 
 /**
  * Whether a process of this process's user is confined, as in a container: it is in another user namespace, or lacks
- * capabilities that this process has, so that it could not trace this process (ptrace(2)), or does not see it, because it
- * is in another PID namespace. Returns what tells containers apart, the inode of `pidNamespaceBelow`; undefined: it is not.
+ * capabilities that this process has, so that it could not trace this process (ptrace(2)), or does not see it, because
+ * it is in another PID namespace. Returns what tells containers apart, the inode of `pidNamespaceBelow`; undefined: it
+ * is not.
  */
 export const confinementOf = (pid: number): number | undefined => {
   try {
@@ -256,8 +263,8 @@ const workArena = (): Arena => {
 }
 
 /**
- * By number of a processor, whether a process may run on it; as many as the kernel has, rounded up to 64. Undefined if the
- * process has ended.
+ * By number of a processor, whether a process may run on it; as many as the kernel has, rounded up to 64. Undefined if
+ * the process has ended.
  */
 export const processorsOf = (pid: number): readonly boolean[] | undefined => {
   const { address, bytes } = workArena()
@@ -297,8 +304,9 @@ export const isCopiedByFork = (pid: number, address: number): boolean | undefine
 }
 
 /**
- * The file of which the memory at an address is a private, writable mapping; undefined if it is none, if the file is also
- * mapped as code (a program or library, whose data it is), if the mappings cannot be read, or the process is another user's.
+ * The file of which the memory at an address is a private, writable mapping; undefined if it is none, if the file is
+ * also mapped as code (a program or library, whose data it is), if the mappings cannot be read, or the process is
+ * another user's.
  */
 export const privateFileAt = (pid: number, address: number): string | undefined => {
   try {
@@ -323,8 +331,8 @@ export const privateFileAt = (pid: number, address: number): string | undefined 
 const readCalls = (): readonly number[] => (process.arch === 'arm64' ? [63, 207] : [0, 45])
 
 /**
- * What threads of a process read from now, in read(2) or recv(2): targets of links in /proc/PID/fd by descriptor, such as
- * `socket:[1]`. Empty for a process of another user, or if /proc does not tell.
+ * What threads of a process read from now, in read(2) or recv(2): targets of links in /proc/PID/fd by descriptor, such
+ * as `socket:[1]`. Empty for a process of another user, or if /proc does not tell.
  */
 export const readDescriptors = (pid: number): ReadonlyMap<number, string> => {
   const found = new Map<number, string>()
@@ -357,7 +365,9 @@ export const epollEntries = (pid: number, fd: number): readonly EpollEntry[] => 
   }
 }
 
-/** The processes of this user that were started with this setting (`NAME=value`) in their environment, without our own. */
+/**
+ * The processes of this user that were started with this setting (`NAME=value`) in their environment, without our own.
+ */
 export const processesWith = (setting: string): readonly number[] =>
   readdirSync('/proc')
     .filter(name => /^\d+$/.test(name) && Number(name) !== process.pid)

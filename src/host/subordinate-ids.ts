@@ -1,6 +1,6 @@
 /*
- * Ranges of subordinate uids, which users may give to their programs in a user namespace (subuid(5), newuidmap(1)). Only
- * the file /etc/subuid is read: ranges from other sources of nsswitch.conf are unknown here.
+ * Ranges of subordinate uids, which users may give to their programs in a user namespace (subuid(5), newuidmap(1)).
+ * Only the file /etc/subuid is read: ranges from other sources of nsswitch.conf are unknown here.
  */
 import { readFileSync, statSync } from 'node:fs'
 import { accountId } from './accounts.ts'

@@ -1,6 +1,6 @@
 /*
- * What threads of other processes do, from /proc: only with the rights of ptrace(2). Reading may wait for the process, so
- * the daemon does not.
+ * What threads of other processes do, from /proc: only with the rights of ptrace(2). Reading may wait for the process,
+ * so the daemon does not.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { libcFunctions } from './native.ts'

@@ -63,11 +63,13 @@ export const importSubnet = async (): Promise<SubnetCode> => {
 export interface Subnet extends TimedClient {
   /** Throws an Error if there is no place for the port. */
   attach(port: SubnetPort): void
-  /** Pulls or plugs the cables between two switches. Returns false if there are none. Absent: another process has them. */
+  /**
+   * Pulls or plugs the cables between two switches. Returns false if there are none. Absent: another process has them.
+   */
   setCable?(a: string, b: string, isPlugged: boolean): boolean
   /**
-   * What the links between two switches do to packets; undefined: what the fabric says. Returns false if there are none.
-   * Throws an Error if there is no place for it. Absent: another process has them.
+   * What the links between two switches do to packets; undefined: what the fabric says. Returns false if there are
+   * none. Throws an Error if there is no place for it. Absent: another process has them.
    */
   setConditions?(a: string, b: string, conditions: LinkConditions | undefined): boolean
   /** Resolves when the ports are ACTIVE that a manager configures; undefined: they are. Absent: its owner knows. */

@@ -12,7 +12,8 @@
  *   serve=PATH                          other daemons' ports are cabled to them too, by this socket
  *   socket=PATH                         the switches of the daemon that serves this socket, and nothing else
  *
- * Without switches there are as many as the ports need, in a row. A device without a switch of its own gets the next leaf.
+ * Without switches there are as many as the ports need, in a row. A device without a switch of its own gets the next
+ * leaf.
  */
 import { linkQuantities } from '../base/quantities.ts'
 import { didYouMean } from '../base/suggest.ts'

@@ -1,7 +1,7 @@
 /*
  * What a capture can show about a queue pair's failures and slowness, as `userdma explain FILE` prints it: what the
- * packets say, what may cause it, and where to look next. A capture has no state of the devices, so a row names findings
- * (spec/check/findings.ts) that look alike on the wire; which of them it was, only their end knows.
+ * packets say, what may cause it, and where to look next. A capture has no state of the devices, so a row names
+ * findings (spec/check/findings.ts) that look alike on the wire; which of them it was, only their end knows.
  */
 import type { FindingId } from './check/findings.ts'
 

@@ -27,5 +27,7 @@ export const Dcqcn = {
   minShare: 0.001,
 } as const
 
-/** The marking of a switch's queue (RED): from `min` bytes on, up to `probability` at `max` bytes, all packets beyond. */
+/**
+ * The marking of a switch's queue (RED): from `min` bytes on, up to `probability` at `max` bytes, all packets beyond.
+ */
 export const Marking = { min: 5_000, max: 200_000, probability: 0.01 } as const

@@ -1,7 +1,7 @@
 /*
- * What clients and the daemon write into a context's memory file beside its rings (`ContextFile` in session.ts): logs of
- * posts and polls for `userdma check`, and the words by which programs arm CQs. Offsets and sizes in bytes. The generated
- * shim/protocol.h has the same numbers.
+ * What clients and the daemon write into a context's memory file beside its rings (`ContextFile` in session.ts): logs
+ * of posts and polls for `userdma check`, and the words by which programs arm CQs. Offsets and sizes in bytes. The
+ * generated shim/protocol.h has the same numbers.
  */
 
 import { offsetsOf } from './message-layout.ts'
@@ -16,9 +16,9 @@ export const PostLog = { offset: ContextFile.bytes - 2 ** 20, entries: 2 ** 14 }
 
 /**
  * The position log, with what programs have posted at each position of a queue: some devices know no wr_id, or another;
- * and programs may post one wr_id often. A table of `sets` sets of `ways` `position` structs at `offset` of the context's
- * memory file. A request's entry is in the set `positionSet`; a new one replaces the oldest one there. Only the preload
- * library writes the log, in the order of the queue (shim/recorder/locks.h).
+ * and programs may post one wr_id often. A table of `sets` sets of `ways` `position` structs at `offset` of the
+ * context's memory file. A request's entry is in the set `positionSet`; a new one replaces the oldest one there. Only
+ * the preload library writes the log, in the order of the queue (shim/recorder/locks.h).
  */
 export const PositionLog = { offset: ContextFile.bytes - 2 ** 19, sets: 2 ** 12, ways: 4 } as const
 
@@ -42,9 +42,9 @@ export const EventLog = {
 export const ArmWords = { offset: EventLog.offset - 2 ** 18, entries: 2 ** 16 } as const
 
 /**
- * NONE: there is no such CQ, or only a call arms it. IDLE: it can be armed by the word. SOLICITED, NEXT: the program has
- * armed it for the next solicited or failed completion, or for the next one. The program replaces IDLE or SOLICITED by
- * SOLICITED or NEXT in one atomic operation, and after a full fence looks at the CQ. The device stores the producer
+ * NONE: there is no such CQ, or only a call arms it. IDLE: it can be armed by the word. SOLICITED, NEXT: the program
+ * has armed it for the next solicited or failed completion, or for the next one. The program replaces IDLE or SOLICITED
+ * by SOLICITED or NEXT in one atomic operation, and after a full fence looks at the CQ. The device stores the producer
  * index of a completion, and after a full fence replaces SOLICITED or NEXT by IDLE.
  */
 export const ArmWord = { NONE: 0, IDLE: 1, SOLICITED: 2, NEXT: 3 } as const

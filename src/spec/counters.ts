@@ -41,8 +41,8 @@ interface PortCounterFile {
   readonly name: string
   readonly unit: CounterUnit
   /**
-   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (transport/phy/port.ts). A counter
-   * with a minus sign is subtracted. A counter that the port lacks is 0.
+   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (transport/phy/port.ts). A
+   * counter with a minus sign is subtracted. A counter that the port lacks is 0.
    */
   readonly sources: readonly string[]
   readonly meaning: string

@@ -61,8 +61,8 @@ export const knownErrno = (name: string, fallback: ErrnoName): ErrnoName =>
   Object.hasOwn(Errno, name) ? (name as ErrnoName) : fallback
 
 /**
- * A refused call. `errno`: positive, as in Linux for the same mistake. `reason`: what is wrong, with the value and what is
- * allowed. `message`: the reason in the object model's words.
+ * A refused call. `errno`: positive, as in Linux for the same mistake. `reason`: what is wrong, with the value and what
+ * is allowed. `message`: the reason in the object model's words.
  */
 export class CallError extends Error {
   override readonly name = 'CallError'

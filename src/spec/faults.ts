@@ -480,7 +480,9 @@ const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram' |
 }
 export const queuePairClasses: readonly string[] = Object.keys(services)
 
-/** The statuses of failed completions that `completion` (a name of `completionNames`) can have on a class of queue pair. */
+/**
+ * The statuses of failed completions that `completion` (a name of `completionNames`) can have on a class of queue pair.
+ */
 export const statusesOf = (cls: string, completion: string): readonly StatusName[] => {
   const service = services[cls]
   if (service === undefined) return []

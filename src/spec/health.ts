@@ -1,5 +1,6 @@
 /*
- * What `userdma stat --health` tells beside queue pairs and threads: what programs have not done with what came to them.
+ * What `userdma stat --health` tells beside queue pairs and threads: what programs have not done with what came to
+ * them.
  */
 import type { WaitStat } from './check/waits.ts'
 

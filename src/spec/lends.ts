@@ -1,8 +1,9 @@
 /*
- * The ring of lends: what a program says of its memory by `userdma.h` (shim/include/userdma.h), in the order in which it
- * says so. The preload library writes it (shim/check/lends.c) into the file of the wait table (wait-table.ts), which each
- * process has for itself; the daemon reads it (daemon/check/lends.ts) before it judges an access. So an entry of before a post
- * is known when the request is executed. Offsets and sizes in bytes. shim/protocol.h is generated from this file too.
+ * The ring of lends: what a program says of its memory by `userdma.h` (shim/include/userdma.h), in the order in which
+ * it says so. The preload library writes it (shim/check/lends.c) into the file of the wait table (wait-table.ts), which
+ * each process has for itself; the daemon reads it (daemon/check/lends.ts) before it judges an access. So an entry of
+ * before a post is known when the request is executed. Offsets and sizes in bytes. shim/protocol.h is generated from
+ * this file too.
  */
 
 /**

@@ -1,6 +1,6 @@
 /*
- * What the daemon's thread waits for, by cause, as `userdma stat` shows it. It serves all programs, so while it waits, all
- * of them wait. Other threads may run in each of these times.
+ * What the daemon's thread waits for, by cause, as `userdma stat` shows it. It serves all programs, so while it waits,
+ * all of them wait. Other threads may run in each of these times.
  */
 
 /** By cause: what it is. */

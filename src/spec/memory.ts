@@ -31,8 +31,8 @@ let slab = new Uint8Array(0)
 let slabUsed = 0
 
 /**
- * Zeroed bytes for messages inside this process, at most SLAB_BYTES / 4. Many share a buffer: one of their own takes 1 µs
- * and work of the garbage collector. So they must not get into the hands of a program.
+ * Zeroed bytes for messages inside this process, at most SLAB_BYTES / 4. Many share a buffer: one of their own takes 1
+ * µs and work of the garbage collector. So they must not get into the hands of a program.
  */
 export const smallBytes = (length: number): Uint8Array<ArrayBuffer> => {
   if (slabUsed + length > slab.length) {
@@ -44,5 +44,7 @@ export const smallBytes = (length: number): Uint8Array<ArrayBuffer> => {
   return slab.subarray(start, start + length)
 }
 
-/** A copy of bytes that a program or driver has passed. They may be a Buffer of Node.js, whose `slice` does not copy. */
+/**
+ * A copy of bytes that a program or driver has passed. They may be a Buffer of Node.js, whose `slice` does not copy.
+ */
 export const copyOfBytes = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)

@@ -1,6 +1,6 @@
 /*
- * How a struct of a message is declared: its fields in their order, from which come offsets, the types of values, and the
- * struct for C (scripts/generate-protocol.mjs).
+ * How a struct of a message is declared: its fields in their order, from which come offsets, the types of values, and
+ * the struct for C (scripts/generate-protocol.mjs).
  */
 /** Types of fields. `bytes`: NUL-terminated text, declared as `[name, length]`. */
 type IntegerType = 'u32' | 's32' | 'u64' | 's64'

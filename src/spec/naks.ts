@@ -1,6 +1,6 @@
 /*
- * What the syndrome of an AETH says (InfiniBand Architecture Specification, volume 1, clause 9.7.5), and what each NAK that
- * refuses a request leads to: for the requester's engine, and for what captures show.
+ * What the syndrome of an AETH says (InfiniBand Architecture Specification, volume 1, clause 9.7.5), and what each NAK
+ * that refuses a request leads to: for the requester's engine, and for what captures show.
  */
 import type { CaptureCause } from './captures.ts'
 import type { CauseName } from './check/causes.ts'

@@ -1,10 +1,13 @@
 /*
- * The events of preload libraries under `userdma check`: mistakes that they see in their programs, calls that they or the
- * libraries of verbs have refused, deaths, and what detectors need to know.
+ * The events of preload libraries under `userdma check`: mistakes that they see in their programs, calls that they or
+ * the libraries of verbs have refused, deaths, and what detectors need to know.
  */
 import { layout, type MessageLayout } from './message-layout.ts'
 
-/** A request with memory, of which `more` further ranges have the same mistake. index: its position in its queue, from 0. */
+/**
+ * A request with memory, of which `more` further ranges have the same mistake. index: its position in its queue, from
+ * 0.
+ */
 const requestMemory = [
   ['wrId', 'u64'],
   ['address', 'u64'],
@@ -16,9 +19,9 @@ const requestMemory = [
 const lateRequestMemory = [['age', 'u64'], ...requestMemory] as const
 
 /**
- * How the value of a field in an event follows from that in its message. `bigint`: the number. `flag`: not 0. `stack`: the number of a stack
- * of STACK. `ago`: nanoseconds before the message, of the event microseconds as its `time`. `signal`: its number. `handle`: of
- * an object; of ibv_destroy_comp_channel a descriptor.
+ * How the value of a field in an event follows from that in its message. `bigint`: the number. `flag`: not 0. `stack`:
+ * the number of a stack of STACK. `ago`: nanoseconds before the message, of the event microseconds as its `time`.
+ * `signal`: its number. `handle`: of an object; of ibv_destroy_comp_channel a descriptor.
  */
 export type FieldValue = 'bigint' | 'flag' | 'stack' | 'ago' | 'signal' | 'handle'
 
@@ -26,8 +29,9 @@ export type FieldValue = 'bigint' | 'flag' | 'stack' | 'ago' | 'signal' | 'handl
 export interface PreloadEventRow {
   readonly type: number
   /**
-   * The object that the event is about, which the checker looks up. `queue`: of `queue` (PostQueue; EventKind.POLL: a CQ) and
-   * `number`. `qp`: the QPN `number`. `cq`, `mr`: the handle `number`. `context`: none. Absent: what takes the event finds it.
+   * The object that the event is about, which the checker looks up. `queue`: of `queue` (PostQueue; EventKind.POLL: a
+   * CQ) and `number`. `qp`: the QPN `number`. `cq`, `mr`: the handle `number`. `context`: none. Absent: what takes the
+   * event finds it.
    */
   readonly about?: 'queue' | 'qp' | 'cq' | 'mr' | 'context'
   /** The object is destroyed. Absent: it exists. */
@@ -48,8 +52,8 @@ export interface PreloadEventRow {
 }
 
 /**
- * What the preload library of a program tells: each is a message of its own type, and an event of the stream with the same
- * name and fields (check/program-events.ts). age: nanoseconds since; absent: it is told at once.
+ * What the preload library of a program tells: each is a message of its own type, and an event of the stream with the
+ * same name and fields (check/program-events.ts). age: nanoseconds since; absent: it is told at once.
  */
 export const PreloadEvents = {
   /** Memory of an outstanding request was freed. */
@@ -63,13 +67,13 @@ export const PreloadEvents = {
   /** It destroys a queue pair of such a context. */
   destroyedInherited: { type: 40, about: 'qp', layout: layout(['number', 'u32'], ['reserved', 'u32']) },
   /**
-   * When the completion of a send, or of a later one of the queue, was polled, its memory was not as at the post; nothing
-   * is known about the device's own writes. index: as above.
+   * When the completion of a send, or of a later one of the queue, was polled, its memory was not as at the post;
+   * nothing is known about the device's own writes. index: as above.
    */
   sendChanged: { type: 41, about: 'qp', layout: layout(['number', 'u32'], ['index', 'u32']) },
   /**
-   * More events of a CQ are acknowledged than the program has read and not acknowledged. otherCq: the handle of the CQ of
-   * the thread's last event that is not acknowledged, or UNKNOWN_NUMBER.
+   * More events of a CQ are acknowledged than the program has read and not acknowledged. otherCq: the handle of the CQ
+   * of the thread's last event that is not acknowledged, or UNKNOWN_NUMBER.
    */
   overacknowledged: {
     type: 42,
@@ -85,8 +89,8 @@ export const PreloadEvents = {
     layout: layout(['queue', 'u32'], ['number', 'u32'], ['read', 'u32'], ['reserved', 'u32']),
   },
   /**
-   * The program has given back memory of a region, from `start` to before `end`. how: GiveBack. isKept: 1: nothing else gets
-   * the memory before `reusable`.
+   * The program has given back memory of a region, from `start` to before `end`. how: GiveBack. isKept: 1: nothing else
+   * gets the memory before `reusable`.
    */
   gaveBack: {
     type: 44,
@@ -130,8 +134,8 @@ export const PreloadEvents = {
     layout: layout(['descriptor', 'u32'], ['reserved', 'u32']),
   },
   /**
-   * The program has opened the device of its new context after it had freed all lists with it, the last one at `freedAt` by
-   * `freedStack`.
+   * The program has opened the device of its new context after it had freed all lists with it, the last one at
+   * `freedAt` by `freedStack`.
    */
   openedFreed: {
     type: 57,
@@ -153,15 +157,18 @@ export const PreloadEvents = {
     about: 'qp',
     layout: layout(['wrId', 'u64'], ['address', 'u64'], ['number', 'u32'], ['reserved', 'u32']),
   },
-  /** A list is posted from its head, `wrId`, of which an earlier post has taken the first `taken` requests and refused the others. */
+  /**
+   * A list is posted from its head, `wrId`, of which an earlier post has taken the first `taken` requests and refused
+   * the others.
+   */
   postedAgain: {
     type: 52,
     about: 'queue',
     layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['taken', 'u32'], ['reserved', 'u32']),
   },
   /**
-   * num_sge is 0, and the first element of sg_list has `bytes` bytes at `address`, and this lkey. isLeft: 1: earlier sends of
-   * the process had elements.
+   * num_sge is 0, and the first element of sg_list has `bytes` bytes at `address`, and this lkey. isLeft: 1: earlier
+   * sends of the process had elements.
    */
   elementsUnused: {
     type: 53,
@@ -178,8 +185,8 @@ export const PreloadEvents = {
     ),
   },
   /**
-   * The rkey of a READ, WRITE or atomic (`opcode`: ibv_wr_opcode) of `address` is 0, and that of the member of the union that it
-   * does not use, `wr.atomic` or `wr.rdma`, is `rkey`.
+   * The rkey of a READ, WRITE or atomic (`opcode`: ibv_wr_opcode) of `address` is 0, and that of the member of the
+   * union that it does not use, `wr.atomic` or `wr.rdma`, is `rkey`.
    */
   otherMember: {
     type: 54,
@@ -189,8 +196,8 @@ export const PreloadEvents = {
   /** ibv_poll_cq is called in a signal handler. */
   polledInHandler: { type: 55, about: 'cq', layout: layout(['number', 'u32'], ['reserved', 'u32']) },
   /**
-   * The completion of a request was polled whose queue pair has no requests: it was destroyed, or the process has not posted
-   * to it.
+   * The completion of a request was polled whose queue pair has no requests: it was destroyed, or the process has not
+   * posted to it.
    */
   polledGone: {
     type: 56,
@@ -199,13 +206,14 @@ export const PreloadEvents = {
     layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32']),
   },
   /**
-   * The user library, or the preload library, has refused a post without a call of the daemon. queue: PostQueue; number: the
-   * QPN, or the handle of the SRQ. error: a positive errno. state: the queue pair's state as libibverbs knows it. opcode:
-   * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if there
-   * is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic; of a bind ibv_access_flags of the
-   * window. If the request is not known, opcode, flags, elements, addressLow and length are 0. unsignaled: number of
-   * outstanding sends since the last one with IBV_SEND_SIGNALED, at the end of the queue. taken: number of requests that the
-   * queue has taken before, modulo 2^32, since its creation or RESET; 0: none, or unknown.
+   * The user library, or the preload library, has refused a post without a call of the daemon. queue: PostQueue;
+   * number: the QPN, or the handle of the SRQ. error: a positive errno. state: the queue pair's state as libibverbs
+   * knows it. opcode: ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes
+   * of the element if there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic; of a
+   * bind ibv_access_flags of the window. If the request is not known, opcode, flags, elements, addressLow and length
+   * are 0. unsignaled: number of outstanding sends since the last one with IBV_SEND_SIGNALED, at the end of the queue.
+   * taken: number of requests that the queue has taken before, modulo 2^32, since its creation or RESET; 0: none, or
+   * unknown.
    */
   refusedPost: {
     type: 12,
@@ -228,9 +236,10 @@ export const PreloadEvents = {
     record: { request: ['opcode', 'flags', 'elements', 'addressLow', 'length', 'unsignaled', 'taken'] },
   },
   /**
-   * A library of the program has refused the call of `function` itself. error: a positive errno; in C errno is no name of a
-   * field. object: the handle of the object that the call is on, of a queue pair its number, of an identifier of rdma_cm its user
-   * handle, of a completion channel its descriptor. facts: of the arguments, in the order of tools/check/library-refusals.ts.
+   * A library of the program has refused the call of `function` itself. error: a positive errno; in C errno is no name
+   * of a field. object: the handle of the object that the call is on, of a queue pair its number, of an identifier of
+   * rdma_cm its user handle, of a completion channel its descriptor. facts: of the arguments, in the order of
+   * tools/check/library-refusals.ts.
    */
   refusedByLibrary: {
     type: 23,
@@ -252,10 +261,11 @@ export const PreloadEvents = {
     list: { facts: ['fact0', 'fact1', 'fact2', 'fact3'] },
   },
   /**
-   * A call with an object that the program has destroyed: the preload library has refused it. function: its name. kind: ObjectKind
-   * of the object. number: the number of a queue pair, else the handle, or UNKNOWN_NUMBER. use: GoneUse. isOwner: the object
-   * itself exists, but its context was closed; `kind` is then that of the object in use. destroyedAt, destroyedStack: when and
-   * where the object was destroyed; no stack: unknown. value: the pointer, of ARGUMENT and GARBAGE.
+   * A call with an object that the program has destroyed: the preload library has refused it. function: its name. kind:
+   * ObjectKind of the object. number: the number of a queue pair, else the handle, or UNKNOWN_NUMBER. use: GoneUse.
+   * isOwner: the object itself exists, but its context was closed; `kind` is then that of the object in use.
+   * destroyedAt, destroyedStack: when and where the object was destroyed; no stack: unknown. value: the pointer, of
+   * ARGUMENT and GARBAGE.
    */
   usedGone: {
     type: 21,
@@ -275,8 +285,8 @@ export const PreloadEvents = {
   },
   /**
    * A signal such as SIGSEGV ends the program now. isInOurs: it has interrupted the preload library. lastCall: the last
-   * function of verbs that the thread has called; empty: none. fault: AddressFault of a SIGSEGV or SIGBUS. address: that of the
-   * access; 0 if it is unknown.
+   * function of verbs that the thread has called; empty: none. fault: AddressFault of a SIGSEGV or SIGBUS. address:
+   * that of the access; 0 if it is unknown.
    */
   died: {
     type: 22,
@@ -293,9 +303,9 @@ export const PreloadEvents = {
     values: { address: 'bigint', signal: 'signal', isInOurs: 'flag' },
   },
   /**
-   * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode of the
-   * request that is meant; −1: none. wrId: its own. requests: in the batch. since: of the earlier call that the mistake is
-   * about; empty: none, or unknown.
+   * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode
+   * of the request that is meant; −1: none. wrId: its own. requests: in the batch. since: of the earlier call that the
+   * mistake is about; empty: none, or unknown.
    */
   batchMistaken: {
     type: 24,
@@ -312,9 +322,9 @@ export const PreloadEvents = {
     values: { since: 'stack' },
   },
   /**
-   * Calls on a queue in a wrong order, or by threads that were excluded. object: CQ or QP of ObjectKind. number: the handle of
-   * the CQ, or the QPN. mistake: OrderMistake. called: OrderCall. field: CompletionField of READ; of a broken promise 1: that
-   * of a thread domain. isSingle: 1 if the CQ is SINGLE_THREADED. since: as above.
+   * Calls on a queue in a wrong order, or by threads that were excluded. object: CQ or QP of ObjectKind. number: the
+   * handle of the CQ, or the QPN. mistake: OrderMistake. called: OrderCall. field: CompletionField of READ; of a broken
+   * promise 1: that of a thread domain. isSingle: 1 if the CQ is SINGLE_THREADED. since: as above.
    */
   misordered: {
     type: 29,
@@ -333,7 +343,9 @@ export const PreloadEvents = {
   },
   /** The process is about to fork, and has not called ibv_fork_init. */
   forked: { type: 13, context: 'none', isQuiet: true, layout: layout(['reserved', 'u64']) },
-  /** It has taken memory of a queue by the function `name`, to post and poll by itself, so its posts may not be seen. */
+  /**
+   * It has taken memory of a queue by the function `name`, to post and poll by itself, so its posts may not be seen.
+   */
   postsDirectly: { type: 27, context: 'none', layout: layout(['name', 40]) },
 } as const satisfies Readonly<Record<string, PreloadEventRow>>
 export type PreloadMessageName = keyof typeof PreloadEvents

@@ -1,7 +1,7 @@
 /*
- * Reasons: why a call was refused, as data. Core and drivers write a sentence with `because`, whose arguments are values
- * and nouns: names of the object model, for which each audience has its own words. Code that decides upon a reason reads
- * its code, arguments and nouns, never its text (docs/decisions/reasons.md).
+ * Reasons: why a call was refused, as data. Core and drivers write a sentence with `because`, whose arguments are
+ * values and nouns: names of the object model, for which each audience has its own words. Code that decides upon a
+ * reason reads its code, arguments and nouns, never its text (docs/decisions/reasons.md).
  */
 
 /** What code decides upon. Other reasons have no code: their template tells them apart. */

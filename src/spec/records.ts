@@ -1,6 +1,6 @@
 /*
- * Records of what programs and devices did, as tools receive them and session files keep them: calls, failures, decisions
- * of torment.
+ * Records of what programs and devices did, as tools receive them and session files keep them: calls, failures,
+ * decisions of torment.
  */
 import { type Failure, type FailureJson, failureJson } from './check/failures.ts'
 import type { Program } from './check/finding.ts'

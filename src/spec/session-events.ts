@@ -1,9 +1,9 @@
 /*
  * The events of a session, as a session file has them: what happened to the programs of a daemon, or of the library's
- * devices in a process, or what a capture shows. `userdma check`, `trace`, recordings and the page use these types. Calls,
- * failures, findings and decisions of torment are the records that tools receive (records.ts); requests are those of the
- * checker's feed (check/requests.ts), which refer to each other by their ids here; `program` has the events of the stream
- * of programs (check/program-events.ts).
+ * devices in a process, or what a capture shows. `userdma check`, `trace`, recordings and the page use these types.
+ * Calls, failures, findings and decisions of torment are the records that tools receive (records.ts); requests are
+ * those of the checker's feed (check/requests.ts), which refer to each other by their ids here; `program` has the
+ * events of the stream of programs (check/program-events.ts).
  */
 
 import type { AdapterName } from './check/adapters.ts'
@@ -234,8 +234,8 @@ export interface SymbolFrame extends Frame {
 }
 
 /**
- * What a frame of stacks is (tools/record/symbols.ts). `frame`: its text in the stacks. `frames`: innermost first; functions
- * that were inlined at the address have frames of their own. In the last blocks of a recording.
+ * What a frame of stacks is (tools/record/symbols.ts). `frame`: its text in the stacks. `frames`: innermost first;
+ * functions that were inlined at the address have frames of their own. In the last blocks of a recording.
  */
 export interface SymbolEvent {
   readonly kind: 'symbol'
@@ -245,7 +245,8 @@ export interface SymbolEvent {
 
 /**
  * One direction of a link of a virtual network, with its counts since the network's start: once a second if they have
- * changed, and at the end. `link`: the number of the direction, from 0; two for each link, in the order of the topology.
+ * changed, and at the end. `link`: the number of the direction, from 0; two for each link, in the order of the
+ * topology.
  */
 export interface LinkEvent {
   readonly kind: 'link'
@@ -276,8 +277,8 @@ export interface LinkEvent {
 }
 
 /**
- * A part of the JSON of an event of the stream of programs (spec/check/program-events.ts), or of an answer about the last
- * one: src/tools/record/program/replay.ts puts them together. `--record-depth check` records them.
+ * A part of the JSON of an event of the stream of programs (spec/check/program-events.ts), or of an answer about the
+ * last one: src/tools/record/program/replay.ts puts them together. `--record-depth check` records them.
  */
 export interface ProgramPart {
   readonly kind: 'program' | 'answer'

@@ -130,11 +130,11 @@ export const ELEMENT_BYTES = 16
 
 /**
  * The kinds of records, with their fields; the number of a kind is its position, from 1. A field of type `text` is the
- * number of a `text` record of the same block, from 1; 0: empty. Fields are explained in spec/session-events.ts, where the
- * events have the same names. Tails:
+ * number of a `text` record of the same block, from 1; 0: empty. Fields are explained in spec/session-events.ts, where
+ * the events have the same names. Tails:
  *
- * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; of InfiniBand the service level (u8), and the GIDs of the
- *   GRH, 16 bytes each, if there is one; flows of a block are numbered from 0
+ * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; of InfiniBand the service level (u8), and the GIDs of
+ *   the GRH, 16 bytes each, if there is one; flows of a block are numbered from 0
  * - `object`, `call`, `failure`, `finding`, `torment`, `wait`, `symbol`: JSON
  * - `posted`: `elements` elements (ELEMENT_BYTES); with PostedBit.DESTINATION 16 bytes of GID; with
  *   PostedBit.POST_INDEX `WorkRequest.postIndex` (f64)

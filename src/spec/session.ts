@@ -37,28 +37,32 @@
  *   library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
- * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends (lends.ts).
+ * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends
+ *   (lends.ts).
  * - LENDS asks to read the ring of lends, and how many requests to a `range` of the program's memory are not finished.
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
  * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
- * - FAULT sets fault rules of the client's process, until FAULT_CLEAR or the end of the session (src/daemon/own-faults.ts). FAULT_COUNT
- *   asks how often they have acted.
- * - FINDINGS asks how many findings `userdma check` has of the daemon's programs so far, and for the one after the first `from`.
- * - DOORBELLS says that the program has mapped a range with doorbells of the header's context (`ContextFile.doorbells`). The
- *   daemon watches stores to the range by the userfaultfd from HELLO (docs/decisions/doorbell-pages.md).
+ * - FAULT sets fault rules of the client's process, until FAULT_CLEAR or the end of the session
+ *   (src/daemon/own-faults.ts). FAULT_COUNT asks how often they have acted.
+ * - FINDINGS asks how many findings `userdma check` has of the daemon's programs so far, and for the one after the
+ *   first `from`.
+ * - DOORBELLS says that the program has mapped a range with doorbells of the header's context
+ *   (`ContextFile.doorbells`). The daemon watches stores to the range by the userfaultfd from HELLO
+ *   (docs/decisions/doorbell-pages.md).
  * - The answers of IOCTL and WRITE to a client that can adopt memory (HelloWants.ADOPTION) may have `mapping` structs:
  *   before its call returns, the program maps ranges of the context's memory file over pages of its own, or ends that
  *   (docs/decisions/adopted-pages.md). The client's next message says that it has done so.
- * - CALL has no reply of its own: a request lies in the client's call slot (`CallSlot`), and the daemon does not look there
- *   by itself now.
+ * - CALL has no reply of its own: a request lies in the client's call slot (`CallSlot`), and the daemon does not look
+ *   there by itself now.
  * - NOT_MAPPED says that the client could not do what the answer before told: the daemon undoes that call.
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR and `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
+ * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR and
+ * `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 import { layout } from './message-layout.ts'
 import { type PreloadEventRow, PreloadEvents, type PreloadMessageName, preloadMessageNames } from './preload-events.ts'
@@ -68,10 +72,11 @@ export const SESSION_VERSION = 7
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
  * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log, `3` the event log for a
- * recording, in which no races are searched. `buffers`: `all` if all bytes of all sends are hashed (`HashLog`). `slots`:
- * `polled` if a send is refused with ENOMEM while max_send_wr sends are posted and not freed by a polled completion.
- * `crashes`: a file, to which the program appends its stacks if it crashes, and at SIGQUIT (shim/check/crashes.c).
- * `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the tests compare.
+ * recording, in which no races are searched. `buffers`: `all` if all bytes of all sends are hashed (`HashLog`).
+ * `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are posted and not freed by a polled
+ * completion. `crashes`: a file, to which the program appends its stacks if it crashes, and at SIGQUIT
+ * (shim/check/crashes.c). `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the tests
+ * compare.
  */
 export const SessionEnv = {
   socket: 'USERDMA_SOCKET',
@@ -86,14 +91,14 @@ export const SessionEnv = {
 } as const
 
 /**
- * A daemon that serves other users too has a second socket, whose path ends with this, for clients of its own user: others
- * cannot fill its backlog. Only root has such a daemon, so only root looks for it.
+ * A daemon that serves other users too has a second socket, whose path ends with this, for clients of its own user:
+ * others cannot fill its backlog. Only root has such a daemon, so only root looks for it.
  */
 export const OWN_SUFFIX = '.own'
 
 /**
- * First words of lines of a daemon in the background: on its standard output once it is ready or cannot start, and in its
- * log about its start and end.
+ * First words of lines of a daemon in the background: on its standard output once it is ready or cannot start, and in
+ * its log about its start and end.
  */
 export const DaemonLine = {
   READY: 'userdma daemon: ready on ',
@@ -113,8 +118,8 @@ export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
 
 /**
- * Numbers of channels begin here. A number is valid in the session that has opened the channel; in others, as after fork,
- * the daemon finds the channel by the descriptor.
+ * Numbers of channels begin here. A number is valid in the session that has opened the channel; in others, as after
+ * fork, the daemon finds the channel by the descriptor.
  */
 export const CHANNEL_NUMBERS = 0x8000_0000
 
@@ -125,8 +130,8 @@ export const CHANNEL_NUMBERS = 0x8000_0000
 export const UMAD_NODES = 0x4000_0000
 export const UMAD_NAME = 'umad'
 /**
- * Nodes of subnet managers, of InfiniBand ports: ISSM_NODES plus the node number of the device, within the range of umad
- * nodes. The channel makes the port that of a manager until it is closed.
+ * Nodes of subnet managers, of InfiniBand ports: ISSM_NODES plus the node number of the device, within the range of
+ * umad nodes. The channel makes the port that of a manager until it is closed.
  */
 export const ISSM_NODES = 0x5000_0000
 export const ISSM_NAME = 'issm'
@@ -196,8 +201,8 @@ export const Messages = {
    * error: 0 or a positive errno. EPROTO: the versions differ. EACCES: the daemon may not access the process's memory,
    * and refuses to open devices. EINVAL: the attached memory file is unusable, or the session already has one. EPERM:
    * the daemon does not serve this user. Other errors, for example EMFILE, ENFILE: the daemon has no resources for a
-   * session. After EPERM and these other errors the daemon closes the connection. root: the folder of the daemon's tree,
-   * empty if the connection is closed. If error is 0, the parked page is attached.
+   * session. After EPERM and these other errors the daemon closes the connection. root: the folder of the daemon's
+   * tree, empty if the connection is closed. If error is 0, the parked page is attached.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /**
@@ -233,8 +238,8 @@ export const Messages = {
   /** An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. */
   post: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['pid', 'u32'], ['stack', 'u32']),
   /**
-   * An entry of the position log (`PositionLog`): the request at `index` of its queue, as `WorkRequest.postIndex`. queue,
-   * number, pid, stack: as in `post`; queue 0: no entry. age: grows from post to post of a process, modulo 2^32.
+   * An entry of the position log (`PositionLog`): the request at `index` of its queue, as `WorkRequest.postIndex`.
+   * queue, number, pid, stack: as in `post`; queue 0: no entry. age: grows from post to post of a process, modulo 2^32.
    */
   position: layout(
     ['wrId', 'u64'],
@@ -246,8 +251,8 @@ export const Messages = {
     ['age', 'u32'],
   ),
   /**
-   * An entry of the hash log (`HashLog`). number: the QPN. hashed: index of the send in its queue, from 1; 0: none. hash:
-   * CRC-32 of its bytes, or of samples of them. isWhole: 1 if all bytes are hashed.
+   * An entry of the hash log (`HashLog`). number: the QPN. hashed: index of the send in its queue, from 1; 0: none.
+   * hash: CRC-32 of its bytes, or of samples of them. isWhole: 1 if all bytes are hashed.
    */
   hash: layout(['number', 'u32'], ['hashed', 'u32'], ['hash', 'u32'], ['isWhole', 'u32']),
   /**
@@ -272,8 +277,8 @@ export const Messages = {
   /** head: entries that programs have claimed. tail: entries that the daemon has read. */
   eventLog: layout(['head', 'u64'], ['tail', 'u64']),
   /**
-   * queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. inlined: PostInline. length: bytes of
-   * the data; UNKNOWN_LENGTH of a batch of ibv_wr_*.
+   * queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. inlined: PostInline. length: bytes
+   * of the data; UNKNOWN_LENGTH of a batch of ibv_wr_*.
    */
   posting: layout(
     ['wrId', 'u64'],
@@ -294,10 +299,10 @@ export const Messages = {
   /** head: entries of the ring of lends (lends.ts) that were claimed so far. tail: those that the daemon has read. */
   lendRing: layout(['head', 'u64'], ['tail', 'u64']),
   /**
-   * An entry. sequence: its number, from 1, written last. time: nanoseconds of CLOCK_MONOTONIC. start, length: the bytes. id:
-   * of the lend. kind: LendKind. rights: LendRight. stack: the number of a stack of STACK. qpn: of the queue pair of this
-   * process by which the peer may access the bytes; 0: any. milliseconds: after which the lend is over; 0: never. hash:
-   * LendHash, if isHashed is not 0. label: ends with a zero byte.
+   * An entry. sequence: its number, from 1, written last. time: nanoseconds of CLOCK_MONOTONIC. start, length: the
+   * bytes. id: of the lend. kind: LendKind. rights: LendRight. stack: the number of a stack of STACK. qpn: of the queue
+   * pair of this process by which the peer may access the bytes; 0: any. milliseconds: after which the lend is over; 0:
+   * never. hash: LendHash, if isHashed is not 0. label: ends with a zero byte.
    */
   lend: layout(
     ['sequence', 'u64'],
@@ -315,7 +320,10 @@ export const Messages = {
     ['reserved', 'u32'],
     ['label', 56],
   ),
-  /** threads: slots of the wait table (wait-table.ts) from the first one that may be in use. modules: those that are described. */
+  /**
+   * threads: slots of the wait table (wait-table.ts) from the first one that may be in use. modules: those that are
+   * described.
+   */
   waitTable: layout(['threads', 'u32'], ['modules', 'u32'], ['sampleSignal', 'u32'], ['samples', 'u32']),
   /**
    * Where a thread was when it got the signal `waitTable.sampleSignal`. thread: its number, written last; sequence: that of its
@@ -343,11 +351,12 @@ export const Messages = {
   waitModule: layout(['start', 'u64'], ['end', 'u64'], ['base', 'u64'], ['path', 232]),
   /**
    * A thread. thread: its number; 0: the slot is free. sequence: grows when a wait other than a sleep begins or ends,
-   * and when the thread looks at a descriptor. kind: WaitKind, which explains `object` and `owner`. flags: WaitFlag. self: its pthread_t.
-   * depth: return addresses in `frames`, u64 each, innermost first. stack: instead of them, the number of a stack of STACK; 0:
-   * none. pollStack: of its polls. batch, batchFd: number and context's descriptor of the queue pair of a batch that the
-   * thread has started (ibv_wr_start), from the call that returns to `batchCaller`; 0: none. descriptors: `descriptorCount`
-   * s32, of which those beyond the space are left out. polls: structs `waitPoll`.
+   * and when the thread looks at a descriptor. kind: WaitKind, which explains `object` and `owner`. flags: WaitFlag.
+   * self: its pthread_t. depth: return addresses in `frames`, u64 each, innermost first. stack: instead of them, the
+   * number of a stack of STACK; 0: none. pollStack: of its polls. batch, batchFd: number and context's descriptor of
+   * the queue pair of a batch that the thread has started (ibv_wr_start), from the call that returns to `batchCaller`;
+   * 0: none. descriptors: `descriptorCount` s32, of which those beyond the space are left out. polls: structs
+   * `waitPoll`.
    */
   waitSlot: layout(
     ['thread', 'u32'],
@@ -382,7 +391,9 @@ export const Messages = {
   faultId: layout(['faultId', 'u32'], ['reserved', 'u32']),
   /** fresh: 1: if there is no finding after them, the same mistakes are new findings from now on. */
   findingsFrom: layout(['from', 'u32'], ['fresh', 'u32']),
-  /** ret: the number of findings so far; -ENOSYS: nobody checks. The others: of the finding; empty: there is none yet. */
+  /**
+   * ret: the number of findings so far; -ENOSYS: nobody checks. The others: of the finding; empty: there is none yet.
+   */
   findingReply: layout(['ret', 's64'], ['findingId', 40], ['severity', 16], ['foundDevice', 64], ['sentence', 960]),
   ...columnOf('layout'),
   /** The arguments of mmap(2); `protection`: PROT_… */
@@ -423,16 +434,17 @@ export const Exchanges = {
 /**
  * Bits of `hello.wants`. REASONS: replies have the reasons of errors. UNMAPPING: the attached descriptor is a new
  * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
- * it writes, for the request WRITTEN. EVENTS: races are searched in the event log of the client's contexts. ADOPTION: the
- * client does what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its second descriptor.
+ * it writes, for the request WRITTEN. EVENTS: races are searched in the event log of the client's contexts. ADOPTION:
+ * the client does what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its
+ * second descriptor.
  */
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16, SLOT: 32 } as const
 
 /**
  * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already; it
  * copies them again, for stores of other threads since. RELEASE: the pages become ordinary memory of the program, and
- * keep their content. ADOPT_WRITTEN: as ADOPT, but the program copies nothing, as the device may have written already. PUNCH:
- * the program returns the range of the file to the system, since nobody uses it; address 0.
+ * keep their content. ADOPT_WRITTEN: as ADOPT, but the program copies nothing, as the device may have written already.
+ * PUNCH: the program returns the range of the file to the system, since nobody uses it; address 0.
  */
 export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3, PUNCH: 4 } as const
 
@@ -495,8 +507,8 @@ export const ParkedPage = {
   /** 1: traces, fault rules or a checker see every call, so programs arm CQs by calls (`ArmWords`). */
   CALLS: 2,
   /**
-   * The first of FAILED_COUNTS words: number of queue pairs in ERR, by QPN modulo FAILED_COUNTS. Only in ERR, where it is
-   * flushed, does a receive need a doorbell.
+   * The first of FAILED_COUNTS words: number of queue pairs in ERR, by QPN modulo FAILED_COUNTS. Only in ERR, where it
+   * is flushed, does a receive need a doorbell.
    */
   FAILED: 512,
   FAILED_COUNTS: 512,
@@ -525,8 +537,8 @@ export const ContextFile = {
 export const EventKind = { POLL: 8, REFUSED: 16 } as const
 
 /**
- * How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones; the stack frame with
- * the memory has returned, or the thread whose stack it was on has ended.
+ * How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones; the stack frame
+ * with the memory has returned, or the thread whose stack it was on has ended.
  */
 export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3, FRAME: 4, THREAD: 5 } as const
 
@@ -564,8 +576,8 @@ export const ObjectKind = {
  * `usedGone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
  * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `usedGone.kind` is its position, from 1
- * (tools/check/arguments.ts). GARBAGE: the pointer is that of no such object: `usedGone.number` is the ObjectKind of the object that
- * is there, or UNKNOWN_NUMBER, and `usedGone.isOwner` 1 if it points to memory.
+ * (tools/check/arguments.ts). GARBAGE: the pointer is that of no such object: `usedGone.number` is the ObjectKind of
+ * the object that is there, or UNKNOWN_NUMBER, and `usedGone.isOwner` 1 if it points to memory.
  */
 export const GoneUse = {
   CALL: 0,

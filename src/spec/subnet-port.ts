@@ -1,8 +1,8 @@
 /*
- * The seam between an InfiniBand port of a device and the subnet to which it is cabled (IBA 14): what an agent reads and
- * sets at the port, and how management datagrams cross it. A driver provides the port (`NetworkDevice.subnetPort`); a
- * subnet, with agents and perhaps a manager, takes it with `attach`. Neither calls the other from within a call of the
- * other: who gets a datagram keeps it for its next turn.
+ * The seam between an InfiniBand port of a device and the subnet to which it is cabled (IBA 14): what an agent reads
+ * and sets at the port, and how management datagrams cross it. A driver provides the port (`NetworkDevice.subnetPort`);
+ * a subnet, with agents and perhaps a manager, takes it with `attach`. Neither calls the other from within a call of
+ * the other: who gets a datagram keeps it for its next turn.
  */
 
 /** What never changes: fields of NodeInfo and limits of PortInfo. GUIDs have 8 bytes. */
@@ -81,8 +81,8 @@ export type PortNews =
     }
 
 /**
- * What fault rules do to a subnet: another LID for the port, cables between two switches that are pulled (absent names: the
- * first between switches on the way of the port's packets), a manager that dies.
+ * What fault rules do to a subnet: another LID for the port, cables between two switches that are pulled (absent names:
+ * the first between switches on the way of the port's packets), a manager that dies.
  */
 export type Disturbance =
   | { readonly kind: 'lid' }
@@ -92,19 +92,21 @@ export type Disturbance =
 /** A port's end of the subnet. */
 export interface PortSubnet {
   /**
-   * A program, or a client of the device's core, sends this datagram of 256 bytes from queue pair 0 (every one, those to
-   * the port's own agent too), or from another one to a LID that no port of a device has, such as a switch's.
+   * A program, or a client of the device's core, sends this datagram of 256 bytes from queue pair 0 (every one, those
+   * to the port's own agent too), or from another one to a LID that no port of a device has, such as a switch's.
    */
   send(mad: Uint8Array, path: ManagementPath): void
   news(news: PortNews): void
   /**
-   * The ports, or what leads to them in another process, that a data packet from this port to `dlid` reaches by the tables
-   * of the switches: at most one, but for multicast. Links keep the answer until `SubnetPort.rerouted`.
+   * The ports, or what leads to them in another process, that a data packet from this port to `dlid` reaches by the
+   * tables of the switches: at most one, but for multicast. Links keep the answer until `SubnetPort.rerouted`.
    */
   reached(dlid: number): readonly object[]
   /** So many data packets of this port to `dlid` have reached no port: they are counted where they end. */
   lost(dlid: number, packets: number): void
-  /** Returns what ends it: plugs the cables, starts a manager. Undefined: there is no such cable or manager, or no end. */
+  /**
+   * Returns what ends it: plugs the cables, starts a manager. Undefined: there is no such cable or manager, or no end.
+   */
   disturb(disturbance: Disturbance): (() => void) | undefined
   /** The device was removed. */
   removed(): void
@@ -123,13 +125,16 @@ export interface SubnetPort {
   /** Cables the port to a subnet; undefined: to none. It then is DOWN, or INIT. */
   attach(subnet: PortSubnet | undefined): void
   /**
-   * Sets what is given, and raises the events of what changes: PORT_ACTIVE, PORT_ERR, LID_CHANGE, SM_CHANGE, PKEY_CHANGE,
-   * GID_CHANGE.
+   * Sets what is given, and raises the events of what changes: PORT_ACTIVE, PORT_ERR, LID_CHANGE, SM_CHANGE,
+   * PKEY_CHANGE, GID_CHANGE.
    */
   set(change: Partial<SubnetSettings>): void
   /** Called after each change of what programs see. Set by the owner of the device. */
   changed: () => void
-  /** What `reached` answers may be another now. It may be called from within any call, and must call nothing of the subnet. */
+  /**
+   * What `reached` answers may be another now. It may be called from within any call, and must call nothing of the
+   * subnet.
+   */
   rerouted(): void
   /** Raises CLIENT_REREGISTER: a manager asks clients to join and register again. */
   reregister(): void

@@ -119,7 +119,9 @@ export const KindFlags = {
 
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 
-/** Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV, BIND_MW, DRIVER1 and MEMCPY, without packets. */
+/**
+ * Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV, BIND_MW, DRIVER1 and MEMCPY, without packets.
+ */
 export const SendKind = {
   NONE: 0,
   LOCAL: 1,

@@ -86,9 +86,9 @@ export interface Decoded {
    */
   answer(outcome: Result | CallError): Answer
   /**
-   * The result that Linux's kernel has written to the caller's memory, which `after` reads: the inverse of `answer`. The
-   * objects of descriptors are the caller's numbers. `ret`: the call's result, ≥ 0. Undefined for calls that only our own
-   * devices answer. Throws CallError for memory that cannot be read.
+   * The result that Linux's kernel has written to the caller's memory, which `after` reads: the inverse of `answer`.
+   * The objects of descriptors are the caller's numbers. `ret`: the call's result, ≥ 0. Undefined for calls that only
+   * our own devices answer. Throws CallError for memory that cannot be read.
    */
   readResult?(after: Pick<CallerView, 'copyIn'>, ret: number): Result
 }

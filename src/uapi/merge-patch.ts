@@ -27,8 +27,8 @@ export const mergePatch = (before: unknown, after: unknown): unknown => {
 const CUT_DEPTH = 2
 
 /**
- * The JSON text of `mergePatch(before, after)` in pieces, so that a long one need not be made at once; no text if they are
- * equal. A piece may be empty. A Map is an object of its entries. `before`: undefined: the text is that of `after`.
+ * The JSON text of `mergePatch(before, after)` in pieces, so that a long one need not be made at once; no text if they
+ * are equal. A piece may be empty. A Map is an object of its entries. `before`: undefined: the text is that of `after`.
  */
 export function* patchPieces(before: unknown, after: unknown, depth = CUT_DEPTH): Generator<string> {
   const [fields, fieldsBefore] = depth === 0 ? [] : [fieldsOf(after), fieldsOf(before)]

@@ -378,7 +378,9 @@ const cutTo = (text: string, { size }: MessageField): string =>
 export const writeFaultReply = (buffer: MessageBuffer, request: Header, ret: number, why = ''): number =>
   writeReply<'FAULT'>(buffer, request, { ret, why: cutTo(why, Messages.faultReply.fields[1]!) })
 
-/** Writes the reply to FINDINGS; returns its length. `ret`: a number, or a negative errno. The text is cut to its field. */
+/**
+ * Writes the reply to FINDINGS; returns its length. `ret`: a number, or a negative errno. The text is cut to its field.
+ */
 export const writeFindingReply = (
   buffer: MessageBuffer,
   request: Header,

@@ -29,7 +29,8 @@ export interface PciFunction {
 }
 
 /**
- * `--device NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]]`.
+ * `--device
+ * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]]`.
  */
 export interface DeviceSpec {
   readonly name: string
@@ -137,7 +138,10 @@ export type ToolRequest =
   | { readonly kind: 'fault'; readonly set?: string; readonly keeps?: boolean }
   /** Answered, with the rules, when one of these has matched so often, or the rules have changed. */
   | { readonly kind: 'fault-matches'; readonly matches: readonly RuleMatches[] }
-  /** Takes the link of a device, or those between two switches (`device` is `a:b`), down or up. `milliseconds`: down for so long. */
+  /**
+   * Takes the link of a device, or those between two switches (`device` is `a:b`), down or up. `milliseconds`: down for
+   * so long.
+   */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
   /** What the links between switches do to packets (`conditionsText` of settings/fabric.ts), for so long or from now on. */
   | {
@@ -151,8 +155,8 @@ export type ToolRequest =
   /** Adds or removes a device. The reply lists the devices after the change. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /**
-   * Removes all devices until the end of the session: a command needs them for a daemon of its own. Refused while programs
-   * use them.
+   * Removes all devices until the end of the session: a command needs them for a daemon of its own. Refused while
+   * programs use them.
    */
   | { readonly kind: 'borrow' }
   /** Sends records of a topic as TRACE messages, from the reply on. */
@@ -206,8 +210,8 @@ export interface Topics {
     readonly change: TraceEvent | TormentRecord | LendRecord
   }
   /**
-   * The findings so far, then each new one. None is lost. `hang`: waits of this many seconds are findings. `fresh`: only
-   * new ones, and mistakes that were found before are new too.
+   * The findings so far, then each new one. None is lost. `hang`: waits of this many seconds are findings. `fresh`:
+   * only new ones, and mistakes that were found before are new too.
    */
   readonly findings: {
     readonly options: { readonly hang?: number; readonly fresh?: boolean }
@@ -223,13 +227,17 @@ export interface Topics {
     readonly snapshot: StatView
     readonly change: unknown
   }
-  /** The devices, and again all of them when one was added, removed or renamed. A slow tool gets only the newest list. */
+  /**
+   * The devices, and again all of them when one was added, removed or renamed. A slow tool gets only the newest list.
+   */
   readonly devices: {
     readonly options: Readonly<Record<never, never>>
     readonly snapshot: readonly ListedDevice[]
     readonly change: readonly ListedDevice[]
   }
-  /** The fault rules with their counts, and again all of them after each `interval` milliseconds in which one changed. */
+  /**
+   * The fault rules with their counts, and again all of them after each `interval` milliseconds in which one changed.
+   */
   readonly faults: {
     readonly options: { readonly interval: number }
     readonly snapshot: readonly FaultStat[]
@@ -338,7 +346,9 @@ export interface QpStat {
   /** Outstanding requests, and the maximum. `shared`: of the queue pair's SRQ. */
   readonly send: { readonly pending: number; readonly depth: number }
   readonly receive: { readonly pending: number; readonly depth: number; readonly shared?: true }
-  /** The PSNs of the next packet to send and to receive, 24 bits: their differences count packets. UD: `expected` stays. */
+  /**
+   * The PSNs of the next packet to send and to receive, 24 bits: their differences count packets. UD: `expected` stays.
+   */
   readonly psn: { readonly next: number; readonly expected: number }
   readonly lastError?: FailureJson
 }

@@ -1,5 +1,6 @@
 /*
- * Options as data: rules name options that exist, kinds of values, words of options, the tables of docs/reference/cli.md.
+ * Options as data: rules name options that exist, kinds of values, words of options, the tables of
+ * docs/reference/cli.md.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * `check` and walks in a shell with `eval "$(userdma env)"`: their own daemon has the devices, link and faults of the daemon
- * that the environment names. test/system/ci.test.ts walks in jobs.
+ * `check` and walks in a shell with `eval "$(userdma env)"`: their own daemon has the devices, link and faults of the
+ * daemon that the environment names. test/system/ci.test.ts walks in jobs.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -200,8 +200,8 @@ test('a region of kind DEVICE needs device memory', () => {
 })
 
 /**
- * A caller whose memory prepares the check of pages; `calls` records what is asked of the memory, and `whilePreparing` is
- * called when a preparation starts.
+ * A caller whose memory prepares the check of pages; `calls` records what is asked of the memory, and `whilePreparing`
+ * is called when a preparation starts.
  */
 const preparingCaller = (caller: ReturnType<typeof openTestDevice>['caller'], whilePreparing = () => {}) => {
   const { memory } = caller

@@ -1,6 +1,6 @@
 /*
- * Everything that packets of peers fill (docs/decisions/shares.md): one guest's packets take no more than its share, which
- * is charged to it, given back, and reported once; new peers of another guest's program are heard as before.
+ * Everything that packets of peers fill (docs/decisions/shares.md): one guest's packets take no more than its share,
+ * which is charged to it, given back, and reported once; new peers of another guest's program are heard as before.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The table of Linux's additions since 6.12 (project/docs/linux-additions.ts) against a running daemon, which is called as each
- * row says, and against the names in Linux's headers.
+ * The table of Linux's additions since 6.12 (project/docs/linux-additions.ts) against a running daemon, which is called
+ * as each row says, and against the names in Linux's headers.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

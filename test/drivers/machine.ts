@@ -26,7 +26,10 @@ const SMALL_RUNS = 64
 /** The process of all callers. */
 export const testProcess: CallingProcess = { pid: 1, name: () => 'test' }
 
-/** A program with this memory as core's caller. Its calls name descriptors by core's numbers. `copyOut`: gets its results. */
+/**
+ * A program with this memory as core's caller. Its calls name descriptors by core's numbers. `copyOut`: gets its
+ * results.
+ */
 export const callerOn = (
   memory: ReturnType<typeof createLocalSpace>,
   copyOut: (address: bigint, bytes: Uint8Array) => void = () => {},

@@ -1,6 +1,6 @@
 /*
- * Every number that a program gets of an adapter's object is above 0, on every device: libdpcp's tests, ibverbs-tests and
- * others take 0 for a failure, and an adapter's own queues come first. Handles of uverbs begin at 0, as Linux's do.
+ * Every number that a program gets of an adapter's object is above 0, on every device: libdpcp's tests, ibverbs-tests
+ * and others take 0 for a failure, and an adapter's own queues come first. Handles of uverbs begin at 0, as Linux's do.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -30,7 +30,10 @@ import * as mlx5 from './mlx5/machine.ts'
 import * as rxe from './rxe/machine.ts'
 import { makeInitiator, makeSrq, makeTarget, makeXrcSrq, openDomain } from './rxe/srq-and-xrc.ts'
 
-/** Results of creations that are no numbers of objects: sizes, places for mmap(2), and indices, which begin at 0 on Linux too. */
+/**
+ * Results of creations that are no numbers of objects: sizes, places for mmap(2), and indices, which begin at 0 on
+ * Linux too.
+ */
 const OTHERS = new Set([
   ...['cqe', 'maxWr', 'maxSge', 'length', 'present', 'driverBytes', 'sendRingOffset'],
   ...['doorbellOffset', 'sendDoorbellOffset', 'receiveDoorbellOffset'],

@@ -1,6 +1,6 @@
 /*
- * Finds seeds of `--torment` by the probability that a kind acts at an opportunity (src/transport/phy/faults/torment-decisions.ts),
- * 0 to 1.
+ * Finds seeds of `--torment` by the probability that a kind acts at an opportunity
+ * (src/transport/phy/faults/torment-decisions.ts), 0 to 1.
  */
 
 import { type TormentKind, tormentOf } from '../../src/spec/check/torment.ts'

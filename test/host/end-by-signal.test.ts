@@ -16,8 +16,8 @@ const module = new URL('../../src/host/end-by-signal.js', import.meta.url).href
 const EXIT_STATUS = 7
 
 /**
- * Runs a program that prints on standard error and ends by a signal. Returns the program's exit status, the flags of its
- * standard error, and the files that it left.
+ * Runs a program that prints on standard error and ends by a signal. Returns the program's exit status, the flags of
+ * its standard error, and the files that it left.
  */
 const endBy = (signal: NodeJS.Signals) => {
   const program = `

@@ -32,7 +32,9 @@ import { takeDescriptors } from '../soft-limits.ts'
 import { halves, onePiece, writeAt } from './copy-arguments.ts'
 
 const NOBODY = 65534
-/** The page that test/programs/failures/identity.c maps. The client fills it with 'c', the program after exec with 's'. */
+/**
+ * The page that test/programs/failures/identity.c maps. The client fills it with 'c', the program after exec with 's'.
+ */
 const ADDRESS = 0x20_0000_0000
 const PAGE = 4096
 const program = join(repoRoot, 'build', 'programs', 'identity')

@@ -1,7 +1,7 @@
 /*
- * Queues that firmware commands make (mlx5dv_devx_…), without a call of verbs for them: a context with a completion queue, an
- * RC queue pair with a pool of receives, a target and an initiator of DC, a channel of events, and a key whose ranges work
- * requests set (UMR).
+ * Queues that firmware commands make (mlx5dv_devx_…), without a call of verbs for them: a context with a completion
+ * queue, an RC queue pair with a pool of receives, a target and an initiator of DC, a channel of events, and a key
+ * whose ranges work requests set (UMR).
  */
 #ifndef COMMANDS_H
 #define COMMANDS_H

@@ -1,6 +1,6 @@
 /*
- * shim/blocking-calls.tsv: each call of the C library that may wait (cancellation points of pthreads(7), calls that a signal
- * interrupts by signal(7), locks) is interposed by the libraries that must know, or has a reason.
+ * shim/blocking-calls.tsv: each call of the C library that may wait (cancellation points of pthreads(7), calls that a
+ * signal interrupts by signal(7), locks) is interposed by the libraries that must know, or has a reason.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,6 +1,6 @@
 /*
- * What `userdma check` tells on each kind of device: every finding, unless the device lacks something that it needs (`needs`
- * of spec/check/findings/), each with the reason that the transport, the library or the adapter gives.
+ * What `userdma check` tells on each kind of device: every finding, unless the device lacks something that it needs
+ * (`needs` of spec/check/findings/), each with the reason that the transport, the library or the adapter gives.
  * test/system/check/by-device.long.test.ts compares with what the programs of docs/findings show;
  * docs/reference/findings-by-device.md is made of it.
  */

@@ -1,7 +1,7 @@
 /*
- * Memory that its program gives back while a region of it lives, and what `userdma check` says of an access by the device
- * afterwards: the ways and accesses of test/programs/check/given_back.c. test/system/check/given-back.test.ts runs them on
- * each device; docs/reference/memory-given-back.md is made of this table.
+ * Memory that its program gives back while a region of it lives, and what `userdma check` says of an access by the
+ * device afterwards: the ways and accesses of test/programs/check/given_back.c. test/system/check/given-back.test.ts
+ * runs them on each device; docs/reference/memory-given-back.md is made of this table.
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 import type { Severity } from '../../src/spec/check/severity.ts'

@@ -420,7 +420,9 @@ interface NetWait {
   readonly kind: string
   /** What the server, and the client do. */
   readonly does: readonly [string, string]
-  /** What is told where queue pairs are connected: the finding, and its threads, each HOST KIND, from any of a cycle on. */
+  /**
+   * What is told where queue pairs are connected: the finding, and its threads, each HOST KIND, from any of a cycle on.
+   */
   readonly connected: readonly [FindingId, readonly string[]]
 }
 

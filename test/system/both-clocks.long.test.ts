@@ -1,5 +1,6 @@
 /*
- * Tests of programs that have a daemon of their own, once more with a clock that skips: what they assert holds in both clocks.
+ * Tests of programs that have a daemon of their own, once more with a clock that skips: what they assert holds in both
+ * clocks.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -173,7 +173,10 @@ const playAction = async (
   return { runStep, results, used, summary: readFileSync(files.GITHUB_STEP_SUMMARY!, 'utf8') }
 }
 
-/** Devices of a job, and a line for a shell that fails in a daemon with others, without the job's link or without its faults. */
+/**
+ * Devices of a job, and a line for a shell that fails in a daemon with others, without the job's link or without its
+ * faults.
+ */
 const JOB_DEVICES = [`mlx5_0@${loopbackText(2)},driver=mlx5`, `rxe1@${loopbackText(3)}`]
 const IN_JOB = `userdma run ${JOB_DEVICES.map(device => `--device ${device}`).join(' ')} --link udp -- true && userdma fault show | grep 'drop=0.01,seed=7'`
 

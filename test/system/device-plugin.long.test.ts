@@ -1,7 +1,7 @@
 /*
- * The manifests of deploy/kubernetes, played with podman and a stand-in for kubelet (kubelet.ts), which chooses shares and
- * starts pods as kubelet does: the containers of the DaemonSet run, and two pods, with what Allocate answered, run a
- * ping-pong. Everything in a manifest that the player does not know is an error. `kubectl` reads all manifests.
+ * The manifests of deploy/kubernetes, played with podman and a stand-in for kubelet (kubelet.ts), which chooses shares
+ * and starts pods as kubelet does: the containers of the DaemonSet run, and two pods, with what Allocate answered, run
+ * a ping-pong. Everything in a manifest that the player does not know is an error. `kubectl` reads all manifests.
  *
  * The host's files are below a folder of the test: a path of the host in a manifest or an answer is below it.
  */

@@ -1,6 +1,6 @@
 /*
- * `userdma device-plugin` with a stand-in for kubelet (kubelet.ts) and a real daemon: what pods get, health, kubelets that
- * restart, die and misbehave, and other plugins. device-plugin.long.test.ts runs containers.
+ * `userdma device-plugin` with a stand-in for kubelet (kubelet.ts) and a real daemon: what pods get, health, kubelets
+ * that restart, die and misbehave, and other plugins. device-plugin.long.test.ts runs containers.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /*
  * The flight recorder (`run --host --flight-recorder`): what a program has posted and polled last is in a session file
- * after a request has failed, after a signal, and when it is asked for, also while the program overwrites its rings. The
- * machine's devices are those of a daemon here.
+ * after a request has failed, after a signal, and when it is asked for, also while the program overwrites its rings.
+ * The machine's devices are those of a daemon here.
  */
 import assert from 'node:assert/strict'
 import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'

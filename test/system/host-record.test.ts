@@ -1,6 +1,6 @@
 /*
- * `run --host --record`: calls, objects, posts and polls of a program on the machine's own devices, and beside a capture
- * of the machine its packets, in one recording. The machine's devices are those of a daemon here, whose packets
+ * `run --host --record`: calls, objects, posts and polls of a program on the machine's own devices, and beside a
+ * capture of the machine its packets, in one recording. The machine's devices are those of a daemon here, whose packets
  * `userdma trace --pcap` writes.
  */
 import assert from 'node:assert/strict'

@@ -1,6 +1,6 @@
 /*
- * The page of `userdma inspect` in Chromium: each view on real programs, faults on sliders, a restart of the daemon, the
- * page in one file without a network, hostile texts, and a session of a million events. axe finds no serious fault.
+ * The page of `userdma inspect` in Chromium: each view on real programs, faults on sliders, a restart of the daemon,
+ * the page in one file without a network, hostile texts, and a session of a million events. axe finds no serious fault.
  */
 import assert from 'node:assert/strict'
 import { closeSync, copyFileSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
@@ -119,7 +119,10 @@ const faultsOf = async (page: Page): Promise<string[]> => {
   })
 }
 
-/** Cells of rows that overlap, or that are cut and do not say what they have, as texts; and what is wider than the window. */
+/**
+ * Cells of rows that overlap, or that are cut and do not say what they have, as texts; and what is wider than the
+ * window.
+ */
 const faultsOfLayout = (page: Page): Promise<string[]> =>
   page.evaluate<string[]>(`(() => {
     const overlap = (a, b) =>

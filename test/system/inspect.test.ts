@@ -1,6 +1,6 @@
 /*
- * `userdma inspect` and `userdma export --to html` as a user calls them, without a browser: the page's requests are made
- * here.
+ * `userdma inspect` and `userdma export --to html` as a user calls them, without a browser: the page's requests are
+ * made here.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,8 +1,8 @@
 /*
- * A stand-in for kubelet that follows its protocol with device plugins (Kubernetes 1.32, pkg/kubelet/cm/devicemanager): at
- * its start it removes all sockets of the folder; when a plugin registers, it connects back, asks for the options, answers,
- * and then watches the devices. Its messages are those of kubelet.proto, by protobufjs: none of our own code reads or
- * writes them.
+ * A stand-in for kubelet that follows its protocol with device plugins (Kubernetes 1.32, pkg/kubelet/cm/devicemanager):
+ * at its start it removes all sockets of the folder; when a plugin registers, it connects back, asks for the options,
+ * answers, and then watches the devices. Its messages are those of kubelet.proto, by protobufjs: none of our own code
+ * reads or writes them.
  */
 import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,6 @@
 /*
- * `userdma net` with hosts of InfiniBand: programs on different hosts, and what others see of the switches between them.
+ * `userdma net` with hosts of InfiniBand: programs on different hosts, and what others see of the switches between
+ * them.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -47,7 +47,9 @@ export const canMakeNets = (t: TestContext, user: NetUser = {}): boolean => {
 
 let made = 0
 
-/** A net of the file's text, which is not up yet. It is removed at the end of the scope. `folder`: the runtime folder. */
+/**
+ * A net of the file's text, which is not up yet. It is removed at the end of the scope. `folder`: the runtime folder.
+ */
 export const newNet = (scope: Scope, topology: string, user: NetUser = {}, folder = temporaryFolder(scope)) => {
   const name = `t${process.pid}n${made++}`
   const file = join(folder, `${name}.yaml`)

@@ -221,8 +221,9 @@ events:
 
   it('with the same seed loses the same packets, and tells the same', { skip: longOnly }, async t => {
     if (!canMakeNets(t)) return
-    // One message is outstanding at a time, so the order of the SENDs is the program's. What depends on the scheduler is
-    // left out: times, numbers of queue pairs, whether the server ends by itself, and how often a late SEND is repeated.
+    // One message is outstanding at a time, so the order of the SENDs is the program's. What depends on the scheduler
+    // is left out: times, numbers of queue pairs, whether the server ends by itself, and how often a late SEND is
+    // repeated.
     const told = async (seed: number) => {
       const rules = 'opcode=RC_SEND_ONLY,drop=20%'
       const run = scenario(t, 'expect: { output: "40 iters" }', `{ fault: { host: h1, rules: '${rules}' } }`)

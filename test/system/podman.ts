@@ -1,5 +1,6 @@
 /*
- * Podman with images of its own (podman.sh): an unchanged Debian with ibverbs-utils, and the image of `npm run package`.
+ * Podman with images of its own (podman.sh): an unchanged Debian with ibverbs-utils, and the image of `npm run
+ * package`.
  */
 import { execFileSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync } from 'node:fs'

@@ -172,7 +172,10 @@ export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
   return { ...env, ...extra }
 }
 
-/** With TEST_CLOCK=skip, programs that have a daemon of their own have a clock that skips, but not where a limit is real time. */
+/**
+ * With TEST_CLOCK=skip, programs that have a daemon of their own have a clock that skips, but not where a limit is real
+ * time.
+ */
 const withTestClock = (args: readonly string[]): readonly string[] => {
   const [command = '', ...others] = args
   const own = others.includes('--') ? others.slice(0, others.indexOf('--')) : others
@@ -286,7 +289,9 @@ export const startDaemon = async (
   }
 }
 
-/** Asserts that the fault rules of these daemons have affected packets: each kind of fault of each rule at least one. */
+/**
+ * Asserts that the fault rules of these daemons have affected packets: each kind of fault of each rule at least one.
+ */
 export const assertFaultsInjected = async (...daemons: readonly TestDaemon[]): Promise<void> => {
   for (const { socket } of daemons) {
     const client = await openToolSession(socket)

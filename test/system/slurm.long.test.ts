@@ -1,6 +1,6 @@
 /*
- * A cluster of Slurm on a net of `userdma net`: MPI programs, a matrix of jobs that check programs, jobs of another user,
- * jobs that are cancelled or lose a node. After each nothing is left on the nodes.
+ * A cluster of Slurm on a net of `userdma net`: MPI programs, a matrix of jobs that check programs, jobs of another
+ * user, jobs that are cancelled or lose a node. After each nothing is left on the nodes.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

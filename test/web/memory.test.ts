@@ -1,6 +1,6 @@
 /*
- * What the page reads of a file by itself, and keeps: as much as fits into its memory (web/data/memory.ts), and it counts
- * the rest.
+ * What the page reads of a file by itself, and keeps: as much as fits into its memory (web/data/memory.ts), and it
+ * counts the rest.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

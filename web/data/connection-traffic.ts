@@ -1,6 +1,6 @@
 /*
- * Sums over time of one connection: its events are read when somebody looks at it, with the index of the session. Sums of
- * all connections at once would need a megabyte for each.
+ * Sums over time of one connection: its events are read when somebody looks at it, with the index of the session. Sums
+ * of all connections at once would need a megabyte for each.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { SessionEvent } from '../../src/spec/session-events.ts'

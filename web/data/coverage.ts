@@ -9,7 +9,10 @@ import type { Facts } from './store.ts'
 /** Parts of the session below this share of it are not mentioned. */
 const MIN_SHARE = 0.001
 
-/** What a list lacks, after its number of entries: `; 120 later ones did not fit into the page's memory`. Empty: nothing. */
+/**
+ * What a list lacks, after its number of entries: `; 120 later ones did not fit into the page's memory`. Empty:
+ * nothing.
+ */
 export const omittedText = ({ omitted, keepsNewest }: Kept<unknown>): string =>
   omitted === 0
     ? ''

@@ -1,6 +1,6 @@
 /*
- * What went wrong, counted once for all views. Problems are what a program noticed: failures, and findings of the check.
- * Losses that a queue pair repaired are none; they are counted in packets.
+ * What went wrong, counted once for all views. Problems are what a program noticed: failures, and findings of the
+ * check. Losses that a queue pair repaired are none; they are counted in packets.
  */
 import type { FindingEvent } from '../../src/spec/session-events.ts'
 import type { Connection } from '../../src/tools/record/objects.ts'

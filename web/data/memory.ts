@@ -1,6 +1,6 @@
 /*
- * The memory that the page spends on a session: the bytes of its file that it keeps, and the records made of them. Lists
- * of records share it; those that do not fit are counted, never dropped in silence.
+ * The memory that the page spends on a session: the bytes of its file that it keeps, and the records made of them.
+ * Lists of records share it; those that do not fit are counted, never dropped in silence.
  */
 
 /** Bytes, of all. */
@@ -25,7 +25,9 @@ export class Memory {
     return Math.max(this.total * LEAST_FILE, this.total - this.records)
   }
 
-  /** A list of records. `isReserved`: it is of what went wrong. `keepsNewest`: it loses its older half, not what is new. */
+  /**
+   * A list of records. `isReserved`: it is of what went wrong. `keepsNewest`: it loses its older half, not what is new.
+   */
   list<T>(keepsNewest: boolean, isReserved = false): Kept<T> {
     const list = new Kept<T>(this, keepsNewest, isReserved ? this.total : this.total * (1 - RESERVED))
     this.#lists.push(list)

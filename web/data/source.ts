@@ -1,6 +1,6 @@
 /*
- * Where the page gets its session file from: the server of `userdma inspect` (src/tools/inspect/server.ts), or the page itself
- * if it is one file (src/tools/inspect/html.ts).
+ * Where the page gets its session file from: the server of `userdma inspect` (src/tools/inspect/server.ts), or the page
+ * itself if it is one file (src/tools/inspect/html.ts).
  */
 import {
   type About,
@@ -227,7 +227,9 @@ const unpack = async (text: string): Promise<Uint8Array> => {
   return new Uint8Array(await new Response(stream).arrayBuffer())
 }
 
-/** `parts`: elements of PART_TYPE, each of as many bytes as the first says, but the last (src/tools/inspect/html.ts). */
+/**
+ * `parts`: elements of PART_TYPE, each of as many bytes as the first says, but the last (src/tools/inspect/html.ts).
+ */
 const inline = (parts: readonly HTMLScriptElement[]): Source => {
   const { name = '', size: sizeText = '0', partBytes = '1' } = parts[0]!.dataset
   const size = Number(sizeText)

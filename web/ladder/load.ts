@@ -1,6 +1,6 @@
 /*
- * Loads the rows of a connection from a time on: a part at once, more when the user comes to the end. Of a live session,
- * also what is new.
+ * Loads the rows of a connection from a time on: a part at once, more when the user comes to the end. Of a live
+ * session, also what is new.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Connection } from '../../src/tools/record/objects.ts'
@@ -54,8 +54,8 @@ const load = async (store: Store, connection: Connection, progress: Progress, on
 }
 
 /**
- * `from`: microseconds; undefined: the start of the session. `version`: of the store. `filter`: searches the session to its
- * end, and keeps the rows that match.
+ * `from`: microseconds; undefined: the start of the session. `version`: of the store. `filter`: searches the session to
+ * its end, and keeps the rows that match.
  */
 export const useLadder = (
   store: Store,

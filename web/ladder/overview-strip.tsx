@@ -1,5 +1,6 @@
 /*
- * A strip with the packets of the whole session over time, lost and retransmitted ones marked. A click goes to its time.
+ * A strip with the packets of the whole session over time, lost and retransmitted ones marked. A click goes to its
+ * time.
  */
 import { useEffect, useRef } from 'preact/hooks'
 import type { Traffic } from '../data/traffic.ts'

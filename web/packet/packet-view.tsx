@@ -1,5 +1,6 @@
 /*
- * A packet: its fields by header, and its bytes. The field under the pointer or focus marks its bytes, and the other way.
+ * A packet: its fields by header, and its bytes. The field under the pointer or focus marks its bytes, and the other
+ * way.
  */
 import { useMemo, useState } from 'preact/hooks'
 import { hexText } from '../format.ts'

@@ -1,6 +1,6 @@
 /*
- * Sentences of the program as the page shows them: what stands between backticks is code. Texts of others, such as lines
- * of source, stay as they are.
+ * Sentences of the program as the page shows them: what stands between backticks is code. Texts of others, such as
+ * lines of source, stay as they are.
  */
 import { proseParts } from '../format.ts'
 

@@ -1,6 +1,6 @@
 /*
- * The story of a finding as a ladder: a column for each process, or for each object if one process has all of them, and a
- * row for each event, with its line of source.
+ * The story of a finding as a ladder: a column for each process, or for each object if one process has all of them, and
+ * a row for each event, with its line of source.
  */
 import { useState } from 'preact/hooks'
 import type { Story, StoryLine } from '../../src/spec/check/finding.ts'

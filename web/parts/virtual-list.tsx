@@ -26,7 +26,9 @@ const listOfView = (): HTMLElement | null => document.querySelector('.list')
 export const focusList = (): void =>
   (listOfView()?.querySelector<HTMLElement>('[tabindex="0"]') ?? listOfView())?.focus()
 
-/** Gives the list of the view a key that was pressed elsewhere. Returns whether it has taken it: there may be no list. */
+/**
+ * Gives the list of the view a key that was pressed elsewhere. Returns whether it has taken it: there may be no list.
+ */
 export const sendKey = (key: string): boolean =>
   listOfView()?.dispatchEvent(new KeyboardEvent('keydown', { key, cancelable: true })) === false
 

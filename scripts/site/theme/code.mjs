@@ -1,6 +1,6 @@
 /*
- * What VitePress makes of code blocks: a diagram of one in the language `mermaid`; indented ones look as the others, and
- * scroll.
+ * What VitePress makes of code blocks: a diagram of one in the language `mermaid`; indented ones look as the others,
+ * and scroll.
  */
 export const renderCode = ({ renderer: { rules } }) => {
   const { fence } = rules

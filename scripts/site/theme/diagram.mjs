@@ -1,7 +1,7 @@
 /*
- * A diagram in Mermaid's language, drawn in the browser in the page's colours. It is as wide as the text, and a click or
- * Enter gives it its own size. Without scripts its text is shown. Only pages with diagrams load Mermaid, which scripts/site.mjs
- * copies into the site.
+ * A diagram in Mermaid's language, drawn in the browser in the page's colours. It is as wide as the text, and a click
+ * or Enter gives it its own size. Without scripts its text is shown. Only pages with diagrams load Mermaid, which
+ * scripts/site.mjs copies into the site.
  */
 import { useData, withBase } from 'vitepress'
 import { h, onMounted, ref, watch } from 'vue'

@@ -1,12 +1,12 @@
 /*
- * The messages between the ports of a daemon and switches in another one (`--fabric socket=PATH`), on a Unix socket that
- * keeps their boundaries; each port has a socket. A message is a byte of its kind and then
+ * The messages between the ports of a daemon and switches in another one (`--fabric socket=PATH`), on a Unix socket
+ * that keeps their boundaries; each port has a socket. A message is a byte of its kind and then
  *
  *   DATA      headers of HEADER_BYTES and the packets of a run, as they are in the port's memory;
  *   CONTROL   JSON, in which bytes are { "hex": … }.
  *
- * Both ends are processes of one user, but who writes to the socket may be any of them: what is not exactly a message ends
- * the connection.
+ * Both ends are processes of one user, but who writes to the socket may be any of them: what is not exactly a message
+ * ends the connection.
  */
 import type { Disturbance, ManagementPath, PortNews, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { PERMISSIVE_LID } from '../../spec/wire/subnet.ts'

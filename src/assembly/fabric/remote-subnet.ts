@@ -1,7 +1,7 @@
 /*
- * The subnet of a daemon's InfiniBand ports whose switches are another process's (`--fabric socket=PATH`): for each port a
- * trunk to the switches. A LID of another port leads into the trunk, and the switches do the rest. They say which LIDs
- * there are (`peers`), so that a LID that no port has is known here.
+ * The subnet of a daemon's InfiniBand ports whose switches are another process's (`--fabric socket=PATH`): for each
+ * port a trunk to the switches. A LID of another port leads into the trunk, and the switches do the rest. They say
+ * which LIDs there are (`peers`), so that a LID that no port has is known here.
  */
 import { hostname } from 'node:os'
 import { SystemError } from '../../host/errno.ts'

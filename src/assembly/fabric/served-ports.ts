@@ -1,6 +1,6 @@
 /*
- * The InfiniBand ports of other processes at the switches of this one (`--fabric …,serve=yes`): each has a connection to a
- * socket, and with it a port of the memory link, as a device of this process has.
+ * The InfiniBand ports of other processes at the switches of this one (`--fabric …,serve=yes`): each has a connection
+ * to a socket, and with it a port of the memory link, as a device of this process has.
  */
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'

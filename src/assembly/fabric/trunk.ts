@@ -1,7 +1,7 @@
 /*
- * Joins a port of the memory link with a socket to another process (messages.ts): what arrives at the port goes out, and
- * what comes in is sent by the port. A process that does not read keeps the buffers of those who send to it, for LIFETIME;
- * then packets for it are lost, as at a switch whose output port has no credits (IBA 18.2.5.4).
+ * Joins a port of the memory link with a socket to another process (messages.ts): what arrives at the port goes out,
+ * and what comes in is sent by the port. A process that does not read keeps the buffers of those who send to it, for
+ * LIFETIME; then packets for it are lost, as at a switch whose output port has no credits (IBA 18.2.5.4).
  */
 import { EAGAIN, ENOBUFS } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'

@@ -37,9 +37,9 @@ type Verdict =
   | { readonly action: 'suppress'; readonly library?: string | undefined }
 
 /**
- * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note about no wait, or a leak of a program that a
- * signal ended, that was not asked for: only counted); `suppress` (only counted, for the file or the `library`); `show`;
- * or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
+ * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note about no wait, or a leak of a
+ * program that a signal ended, that was not asked for: only counted); `suppress` (only counted, for the file or the
+ * `library`); `show`; or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
  */
 export const createJudge = ({
   failOn,

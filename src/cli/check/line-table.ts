@@ -1,6 +1,6 @@
 /*
- * Source files and lines of addresses, from the line table of a program (.debug_line, DWARF 5, section 6.2). addr2line of
- * binutils 2.40 takes file 0 for file 1 where a table names no file, as gcc does for functions of headers
+ * Source files and lines of addresses, from the line table of a program (.debug_line, DWARF 5, section 6.2). addr2line
+ * of binutils 2.40 takes file 0 for file 1 where a table names no file, as gcc does for functions of headers
  * (docs/decisions/line-table.md). Units of older versions are left to it. It knows no functions, and runs no tool.
  */
 import { setImmediate } from 'node:timers/promises'
@@ -246,7 +246,9 @@ const tableOf = (path: string): LineTable | undefined =>
     return note && withSections(debugFileOf(note), tableIn)
   })
 
-/** Milliseconds of a table's units that are read without a pause: the event loop of a command must not stand for long. */
+/**
+ * Milliseconds of a table's units that are read without a pause: the event loop of a command must not stand for long.
+ */
 const SLICE = 20
 
 /** The files and lines of addresses of an ELF file; none without a line table of DWARF 5. */

@@ -237,7 +237,10 @@ export const openReportOf = (
 /** Notes of a program that fails, without other findings, which are shown though `--notes` is not given. */
 const MAX_NOTES = 3
 
-/** The hidden findings, with the options that show them: ` (not printed: 3 notes: --notes; 1 leak: --leaks)`; empty: none. */
+/**
+ * The hidden findings, with the options that show them: ` (not printed: 3 notes: --notes; 1 leak: --leaks)`; empty:
+ * none.
+ */
 const hiddenText = (hidden: readonly Finding[]): string => {
   const notes = hidden.filter(({ severity }) => severity === 'note').length
   const leaks = hidden.length - notes
@@ -249,8 +252,8 @@ const hiddenText = (hidden: readonly Finding[]): string => {
 }
 
 /**
- * What a run could not see that found no mistake but leaks, or nothing. `isObserved`: --host, which has neither races nor
- * torment. `isRecorded`: the orders are those of a recording.
+ * What a run could not see that found no mistake but leaks, or nothing. `isObserved`: --host, which has neither races
+ * nor torment. `isRecorded`: the orders are those of a recording.
  */
 const unseenText = ({ races, torment }: CheckOptions, isObserved: boolean, isRecorded: boolean): string => {
   const order = races === true || isObserved ? '' : '; the order of requests is not looked at: `--races`'
@@ -262,8 +265,8 @@ const unseenText = ({ races, torment }: CheckOptions, isObserved: boolean, isRec
 }
 
 /**
- * The last lines of the output. `blocks`: the severities of the printed blocks, of which one may have many leaks. `hasCalls`: a
- * program has made a call, or has a device open.
+ * The last lines of the output. `blocks`: the severities of the printed blocks, of which one may have many leaks.
+ * `hasCalls`: a program has made a call, or has a device open.
  */
 const summary = (
   blocks: readonly Severity[],

@@ -1,6 +1,6 @@
 /*
- * llvm-symbolizer or addr2line of one file. The tool reads the file's debug information once, and then answers addresses
- * as they come, until it is ended. Nothing waits for it but who asked. It knows no stacks and no time limits.
+ * llvm-symbolizer or addr2line of one file. The tool reads the file's debug information once, and then answers
+ * addresses as they come, until it is ended. Nothing waits for it but who asked. It knows no stacks and no time limits.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { isAbsolute, relative } from 'node:path'
@@ -8,9 +8,9 @@ import type { Frame } from '../../spec/check/frames.ts'
 import { readLines } from './line-table.ts'
 
 /**
- * The tools, with their options, the preferred one first: addr2line needs our help with files (line-table.ts). Both read
- * addresses from standard input, and print each, followed by pairs of lines: function, and FILE:LINE. There are several
- * pairs if functions were inlined, the innermost first.
+ * The tools, with their options, the preferred one first: addr2line needs our help with files (line-table.ts). Both
+ * read addresses from standard input, and print each, followed by pairs of lines: function, and FILE:LINE. There are
+ * several pairs if functions were inlined, the innermost first.
  */
 const tools = [
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],

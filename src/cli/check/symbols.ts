@@ -1,10 +1,10 @@
 /*
- * Finds function, source file and line of the frames of stacks. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, a tool
- * looks into the file (symbolizer.ts), if one is installed; without debug information only SYMBOL is known. A frame of
- * JavaScript or Python contains function, file and line already.
+ * Finds function, source file and line of the frames of stacks. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, a
+ * tool looks into the file (symbolizer.ts), if one is installed; without debug information only SYMBOL is known. A
+ * frame of JavaScript or Python contains function, file and line already.
  *
- * Only what is printed is looked up: `render` makes the text, looks up the frames that the text has asked for, all files at
- * once, and makes it again. A tool is started once for each file, and runs until `close`.
+ * Only what is printed is looked up: `render` makes the text, looks up the frames that the text has asked for, all
+ * files at once, and makes it again. A tool is started once for each file, and runs until `close`.
  */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -52,8 +52,8 @@ interface StackFile {
   /** By address. */
   readonly frames: Map<string, readonly Frame[]>
   /**
-   * It has no symbol table: there the tools know exported functions only, and attribute every address behind the end of one
-   * to it. The shim compares the address with the function's size: if it found no symbol, the tool's is wrong.
+   * It has no symbol table: there the tools know exported functions only, and attribute every address behind the end of
+   * one to it. The shim compares the address with the function's size: if it found no symbol, the tool's is wrong.
    */
   isStripped?: boolean
   /** It is not looked up again. */
@@ -80,8 +80,8 @@ const isStripped = (path: string): boolean =>
   withSections(path, sections => [...sections.values()].every(({ type }) => type !== SHT_SYMTAB)) ?? false
 
 /**
- * Of a stack's frames, those that must be known before the first `most` can be printed. Not yet the callers of a frame of
- * the program: it may be main, whose callers are not printed.
+ * Of a stack's frames, those that must be known before the first `most` can be printed. Not yet the callers of a frame
+ * of the program: it may be main, whose callers are not printed.
  */
 const neededOf = (frames: readonly Unknown[], most: number): readonly Unknown[] => {
   const shown = new Set(trimFrames(frames).slice(0, most))

@@ -1,9 +1,9 @@
 /*
  * The last part of `userdma check --torment-search`: of decisions that make a program fail, which order decides.
  *
- * The wait of each decision is bisected. The completions that what it holds lets pass in the shortest failing wait and not
- * in the longest passing one are candidates. Each is tried: what the decision is about is held until the program has polled
- * the candidate, which must fail, and the candidate until that has come, which must pass.
+ * The wait of each decision is bisected. The completions that what it holds lets pass in the shortest failing wait and
+ * not in the longest passing one are candidates. Each is tried: what the decision is about is held until the program
+ * has polled the candidate, which must fail, and the candidate until that has come, which must pass.
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, ownFrame } from '../../spec/check/frames.ts'
@@ -86,7 +86,9 @@ const heldText = (id: string, request: TormentedRequest | undefined, framesOf: F
 const requestOf = ({ orders }: PairRun, name: string): TormentedRequest | undefined =>
   orders.find(one => one.name === name)
 
-/** Whether the program had polled a completion before the run failed, as far as that is known: else it decides nothing. */
+/**
+ * Whether the program had polled a completion before the run failed, as far as that is known: else it decides nothing.
+ */
 const isBefore = (run: PairRun, name: string): boolean => {
   const errors = run.orders.flatMap(({ isError, polled }) => (isError && polled !== undefined ? [polled] : []))
   const end = Math.min(run.failedAt ?? Number.POSITIVE_INFINITY, ...errors)

@@ -1,5 +1,6 @@
 /*
- * The commands, but for those about the command line (program.ts). Each one's module is loaded only when it is called, for a fast start.
+ * The commands, but for those about the command line (program.ts). Each one's module is loaded only when it is called,
+ * for a fast start.
  */
 import { FaultSettings } from '../../spec/faults.ts'
 import { exitOnBrokenPipe, UsageError } from '../fail.ts'

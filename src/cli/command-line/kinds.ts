@@ -1,6 +1,6 @@
 /*
- * What values of options are: how a text is read, what is allowed, and what shells complete. A wrong value is a UsageError
- * that names the option, the value and what is allowed.
+ * What values of options are: how a text is read, what is allowed, and what shells complete. A wrong value is a
+ * UsageError that names the option, the value and what is allowed.
  */
 import { parseWho, WHO_RANGES } from '../../settings/who.ts'
 import { UsageError } from '../fail.ts'
@@ -23,7 +23,9 @@ const refuse = (flag: string, text: string, allowed: string): never => {
 /** Any text: the command reads it. */
 export const text: Kind<string> = { read: given => given }
 
-/** The path of a file, folder or socket. An empty one would be the current folder: a variable of a script was not set. */
+/**
+ * The path of a file, folder or socket. An empty one would be the current folder: a variable of a script was not set.
+ */
 export const path: Kind<string> = {
   read: (given, flag) => (given === '' ? refuse(flag, given, ': give a path') : given),
   isPath: true,

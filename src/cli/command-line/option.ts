@@ -1,6 +1,6 @@
 /*
- * Options as data: the name of a field is the option's, `recordDepth` that of `--record-depth`. The parser, the types of
- * options, help, completions, the manual page and the tables of docs/reference/cli.md come from them.
+ * Options as data: the name of a field is the option's, `recordDepth` that of `--record-depth`. The parser, the types
+ * of options, help, completions, the manual page and the tables of docs/reference/cli.md come from them.
  */
 import { UsageError } from '../fail.ts'
 import { type Kind, valuesText } from './kinds.ts'

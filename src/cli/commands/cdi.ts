@@ -1,7 +1,7 @@
 /*
- * `userdma cdi`: writes a file of the Container Device Interface (github.com/cncf-tags/container-device-interface, version
- * 0.3.0), by which podman and others give containers the devices of a daemon on the host: environment, socket and preload
- * library (docs/how-to/containers.md).
+ * `userdma cdi`: writes a file of the Container Device Interface (github.com/cncf-tags/container-device-interface,
+ * version 0.3.0), by which podman and others give containers the devices of a daemon on the host: environment, socket
+ * and preload library (docs/how-to/containers.md).
  */
 import type { OptionsOf } from '../command-line/option.ts'
 import type { cdiOptions } from '../command-line/options.ts'

@@ -1,6 +1,6 @@
 /*
- * `userdma check FILE`: the findings of recordings, without running their programs again. Of a capture: what its packets
- * show, in the words of `userdma explain`.
+ * `userdma check FILE`: the findings of recordings, without running their programs again. Of a capture: what its
+ * packets show, in the words of `userdma explain`.
  */
 import { statSync } from 'node:fs'
 import { counted } from '../../base/text.ts'

@@ -190,8 +190,8 @@ const serve = async (
 }
 
 /**
- * Serves the daemon of each line of standard input. With a clock that skips they have one page, so that the time of this
- * process goes on; it ends where a program has left something in it.
+ * Serves the daemon of each line of standard input. With a clock that skips they have one page, so that the time of
+ * this process goes on; it ends where a program has left something in it.
  */
 const serveNext = async (options: DaemonOptions, drivers: Awaited<ReturnType<typeof loadDrivers>>): Promise<void> => {
   const stopped = stopSignal()

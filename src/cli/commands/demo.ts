@@ -161,8 +161,8 @@ const MAX_QUERIES = 100
 const QUERY_MS = 20
 
 /**
- * Queries the stat until the daemon has no contexts, or MAX_QUERIES times: the daemon notices the end of programs with a
- * short delay.
+ * Queries the stat until the daemon has no contexts, or MAX_QUERIES times: the daemon notices the end of programs with
+ * a short delay.
  */
 const statAfterCleanup = async ({ client }: Joined) => {
   let stat = await client.stat()

@@ -1,7 +1,7 @@
 /*
  * `userdma device-plugin`: offers the devices of a daemon on this machine to pods of Kubernetes, as a device plugin of
- * kubelet (docs/how-to/kubernetes.md). One process serves any number of resources, all of one daemon, which may start later,
- * end and come back.
+ * kubelet (docs/how-to/kubernetes.md). One process serves any number of resources, all of one daemon, which may start
+ * later, end and come back.
  */
 import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'

@@ -1,5 +1,6 @@
 /*
- * `userdma dump PID`: a program with a flight recorder hangs, or is of interest: its flight recorder writes a session file.
+ * `userdma dump PID`: a program with a flight recorder hangs, or is of interest: its flight recorder writes a session
+ * file.
  */
 import { rmSync } from 'node:fs'
 import { connect } from 'node:net'

@@ -1,6 +1,6 @@
 /*
- * `userdma export FILE` of a capture. As pcapng: the packets of some hosts, queue pairs or a time, also redacted. In other
- * formats, the session that is made of it.
+ * `userdma export FILE` of a capture. As pcapng: the packets of some hosts, queue pairs or a time, also redacted. In
+ * other formats, the session that is made of it.
  */
 import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import { CaptureRedactor, CaptureWriter } from '../../tools/captures/write.ts'

@@ -159,7 +159,8 @@ const BINARY: readonly string[] = ['pcapng', 'perfetto']
 
 /**
  * The output has at most so many times the bytes of the session's blocks: it is bounded, whatever a file says. Captures
- * need more, since one record stands for a run of packets (transport/phy/runs/limits.ts), of which a capture has all bytes.
+ * need more, since one record stands for a run of packets (transport/phy/runs/limits.ts), of which a capture has all
+ * bytes.
  */
 const MAX_RATIO = 512
 const MAX_CAPTURE_RATIO = 16_384

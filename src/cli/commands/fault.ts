@@ -1,6 +1,6 @@
 /*
- * `userdma fault`: shows and changes the fault rules of a running daemon, and takes links down and up; changes take effect
- * immediately.
+ * `userdma fault`: shows and changes the fault rules of a running daemon, and takes links down and up; changes take
+ * effect immediately.
  */
 
 import { targetOf } from '../../faults/rule.ts'
@@ -42,7 +42,9 @@ export const setFaults = async (rules: readonly string[], options: QueryOptions)
   })
 }
 
-/** Takes the link of a device down or up. `forTime`: down for so long, as text. Throws UsageError for invalid arguments. */
+/**
+ * Takes the link of a device down or up. `forTime`: down for so long, as text. Throws UsageError for invalid arguments.
+ */
 export const setLink = async (
   device: string,
   state: string,

@@ -1,8 +1,8 @@
 /*
  * `userdma metrics`: counters of daemons as metrics for Prometheus, printed once or served at /metrics
- * (docs/how-to/metrics.md); with `--health` also what programs leave undone, as metrics and as JSON at /health. Each scrape
- * asks anew, so that daemons may start and end; scrapes at the same time share one look. Nothing can be changed by the
- * server.
+ * (docs/how-to/metrics.md); with `--health` also what programs leave undone, as metrics and as JSON at /health. Each
+ * scrape asks anew, so that daemons may start and end; scrapes at the same time share one look. Nothing can be changed
+ * by the server.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { type AddressInfo, isIP } from 'node:net'

@@ -119,8 +119,8 @@ export const netDown = async (name: string | undefined): Promise<void> => {
 }
 
 /**
- * What `net exec` sets for its program on a host with a daemon, and if that checks programs, so that findings have stacks.
- * Throws an Error if the daemon has ended.
+ * What `net exec` sets for its program on a host with a daemon, and if that checks programs, so that findings have
+ * stacks. Throws an Error if the daemon has ended.
  */
 const devicesOf = (folder: NetFolder, host: string, isChecked: boolean): NodeJS.ProcessEnv => {
   const socket = folder.socket(host)
@@ -269,8 +269,8 @@ const keepClockOf = ({ folder, state }: ChosenNet): void => {
 }
 
 /**
- * Makes the net of a scenario, does `work` on it, and removes it. `words`: the command that does the work, in the net's user
- * namespace if the user is not root, and by the net's clock if that skips. `changes`: of the net's plan.
+ * Makes the net of a scenario, does `work` on it, and removes it. `words`: the command that does the work, in the net's
+ * user namespace if the user is not root, and by the net's clock if that skips. `changes`: of the net's plan.
  */
 const onNetOf = async (
   file: string,

@@ -45,8 +45,8 @@ const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
 ] as const)
 
 /**
- * Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program, and how much was
- * skipped if its clock skips; `verbose`: and what has kept real time.
+ * Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program, and how much
+ * was skipped if its clock skips; `verbose`: and what has kept real time.
  */
 export const runUnder = async (
   { client, lastOutput }: Joined,
@@ -76,8 +76,8 @@ export const runUnder = async (
 }
 
 /**
- * Throws if the program cannot be executed, also with the preload library, and warns of each program on the command line
- * that will find no devices.
+ * Throws if the program cannot be executed, also with the preload library, and warns of each program on the command
+ * line that will find no devices.
  */
 export const checkProgram = (program: string, args: readonly string[]): void => {
   requireProgram(program)
@@ -159,7 +159,9 @@ const onDeadlock = (client: ToolSession, file: string) => ({
   },
 })
 
-/** The file to which programs of a private daemon append stacks, which is made. It ends with the folder of the socket. */
+/**
+ * The file to which programs of a private daemon append stacks, which is made. It ends with the folder of the socket.
+ */
 export const crashesBeside = (socket: string): string => {
   const file = join(dirname(socket), 'crashes')
   writeFileSync(file, '')

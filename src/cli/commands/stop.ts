@@ -1,6 +1,7 @@
 /*
- * `userdma stop`: ends a daemon by a request, and waits until its process has ended. No process is signalled: the pid that
- * a socket gives is that of the process that listens, which may be systemd, or 0 if it is in another PID namespace.
+ * `userdma stop`: ends a daemon by a request, and waits until its process has ended. No process is signalled: the pid
+ * that a socket gives is that of the process that listens, which may be systemd, or 0 if it is in another PID
+ * namespace.
  */
 import { setTimeout } from 'node:timers/promises'
 import { openToolSession } from '../../daemon/client/tool-session.ts'

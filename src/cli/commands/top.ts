@@ -1,6 +1,6 @@
 /*
- * `userdma top`: shows devices, processes and queue pairs with their rates, as top(1) does, until the daemon ends or the
- * user quits. With `--batch` it prints each look, with `--json` one object per line.
+ * `userdma top`: shows devices, processes and queue pairs with their rates, as top(1) does, until the daemon ends or
+ * the user quits. With `--batch` it prints each look, with `--json` one object per line.
  */
 
 import type { ToolSession } from '../../daemon/client/tool-session.ts'

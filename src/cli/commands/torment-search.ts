@@ -8,7 +8,8 @@
  * (base/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the order
  * that decides (cli/check/torment-pair.ts).
  *
- * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by it.
+ * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by
+ * it.
  */
 import os from 'node:os'
 import { shrink } from '../../base/shrink.ts'

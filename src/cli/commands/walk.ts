@@ -1,7 +1,7 @@
 /*
- * `userdma walk`: runs a program once without failures, then once for each single failure of the kinds that are asked for,
- * and reports crashes, hangs, swallowed failures and what else it finds (cli/walk/). Exits with 65 (EX_DATAERR) if it has
- * found any.
+ * `userdma walk`: runs a program once without failures, then once for each single failure of the kinds that are asked
+ * for, and reports crashes, hangs, swallowed failures and what else it finds (cli/walk/). Exits with 65 (EX_DATAERR) if
+ * it has found any.
  */
 import os, { availableParallelism } from 'node:os'
 import { counted } from '../../base/text.ts'

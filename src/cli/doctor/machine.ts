@@ -193,8 +193,8 @@ export const checkEnvironment = (): readonly Diagnosis[] => {
 const ADAPTERS = '/sys/class/infiniband'
 
 /**
- * Why a program cannot make a queue pair on an adapter; undefined: it can, or ibv_rc_pingpong, which tries it, is missing.
- * Virtual machines have adapters that are there, with an active port, and refuse each.
+ * Why a program cannot make a queue pair on an adapter; undefined: it can, or ibv_rc_pingpong, which tries it, is
+ * missing. Virtual machines have adapters that are there, with an active port, and refuse each.
  */
 const refusalOf = (adapter: string): string | undefined => {
   const program = findProgram('ibv_rc_pingpong')

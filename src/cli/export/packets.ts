@@ -34,8 +34,8 @@ const wholePacket = (recorded: Uint8Array, length: number, flow: Flow, identific
 }
 
 /**
- * Starts a capture file. `devices`: names by their numbers. Packets have their whole length, with zeros for what was not
- * recorded of their payload: Wireshark calls shorter ones malformed. A lost packet is one frame with a comment.
+ * Starts a capture file. `devices`: names by their numbers. Packets have their whole length, with zeros for what was
+ * not recorded of their payload: Wireshark calls shorter ones malformed. A lost packet is one frame with a comment.
  */
 export const createCapture = (
   write: (bytes: Uint8Array) => void,

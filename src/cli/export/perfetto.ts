@@ -6,7 +6,8 @@
  *   which Perfetto shows as one
  * - a slice from post to completion, with a flow to the responder's queue pair: to the receive of a message, or to the
  *   first packet of a WRITE, READ or atomic
- * - counters: bytes and requests in flight of a queue pair and its window, completions that a program has not polled, and the device's
+ * - counters: bytes and requests in flight of a queue pair and its window, completions that a program has not polled,
+ *   and the device's
  * - instants: NAKs, retransmissions, packets that a fault changed, failures, findings
  */
 

@@ -1,6 +1,6 @@
 /*
- * Encodes protobuf messages (https://protobuf.dev/programming-guides/encoding/): varints, fixed 64-bit numbers, doubles,
- * texts and messages.
+ * Encodes protobuf messages (https://protobuf.dev/programming-guides/encoding/): varints, fixed 64-bit numbers,
+ * doubles, texts and messages.
  */
 
 const VARINT = 0

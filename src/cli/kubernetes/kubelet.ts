@@ -1,10 +1,10 @@
 /*
  * Kubelet's folder for device plugins: each plugin serves a socket there and registers it with kubelet's own socket. A
- * kubelet that starts removes all sockets and makes its own anew, so the folder is watched, and looked at each few seconds
- * where watching fails. A look serves a socket that is gone, and registers with a kubelet that is new.
+ * kubelet that starts removes all sockets and makes its own anew, so the folder is watched, and looked at each few
+ * seconds where watching fails. A look serves a socket that is gone, and registers with a kubelet that is new.
  *
- * A kubelet that closes the stream of a plugin has forgotten it, also if it goes on: then, and after a failure, the plugin
- * registers again, later each time.
+ * A kubelet that closes the stream of a plugin has forgotten it, also if it goes on: then, and after a failure, the
+ * plugin registers again, later each time.
  */
 import { accessSync, constants, type FSWatcher, lstatSync, statSync, watch } from 'node:fs'
 import type { Socket } from 'node:net'
@@ -96,8 +96,8 @@ const unregistered = (): Omit<State, 'plugin' | 'socket'> => ({
 })
 
 /**
- * Serves and registers the plugins in `folder` until `close`. Throws an Error if there is no folder, or if a socket cannot
- * be served, for example because another process serves it. `say` gets sentences about registrations.
+ * Serves and registers the plugins in `folder` until `close`. Throws an Error if there is no folder, or if a socket
+ * cannot be served, for example because another process serves it. `say` gets sentences about registrations.
  */
 export const joinKubelet = async (
   folder: string,

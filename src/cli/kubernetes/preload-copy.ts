@@ -1,12 +1,15 @@
 /*
- * A copy of the preload library on the host, for a plugin in a container, whose own files other containers cannot get. It is
- * replaced by a rename: containers that run keep the one that they have.
+ * A copy of the preload library on the host, for a plugin in a container, whose own files other containers cannot get.
+ * It is replaced by a rename: containers that run keep the one that they have.
  */
 import { chmodSync, copyFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { exposure } from '../../host/exposure.ts'
 
-/** Copies the library into `folder`, which is there, and returns the copy's path. Throws an Error if other users could replace it. */
+/**
+ * Copies the library into `folder`, which is there, and returns the copy's path. Throws an Error if other users could
+ * replace it.
+ */
 export const copyPreload = (library: string, folder: string): string => {
   const reason = exposure(folder)
   if (reason !== undefined)

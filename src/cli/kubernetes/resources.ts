@@ -1,7 +1,7 @@
 /*
- * Resources that kubelet offers to pods, from `--resource NAME[,shares=N][,driver=NAME][,device=NAME]`, and their shares.
- * A device can be used by many programs, so kubelet gets `shares` identical devices for it, with the ids rxe0-0, rxe0-1, …:
- * as many containers may have it at once.
+ * Resources that kubelet offers to pods, from `--resource NAME[,shares=N][,driver=NAME][,device=NAME]`, and their
+ * shares. A device can be used by many programs, so kubelet gets `shares` identical devices for it, with the ids
+ * rxe0-0, rxe0-1, …: as many containers may have it at once.
  *
  * The rules for names are kubelet's for extended resources (kubernetes.io/docs/concepts/configuration/
  * manage-resources-containers).
@@ -104,8 +104,8 @@ export const sharesOf = (resource: Resource, devices: readonly string[]): Readon
 }
 
 /**
- * The ids that kubelet should choose: those that it must, then each time one of the device with the most free shares, so
- * that containers spread over devices, and a container that wants several gets several devices.
+ * The ids that kubelet should choose: those that it must, then each time one of the device with the most free shares,
+ * so that containers spread over devices, and a container that wants several gets several devices.
  */
 export const preferred = (
   { available_deviceIDs, must_include_deviceIDs, allocation_size }: ContainerPreference,

@@ -17,8 +17,8 @@ export interface WatchedDaemon {
 }
 
 /**
- * Watches the daemon at `socket`. `onChange`: its devices, or whether it runs, have changed. `say`: gets a sentence when a
- * daemon has come, has ended, or cannot be used.
+ * Watches the daemon at `socket`. `onChange`: its devices, or whether it runs, have changed. `say`: gets a sentence
+ * when a daemon has come, has ended, or cannot be used.
  */
 export const watchDaemon = (socket: string, onChange: () => void, say: (sentence: string) => void): WatchedDaemon => {
   const closing = new AbortController()

@@ -1,6 +1,6 @@
 /*
- * Metrics as text: Prometheus' format 0.0.4, or OpenMetrics 1.0.0, where the family of a counter has no `_total` and the
- * text ends with `# EOF`.
+ * Metrics as text: Prometheus' format 0.0.4, or OpenMetrics 1.0.0, where the family of a counter has no `_total` and
+ * the text ends with `# EOF`.
  */
 
 export interface Sample {

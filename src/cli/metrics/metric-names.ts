@@ -1,7 +1,8 @@
 /*
- * The metrics of `userdma metrics`. Counters of `counters` files have the names that node_exporter's infiniband collector
- * gives them (node_infiniband_…, labels device and port), so that dashboards of real adapters show them; the collector
- * counts data in bytes. Those of `hw_counters`, which it does not read, are rdma_NAME_total, as in rdma_exporter.
+ * The metrics of `userdma metrics`. Counters of `counters` files have the names that node_exporter's infiniband
+ * collector gives them (node_infiniband_…, labels device and port), so that dashboards of real adapters show them; the
+ * collector counts data in bytes. Those of `hw_counters`, which it does not read, are rdma_NAME_total, as in
+ * rdma_exporter.
  */
 import type { CounterFile } from '../../spec/counters.ts'
 

@@ -1,6 +1,6 @@
 /*
- * Builds a net from its plan: namespaces, links, addresses, rates, then a daemon on each host. The caller removes what is
- * there after a failure.
+ * Builds a net from its plan: namespaces, links, addresses, rates, then a daemon on each host. The caller removes what
+ * is there after a failure.
  */
 
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -89,7 +89,9 @@ const startOn = async (folder: NetFolder, system: NetSystem, name: string, confi
   )
 }
 
-/** Starts the daemon of a host of the net with this plan. `timers`: as `--timers`. Throws an Error that names the host. */
+/**
+ * Starts the daemon of a host of the net with this plan. `timers`: as `--timers`. Throws an Error that names the host.
+ */
 export const startHostDaemon = async (
   folder: NetFolder,
   system: NetSystem,

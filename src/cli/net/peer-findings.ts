@@ -1,6 +1,6 @@
 /*
- * Findings about programs on the other hosts of a net, while a program runs on this one: the cause of a failure may be at
- * its other end. The daemons of the net check programs if its file has `check: true`.
+ * Findings about programs on the other hosts of a net, while a program runs on this one: the cause of a failure may be
+ * at its other end. The daemons of the net check programs if its file has `check: true`.
  */
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
 import type { Finding } from '../../spec/check/finding.ts'

@@ -2,15 +2,15 @@
  * The plan of a net, from its topology: the interfaces of each host with their addresses and devices, and the links
  * between them. All that follows needs no more of the file.
  *
- * A segment is what one broadcast reaches: a link between two hosts, or switches that are joined, with the hosts on them.
- * Each segment gets a subnet of 10.77.0.0/16, unless its links give all addresses. Rate and MTU are properties of
- * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link between
- * hosts of what each receives, so that a packet meets each link once.
+ * A segment is what one broadcast reaches: a link between two hosts, or switches that are joined, with the hosts on
+ * them. Each segment gets a subnet of 10.77.0.0/16, unless its links give all addresses. Rate and MTU are properties of
+ * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link
+ * between hosts of what each receives, so that a packet meets each link once.
  *
- * Joined switches with InfiniBand hosts are a fabric: its switches are those of a daemon (`--fabric`), to which the hosts'
- * ports are cabled. In its place in the network of IP is one bridge, by the name of one of its switches; there the links
- * between its switches are none: their rate, delay and loss are settings of `--fabric`. The rate of a host's link is a fault of
- * its device too.
+ * Joined switches with InfiniBand hosts are a fabric: its switches are those of a daemon (`--fabric`), to which the
+ * hosts' ports are cabled. In its place in the network of IP is one bridge, by the name of one of its switches; there
+ * the links between its switches are none: their rate, delay and loss are settings of `--fabric`. The rate of a host's
+ * link is a fault of its device too.
  */
 
 import { linkQuantities } from '../../base/quantities.ts'
@@ -110,7 +110,9 @@ const POOL_SUBNETS = 256
 
 /** The only driver of InfiniBand ports. */
 const FABRIC_DRIVER = 'mlx5'
-/** Each has a port of the switches' memory, and so have all links between switches with rate, delay or loss together. */
+/**
+ * Each has a port of the switches' memory, and so have all links between switches with rate, delay or loss together.
+ */
 const MAX_FABRIC_DEVICES = 64
 
 /** A host's end of a link. */
@@ -181,7 +183,10 @@ interface Address {
   readonly prefix: number
 }
 
-/** The addresses of the hosts of one segment, which has at least one. `takeSubnets`: the first of so many free subnets of the pool. */
+/**
+ * The addresses of the hosts of one segment, which has at least one. `takeSubnets`: the first of so many free subnets
+ * of the pool.
+ */
 const addressesOf = (
   ends: readonly HostEnd[],
   takeSubnets: (count: number, entry: LinkEntry) => number,

@@ -1,7 +1,7 @@
 /*
- * Plays a scenario on a net that is up (`userdma net play`): starts its programs, lets failures happen at their moments,
- * and says what did not hold. Daemons tell of moments that count; a link that a rule takes down goes down at the very
- * completion or call.
+ * Plays a scenario on a net that is up (`userdma net play`): starts its programs, lets failures happen at their
+ * moments, and says what did not hold. Daemons tell of moments that count; a link that a rule takes down goes down at
+ * the very completion or call.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setMaxListeners } from 'node:events'

@@ -1,12 +1,13 @@
 /*
  * The folder of a net: its plan (net.json) and below it a folder of each host with the socket and log of the daemon and
- * the file `hosts`, and in `own` the folders of which each host has its own. Nets are beside the socket of the user's own daemon, in `net/NAME`.
+ * the file `hosts`, and in `own` the folders of which each host has its own. Nets are beside the socket of the user's
+ * own daemon, in `net/NAME`.
  *
  * A command that changes a net locks it first. The plan is written before anything is made, so that `net down` removes
  * also what a killed `net up` has made.
  *
- * Root's namespaces are those of the whole machine, and the folders of nets are not: XDG_RUNTIME_DIR chooses them. So the
- * locks of root's nets are in one place, with a file for each net that has the path of its folder (the claim).
+ * Root's namespaces are those of the whole machine, and the folders of nets are not: XDG_RUNTIME_DIR chooses them. So
+ * the locks of root's nets are in one place, with a file for each net that has the path of its folder (the claim).
  */
 import {
   chmodSync,

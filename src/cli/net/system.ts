@@ -1,12 +1,12 @@
 /*
  * The namespaces of a net, by `ip`, `tc`, `nsenter` and `unshare`.
  *
- * Root's net has named namespaces, userdma-NET-NODE, which `ip netns` shows. Another user's net is in a user and a mount
- * namespace of its own, which a process of ours keeps (the holder); each node's network namespace is a file there, so
- * the kernel removes all when the last process has ended. In both, a process of a host gets a mount namespace with the
- * host's own /etc/hosts and /sys, and a UTS namespace with its name. By that /etc/hosts the processes of a net are found
- * again, whatever their command is (`processesOf`). Folders of which each host has its own are bound from its folder, so
- * that all its programs share them, and `net down` removes them.
+ * Root's net has named namespaces, userdma-NET-NODE, which `ip netns` shows. Another user's net is in a user and a
+ * mount namespace of its own, which a process of ours keeps (the holder); each node's network namespace is a file
+ * there, so the kernel removes all when the last process has ended. In both, a process of a host gets a mount namespace
+ * with the host's own /etc/hosts and /sys, and a UTS namespace with its name. By that /etc/hosts the processes of a net
+ * are found again, whatever their command is (`processesOf`). Folders of which each host has its own are bound from its
+ * folder, so that all its programs share them, and `net down` removes them.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
@@ -196,8 +196,8 @@ export class NetSystem {
     variables: NodeJS.ProcessEnv = {},
   ): string[] {
     const pairs = Object.entries(variables).filter((pair): pair is [string, string] => pair[1] !== undefined)
-    // As with `ip netns exec`, /sys shows the interfaces of the namespace; its control groups stay, of which the working
-    // directory keeps the mount. In a user namespace the kernel may refuse both.
+    // As with `ip netns exec`, /sys shows the interfaces of the namespace; its control groups stay, of which the
+    // working directory keeps the mount. In a user namespace the kernel may refuse both.
     const script = `(cd /sys/fs/cgroup || cd /sys || exit
 "$1" -t sysfs sysfs /sys && [ "$PWD" != /sys ] && "$1" -c --rbind . /sys/fs/cgroup) 2>/dev/null
 "$2" "$3"

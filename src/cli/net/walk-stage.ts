@@ -1,6 +1,6 @@
 /*
- * The stage of `userdma net walk`: each run plays a scenario without its events on a net that is up, with new daemons on
- * all hosts, so that nothing of one run is in the next.
+ * The stage of `userdma net walk`: each run plays a scenario without its events on a net that is up, with new daemons
+ * on all hosts, so that nothing of one run is in the next.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -24,7 +24,9 @@ import { type PlayParts, playScenario } from './play.ts'
 /** Milliseconds in which programs that hang write their stacks. */
 const QUIT_TIME = 2000
 
-/** With a clock that skips, seconds for which programs may wait for retries, beyond those for which they run or spin. */
+/**
+ * With a clock that skips, seconds for which programs may wait for retries, beyond those for which they run or spin.
+ */
 const PATIENCE = 300
 /** Between looks, milliseconds. */
 const HANG_LOOK = 1000

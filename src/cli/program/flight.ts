@@ -1,6 +1,6 @@
 /*
- * `run --host --flight-recorder`: where the programs' files are, which session files are written of them, and who may ask
- * for one (`userdma dump PID`).
+ * `run --host --flight-recorder`: where the programs' files are, which session files are written of them, and who may
+ * ask for one (`userdma dump PID`).
  */
 import { closeSync, existsSync, openSync, rmSync, unlinkSync, writeSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'

@@ -1,6 +1,6 @@
 /*
- * `run --host --record FILE`: a session file of what a program does on the machine's own devices. There is no daemon: this
- * command writes the file.
+ * `run --host --record FILE`: a session file of what a program does on the machine's own devices. There is no daemon:
+ * this command writes the file.
  */
 import { writeSync } from 'node:fs'
 import { release } from 'node:os'

@@ -28,7 +28,10 @@ export class ProgramError extends Error {
   }
 }
 
-/** Whether a path of LD_PRELOAD is one of userdma's libraries: `waits` intercepts waits of threads, `frees` `free`, `clock` time. */
+/**
+ * Whether a path of LD_PRELOAD is one of userdma's libraries: `waits` intercepts waits of threads, `frees` `free`,
+ * `clock` time.
+ */
 const isOwnLibrary = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees|clock)\.so$/.test(path)
 const preloadsIn = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
@@ -46,15 +49,18 @@ export interface Recording {
   /** The stacks of its calls and posts. */
   readonly stacks?: boolean
   /**
-   * Also the order of its posts and polls (the event log, spec/session.ts): for the search for races, or for a recording
-   * only. Needs `stacks`.
+   * Also the order of its posts and polls (the event log, spec/session.ts): for the search for races, or for a
+   * recording only. Needs `stacks`.
    */
   readonly events?: boolean | 'record'
   /** Which bytes of sends are hashed at the post. Needs `stacks`. Absent: `sampled`. */
   readonly buffers?: BufferCheck
   /** Sends are refused as by adapters that free slots of send queues at polls. Needs `stacks`. */
   readonly freesAtPoll?: boolean
-  /** The file to which it appends its stacks at a crash and at SIGQUIT (shim/check/crashes.c). Without `stacks` at SIGQUIT only. */
+  /**
+   * The file to which it appends its stacks at a crash and at SIGQUIT (shim/check/crashes.c). Without `stacks` at
+   * SIGQUIT only.
+   */
   readonly crashes?: string
 }
 
@@ -72,8 +78,8 @@ export const withPreloaded = (env: NodeJS.ProcessEnv, library: string): NodeJS.P
 })
 
 /**
- * The environment in which a program sees the devices of the daemon at `socket`, and takes part in its clock if that skips.
- * Throws as `shimLibrary`.
+ * The environment in which a program sees the devices of the daemon at `socket`, and takes part in its clock if that
+ * skips. Throws as `shimLibrary`.
  */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
   const { tag, stacks, events, buffers, freesAtPoll, crashes } = recording
@@ -219,7 +225,10 @@ const signalAll = (pids: readonly number[], signal: NodeJS.Signals): void => {
     }
 }
 
-/** When the ends of children up to now have been emitted: the event loop looks at them before immediates, but after timers. */
+/**
+ * When the ends of children up to now have been emitted: the event loop looks at them before immediates, but after
+ * timers.
+ */
 export const exitsAreSeen = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 /**
@@ -287,7 +296,8 @@ export const runProgram = (
       return
     }
     child.on('error', error => {
-      // Emitted also if a signal cannot be sent, because the program runs as another user (sudo): the program continues.
+      // Emitted also if a signal cannot be sent, because the program runs as another user (sudo): the program
+      // continues.
       if (child?.pid === undefined) rejectSpawn(error)
     })
     if (limit?.seconds !== undefined) timer = setTimeout(() => void reachLimit(false), limit.seconds * 1000)

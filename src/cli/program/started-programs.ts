@@ -29,7 +29,9 @@ const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh'])
 
 export const isDynamicLinker = (path: string): boolean => DYNAMIC_LINKER.test(basename(path))
 
-/** The interpreter in a file's #! line, and its argument; undefined without such a line, or if we cannot open the file. */
+/**
+ * The interpreter in a file's #! line, and its argument; undefined without such a line, or if we cannot open the file.
+ */
 const interpreterLine = (path: string): { readonly interpreter: string; readonly argument?: string } | undefined => {
   let fd: number
   try {

@@ -1,6 +1,6 @@
 /*
- * Reads the file of `userdma sim` (docs/how-to/simulate.md): YAML with a topology, links, traffic and controls. An error
- * names the setting by its path, the value as written, and what is allowed.
+ * Reads the file of `userdma sim` (docs/how-to/simulate.md): YAML with a topology, links, traffic and controls. An
+ * error names the setting by its path, the value as written, and what is allowed.
  */
 import { basename } from 'node:path'
 import { flowCount, flowsOf, type Pattern, patterns, type Scenario } from '../../tools/sim/scenario.ts'

@@ -1,7 +1,7 @@
 /*
- * Threads of a checked program that run for a second without a call: they are asked where they are, by a signal at which the
- * preload library writes a sample into the wait table (shim/check/samples.c). A signal would end poll(2) and others early,
- * so only threads get it that have not slept since the last look.
+ * Threads of a checked program that run for a second without a call: they are asked where they are, by a signal at
+ * which the preload library writes a sample into the wait table (shim/check/samples.c). A signal would end poll(2) and
+ * others early, so only threads get it that have not slept since the last look.
  */
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { descendantsOf } from '../../host/process-status.ts'

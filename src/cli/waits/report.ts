@@ -45,7 +45,9 @@ const graphText = (graph: WaitGraph, symbols: Symbols): string => {
   return `${[...head, ...waitBlock(graph, symbols)].map(printable).join('\n')}\n`
 }
 
-/** Stacks of all threads of these processes, as far as they write them to the file at SIGQUIT (shim/check/crashes.c). */
+/**
+ * Stacks of all threads of these processes, as far as they write them to the file at SIGQUIT (shim/check/crashes.c).
+ */
 const stacksOf = async (pids: readonly number[], file: string): Promise<ReturnType<typeof takeCrashes>> => {
   for (const pid of pids) if (catches(pid, os.constants.signals.SIGQUIT)) process.kill(pid, 'SIGQUIT')
   const end = performance.now() + STACK_TIME

@@ -1,7 +1,7 @@
 /*
- * Threads that the preload library does not see, because their program is not checked, or because they wait in calls that
- * it does not intercept: from /proc, by the commands of people, which may wait for a program. Without rights they are
- * unknown.
+ * Threads that the preload library does not see, because their program is not checked, or because they wait in calls
+ * that it does not intercept: from /proc, by the commands of people, which may wait for a program. Without rights they
+ * are unknown.
  */
 import { type ThreadStatus, threadsOf, wordOf } from '../../host/threads.ts'
 import type { Finding } from '../../spec/check/finding.ts'

@@ -2,12 +2,12 @@
  * Calls by which libraries ask what there is. Their failure is no failure of the program, which learns nothing of it: a
  * walk leaves them out.
  *
- * - What is refused without a failure too, and queue pairs that are destroyed without a modify: UCX and libfabric learn so
- *   what queue pairs can do.
- * - Objects that a verbs library makes and destroys in one of its functions: librdmacm learns in its first function whether
- *   the machine has AF_IB, and goes on if it has not.
- * - Objects that another library makes and destroys in one call of the program, in which it neither connects nor transfers:
- *   fi_getinfo.
+ * - What is refused without a failure too, and queue pairs that are destroyed without a modify: UCX and libfabric learn
+ *   so what queue pairs can do.
+ * - Objects that a verbs library makes and destroys in one of its functions: librdmacm learns in its first function
+ *   whether the machine has AF_IB, and goes on if it has not.
+ * - Objects that another library makes and destroys in one call of the program, in which it neither connects nor
+ *   transfers: fi_getinfo.
  */
 import { libraryFrameOf } from '../../faults/survey.ts'
 import { isOfQueuePair, roleOf } from '../../spec/methods.ts'
@@ -27,7 +27,10 @@ const libraryCallOf = ({ stack }: WalkSite): string | undefined => {
   return caller < 1 || stack[caller - 1] === inner ? undefined : `${stack[caller - 1]} ${stack[caller]}`
 }
 
-/** Whether all objects of the class are destroyed in the call of the program into a library, and nothing is done with them. */
+/**
+ * Whether all objects of the class are destroyed in the call of the program into a library, and nothing is done with
+ * them.
+ */
 const isAskedByCall = (sites: readonly WalkSite[], site: WalkSite): boolean => {
   const call = libraryCallOf(site)
   if (call === undefined) return false

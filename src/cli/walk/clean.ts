@@ -1,6 +1,6 @@
 /*
- * What runs without failures have in common. Threads and times decide what a program does beside: it polls once more, or
- * repeats what was late. What only some runs show is no point, so that a walk has the same points again.
+ * What runs without failures have in common. Threads and times decide what a program does beside: it polls once more,
+ * or repeats what was late. What only some runs show is no point, so that a walk has the same points again.
  */
 import type { RoleCount } from './kinds.ts'
 import type { WalkRun } from './outcome.ts'
@@ -32,7 +32,9 @@ const numbered = (sites: readonly WalkSite[]): readonly WalkSite[] => {
     .sort((a, b) => (a.host === b.host ? a.process - b.process : a.host < b.host ? -1 : 1))
 }
 
-/** One run that stands for all: sites in the order of their keys, counts that each run has, and what any of them said. */
+/**
+ * One run that stands for all: sites in the order of their keys, counts that each run has, and what any of them said.
+ */
 export const commonRun = (runs: readonly [WalkRun, ...WalkRun[]]): { readonly run: WalkRun; readonly left: number } => {
   const [first] = runs
   const needed = Math.min(MAJORITY, runs.length)

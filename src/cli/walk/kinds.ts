@@ -425,7 +425,9 @@ class Planner {
     ]
   }
 
-  /** A manager that is gone changes nothing at ports: programs notice it that ask for a path, or join. Once in a phase. */
+  /**
+   * A manager that is gone changes nothing at ports: programs notice it that ask for a path, or join. Once in a phase.
+   */
   #ofManager(site: WalkSite): readonly StepEffect[] {
     if (!this.#portsOf(site).some(({ isManaged }) => isManaged)) return []
     const key = `${site.host} ${site.role} ${site.phase}`

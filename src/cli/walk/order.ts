@@ -1,6 +1,6 @@
 /*
- * The order in which a walk tries its points: in turns of kinds, phases, processes and lines of the program, so that any
- * budget reaches some of each, and a line a second time only when all of its state have had their first.
+ * The order in which a walk tries its points: in turns of kinds, phases, processes and lines of the program, so that
+ * any budget reaches some of each, and a line a second time only when all of its state have had their first.
  */
 import type { ProgramPhase } from '../../spec/faults.ts'
 import type { WalkPoint } from './kinds.ts'
@@ -22,8 +22,8 @@ const merged = <T>(lists: readonly (readonly T[])[]): readonly T[] => {
 }
 
 /**
- * Points in turns of the first key, those of one value in turns of the next. The values of a key begin with another one for
- * each value of the keys before, so that few points have many of all; so do the failures at one line.
+ * Points in turns of the first key, those of one value in turns of the next. The values of a key begin with another one
+ * for each value of the keys before, so that few points have many of all; so do the failures at one line.
  */
 const inTurnsOf = (points: readonly WalkPoint[], [key, ...others]: readonly Key[], turn = 0): readonly WalkPoint[] => {
   if (key === undefined) return rotated(points, turn)

@@ -21,13 +21,14 @@ import type { WalkSite } from './site.ts'
  * - `stale`: the program has failed because it went on with what an event has made invalid (a finding of `check`)
  * - `leak`: the process has destroyed objects after the failure, but not all
  * - `left`: the program has ended, and a process of it still has a connection to what is gone
- * - `wrong`: the exit status says failure, although the program was told of none: the transport has made up for it, or it
- *   has no acknowledgement
+ * - `wrong`: the exit status says failure, although the program was told of none: the transport has made up for it, or
+ *   it has no acknowledgement
  * - `swallowed`: the exit status is 0, the output is as without the failure, and the program, which was told of it, has
- *   not made up for it: it has fewer successful calls or requests (of this kind, if one of them failed), no further connection,
- *   and no object destroyed that it could not modify. Queries are left out: programs and libraries may do without an answer
- * - `degraded`: the exit status is 0, and the program went on to its end with a queue pair whose failures it had polled, or
- *   with others in its place that failed too
+ *   not made up for it: it has fewer successful calls or requests (of this kind, if one of them failed), no further
+ *   connection, and no object destroyed that it could not modify. Queries are left out: programs and libraries may do
+ *   without an answer
+ * - `degraded`: the exit status is 0, and the program went on to its end with a queue pair whose failures it had
+ *   polled, or with others in its place that failed too
  * - `recovered`: the exit status is 0, and nothing of the above
  * - `ended`: the program has ended with another status, and said why
  * - `unreached`: the program did not come to the site
@@ -84,8 +85,8 @@ export interface WalkResult {
 }
 
 /**
- * Whether a queue pair has lost its peer: it was connected before the peer's queue pair ended, most often with its process.
- * The program learns so by the failure itself.
+ * Whether a queue pair has lost its peer: it was connected before the peer's queue pair ended, most often with its
+ * process. The program learns so by the failure itself.
  */
 const hasLostPeer = ({ moments, objects: [qp] }: Finding): boolean => {
   const ended = moments.find(({ isPeersEnd }) => isPeersEnd)
@@ -123,8 +124,8 @@ const countOf = (sites: readonly SurveySite[], { target, name, class: cls }: Sur
 const isReplaced = ({ target, name }: SurveySite): boolean => target === 'call' && name === 'cq.reqNotify'
 
 /**
- * Objects that could not be prepared for another use are destroyed instead: a queue pair that could not be stopped, or more than
- * without the failure.
+ * Objects that could not be prepared for another use are destroyed instead: a queue pair that could not be stopped, or
+ * more than without the failure.
  */
 const isGivenUp = ({ target, name, class: cls }: SurveySite, run: WalkRun, clean: WalkRun): boolean => {
   if (target !== 'call' || roleOf(name) !== 'modifies') return false
@@ -142,8 +143,8 @@ const OPENS = / (?:verbs|ibv)_open_device$/
 const COMMANDS = / mlx5dv_(?:devx_general_cmd|dr_\w+)$/
 
 /**
- * Calls of which a program learns nothing, or may do without: queries, commands by which libmlx5 asks, and what providers
- * prepare when a device is opened.
+ * Calls of which a program learns nothing, or may do without: queries, commands by which libmlx5 asks, and what
+ * providers prepare when a device is opened.
  */
 const isQuery = ({ target, name, stack }: SurveySite): boolean => {
   if (target !== 'call' || name === 'device.open') return false

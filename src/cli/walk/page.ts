@@ -75,7 +75,9 @@ const rowHtml = (result: WalkResult, symbols: Symbols, stage: Stage | undefined)
   return `<details class="${look}"${isFound ? ' open' : ''}><summary><b>${html(outcomeText(result))}</b><span>${html(point.text)}</span><i>${html(placeText(point, symbols))}</i></summary><dl>${list.join('')}</dl></details>\n`
 }
 
-/** `name`: of the program. `summary`: the last lines of the report. `interruptedBy`: the signal that has ended the walk. */
+/**
+ * `name`: of the program. `summary`: the last lines of the report. `interruptedBy`: the signal that has ended the walk.
+ */
 export const walkHtml = (
   name: string,
   {

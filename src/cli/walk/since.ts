@@ -1,6 +1,6 @@
 /*
- * The report of an earlier walk (`--since`): the lines of its `--json`. What is new or has changed is tried first, and what
- * is found now and was not then is told at the end.
+ * The report of an earlier walk (`--since`): the lines of its `--json`. What is new or has changed is tried first, and
+ * what is found now and was not then is told at the end.
  */
 import type { Frame } from '../../spec/check/frames.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'

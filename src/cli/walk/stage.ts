@@ -1,7 +1,7 @@
 /*
- * Where the runs of a walk take place: each under a private daemon of its own, so that nothing of one run is in the next; a few
- * processes serve these one after another.
- * Several at a time have network namespaces of their own, since programs choose ports.
+ * Where the runs of a walk take place: each under a private daemon of its own, so that nothing of one run is in the
+ * next; a few processes serve these one after another. Several at a time have network namespaces of their own, since
+ * programs choose ports.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -154,7 +154,8 @@ export const commandStage = (
           else left.push(...(await settledConnections([client])))
         },
       })
-      // Waits for the end of the program's objects; messages stay in order, so all findings have arrived before this reply.
+      // Waits for the end of the program's objects; messages stay in order, so all findings have arrived before this
+      // reply.
       await client.counts()
       const { sites, failed, facts } = await client.survey()
       const stats = await client.faults()

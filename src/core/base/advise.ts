@@ -1,6 +1,6 @@
 /*
- * Advice about on-demand regions (Linux: ib_uverbs_advise_mr; ibv_advise_mr(3)): brings pages into memory before they are
- * accessed. Without FLUSH the call returns at once, and as in Linux, pages that cannot be read are no error.
+ * Advice about on-demand regions (Linux: ib_uverbs_advise_mr; ibv_advise_mr(3)): brings pages into memory before they
+ * are accessed. Without FLUSH the call returns at once, and as in Linux, pages that cannot be read are no error.
  *
  * PREFETCH_NO_FAULT has no effect: it updates an adapter's page table, and accesses here use the program's.
  */
@@ -32,7 +32,10 @@ const refuse = (errno: ErrnoName, reason: Reason | string): never => {
   throw new CallError(errno, because`${the.method('pd.advise')}: ${reason}`)
 }
 
-/** With what a driver refuses keys of the ranges: without an on-demand region, of a window, of another domain, for reading. */
+/**
+ * With what a driver refuses keys of the ranges: without an on-demand region, of a window, of another domain, for
+ * reading.
+ */
 interface KeyRefusals {
   readonly unknown: ErrnoName
   readonly window: ErrnoName

@@ -1,6 +1,6 @@
 /*
- * Core's own DMA handles (class `dmah`), with Linux's checks: those of its core, then those of its mlx5, the one driver that
- * has them. The hints have no effect.
+ * Core's own DMA handles (class `dmah`), with Linux's checks: those of its core, then those of its mlx5, the one driver
+ * that has them. The hints have no effect.
  *
  * - EINVAL: no such processor; no `ph`; `cpuId` without `tphMemType`, or the reverse;
  * - EPERM: the caller may not run on the processor.

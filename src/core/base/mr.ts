@@ -8,9 +8,10 @@
  * - EINVAL: the range reaches the end of the address space, or is empty at a page boundary, or is not in the file;
  * - EFAULT: pages do not exist or do not permit the access.
  *
- * If a region has any remote access, its rkey equals its lkey, unless torment separates them; otherwise its rkey is 0. Addresses of a region with
- * ZERO_BASED start at 0, as ibv_reg_mr's manual says; the soft device of Linux 6.1 ignores the flag, that of 6.12
- * refuses it. A region with bound windows can be neither deregistered (10.6.7.2.6) nor reregistered.
+ * If a region has any remote access, its rkey equals its lkey, unless torment separates them; otherwise its rkey is 0.
+ * Addresses of a region with ZERO_BASED start at 0, as ibv_reg_mr's manual says; the soft device of Linux 6.1 ignores
+ * the flag, that of 6.12 refuses it. A region with bound windows can be neither deregistered (10.6.7.2.6) nor
+ * reregistered.
  *
  * As on Linux, an on-demand region of 2^64 - 1 bytes at address 0 is of kind IMPLICIT, if the device permits that.
  */
@@ -130,8 +131,8 @@ const checkBeforeFile = (device: Device, range: Range, access: number): void => 
 }
 
 /**
- * Checks range and access of a region; `kind` is undefined for kind MEMORY. The pages of an implicit region are checked at
- * each access. `partOf` has checked the range of one of device memory, which may be empty.
+ * Checks range and access of a region; `kind` is undefined for kind MEMORY. The pages of an implicit region are checked
+ * at each access. `partOf` has checked the range of one of device memory, which may be empty.
  */
 const checkPlace = (method: string, device: Device, kind: number | undefined, range: Range, access: number): void => {
   if (kind !== DEVICE) checkOffsets(method, range)

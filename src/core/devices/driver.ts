@@ -40,10 +40,16 @@ export type Handler<M, S> = (
   core: CoreVersion<M>,
 ) => ResultOf<M> | Promise<ResultOf<M>>
 
-/** Core's version of a method, which an override can call. Of asynchronous methods (mr.create, mr.modify): see `answered`. */
+/**
+ * Core's version of a method, which an override can call. Of asynchronous methods (mr.create, mr.modify): see
+ * `answered`.
+ */
 type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
 
-/** `change` of core's answer, which is a promise if a method waits: a region is checked in slices if it has many mappings. */
+/**
+ * `change` of core's answer, which is a promise if a method waits: a region is checked in slices if it has many
+ * mappings.
+ */
 export const answered = <T, R>(answer: T | Promise<T>, change: (answer: T) => R): R | Promise<R> =>
   answer instanceof Promise ? answer.then(change) : change(answer)
 

@@ -40,8 +40,8 @@ export const createGidTable = (port: number, length: number): GidTable => ({
 
 /**
  * A queue pair or address handle holds an index from the call that names it until it names another one or is destroyed.
- * If its GID leaves meanwhile, the entry is empty, but not free: as on Linux's RoCE devices, no other GID takes the index
- * before the last user has released it, and a GID that returns gets another one.
+ * If its GID leaves meanwhile, the entry is empty, but not free: as on Linux's RoCE devices, no other GID takes the
+ * index before the last user has released it, and a GID that returns gets another one.
  */
 export const holdGid = ({ users }: GidTable, index: number): void => void users.set(index, (users.get(index) ?? 0) + 1)
 

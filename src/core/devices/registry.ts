@@ -191,8 +191,8 @@ function* removal(device: Device, onEnded: () => void): Generator<unknown> {
 }
 
 /**
- * Renames a device. EINVAL for an invalid name, EEXIST for another device's name; no effect for its current name. Throws
- * an Error if the device is removed.
+ * Renames a device. EINVAL for an invalid name, EEXIST for another device's name; no effect for its current name.
+ * Throws an Error if the device is removed.
  */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device

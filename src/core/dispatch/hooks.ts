@@ -1,8 +1,9 @@
 /*
  * Hooks around the calls of a device (R24), for tracing, policy and faults. `pre` runs before the handler and may
- * refuse the call. `delay` may delay the handler. `post` runs once, after the handler or the refusal. A device with hooks has its own table, so hooks
- * cost nothing on other devices. Hooks do not see calls with malformed bytes, or of methods that the device does not
- * have, and in a daemon no arming of a CQ by its word (docs/decisions/events-without-calls.md).
+ * refuse the call. `delay` may delay the handler. `post` runs once, after the handler or the refusal. A device with
+ * hooks has its own table, so hooks cost nothing on other devices. Hooks do not see calls with malformed bytes, or of
+ * methods that the device does not have, and in a daemon no arming of a CQ by its word
+ * (docs/decisions/events-without-calls.md).
  */
 import { CallError } from '../../spec/errno.ts'
 import { noteFault } from '../attempt.ts'

@@ -1,8 +1,9 @@
 /*
  * Objects that another object of the context owns: a driver's object that is more than one object of the model, such as
- * mlx5's objects of firmware commands (docs/decisions/mlx5-firmware-commands.md). They are created, called and destroyed by the
- * device's own methods, with their hooks, so tools see them as any other object; but no call reaches them by a handle.
- * The owner uses what it owns, and whatever uses that, uses the owner too: the owner can be destroyed only after it.
+ * mlx5's objects of firmware commands (docs/decisions/mlx5-firmware-commands.md). They are created, called and
+ * destroyed by the device's own methods, with their hooks, so tools see them as any other object; but no call reaches
+ * them by a handle. The owner uses what it owns, and whatever uses that, uses the owner too: the owner can be destroyed
+ * only after it.
  */
 import { CallError } from '../../spec/errno.ts'
 import { coded, the } from '../../spec/reason.ts'
@@ -54,8 +55,8 @@ export interface Owned {
 
 /**
  * Creates an object of the class for `owner`, whose create handler runs in `call`. `args`: with objects for references;
- * their kinds are not checked. Throws the CallErrors of the create. If the caller fails afterwards, it destroys the object
- * (`destroyOwned`).
+ * their kinds are not checked. Throws the CallErrors of the create. If the caller fails afterwards, it destroys the
+ * object (`destroyOwned`).
  */
 export const createOwned = (
   call: CallContext,
@@ -106,8 +107,8 @@ export const callWithin = (
 }
 
 /**
- * Destroys an object for its owner, whose destroy handler runs in `call`. Throws the CallError of a destroy that refuses;
- * then the object stays.
+ * Destroys an object for its owner, whose destroy handler runs in `call`. Throws the CallError of a destroy that
+ * refuses; then the object stays.
  */
 export const destroyOwned = (call: CallContext, owner: CoreObject, object: CoreObject): void | Promise<void> => {
   const { device, why } = call

@@ -195,9 +195,9 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 // ---- a driver's own records ----
 
 /**
- * Posts a driver's own record on a descriptor, of 1 to DRIVER_RECORD_BYTES bytes, or `max`. poll(2) reports the record, and
- * each read returns one record. A record should announce data rather than contain it: if very many are unread, some are
- * dropped (bounded-queue.ts).
+ * Posts a driver's own record on a descriptor, of 1 to DRIVER_RECORD_BYTES bytes, or `max`. poll(2) reports the record,
+ * and each read returns one record. A record should announce data rather than contain it: if very many are unread, some
+ * are dropped (bounded-queue.ts).
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array, max: number = DRIVER_RECORD_BYTES): void => {
   if (bytes.length === 0 || bytes.length > max) throw new Error(`a record has 1 to ${max} bytes, not ${bytes.length}`)
@@ -391,8 +391,8 @@ const raiseAndDisarm = (events: Affiliation): void => {
 }
 
 /**
- * Called after each written completion, whose producer index was stored by Atomics.store: so either this finds an arming
- * by a word, or the program finds the completion. `isSolicited`: solicited or failed. Hot.
+ * Called after each written completion, whose producer index was stored by Atomics.store: so either this finds an
+ * arming by a word, or the program finds the completion. `isSolicited`: solicited or failed. Hot.
  */
 export const completed = (events: Affiliation, isSolicited: boolean): void => {
   completedSome(events, isSolicited, 1)

@@ -1,8 +1,9 @@
 /*
- * The memory of an indirect key: a list of ranges of other keys of the protection domain, one behind the other (mlx5: KLM
- * and KSM). The list may repeat, each time with its ranges a stride further. An address in it is the offset from the key's first address. The other keys are looked up at each access, so
- * one that has ended fails the access; and they may be indirect, too, up to MAX_DEPTH. The key's own rights are checked as
- * for any key; of the others only LOCAL_WRITE counts, for writes.
+ * The memory of an indirect key: a list of ranges of other keys of the protection domain, one behind the other (mlx5:
+ * KLM and KSM). The list may repeat, each time with its ranges a stride further. An address in it is the offset from
+ * the key's first address. The other keys are looked up at each access, so one that has ended fails the access; and
+ * they may be indirect, too, up to MAX_DEPTH. The key's own rights are checked as for any key; of the others only
+ * LOCAL_WRITE counts, for writes.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
@@ -199,8 +200,8 @@ export class IndirectSpace implements AddressSpace {
   }
 
   /**
-   * Calls `access` for each part of the copy (AddressSpace.read) that is in one range and has equal chunks. Stops with the
-   * first errno.
+   * Calls `access` for each part of the copy (AddressSpace.read) that is in one range and has equal chunks. Stops with
+   * the first errno.
    */
   #copy(
     hi: number,

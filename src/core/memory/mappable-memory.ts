@@ -24,8 +24,8 @@ export interface MappedChunk {
 export type RangeUse = 'rings' | 'doorbells'
 
 /**
- * A page from which the client reads a clock without a call, in units of the driver. While the device is awake, the owner
- * of the memory calls `tick` at each turn; a read while the device sleeps wakes it.
+ * A page from which the client reads a clock without a call, in units of the driver. While the device is awake, the
+ * owner of the memory calls `tick` at each turn; a read while the device sleeps wakes it.
  */
 export interface ClockPage {
   /** Stores the time. */
@@ -57,42 +57,44 @@ export interface MappedMemory {
   allocate(bytes: number, use?: RangeUse): MappedChunk
   free(chunk: MappedChunk): void
   /**
-   * How often the client maps this range of doorbells, each time at another address; before, once. A store at any of these
-   * addresses wakes the device. Absent: the memory need not know.
+   * How often the client maps this range of doorbells, each time at another address; before, once. A store at any of
+   * these addresses wakes the device. Absent: the memory need not know.
    */
   expectMappings?(doorbells: MappedChunk, count: number): void
   /**
    * Zeroed memory that the client maps at an offset of its provider's making: number `page`, in pages. The driver keeps
-   * the numbers apart, from 1 on. Throws CallError ENOMEM, also beyond the numbers. Absent: not for clients of this memory.
+   * the numbers apart, from 1 on. Throws CallError ENOMEM, also beyond the numbers. Absent: not for clients of this
+   * memory.
    */
   allocateAt?(page: number, bytes: number): MappedChunk
   /** The client reads a clock from this page of `allocateAt`. At most one of a context. */
   readClock?(chunk: MappedChunk, tick: () => void): ClockPage
   /**
-   * Shares pages of the program that makes the present call: queues and doorbell records that its provider has allocated
-   * itself. When the call returns, the program has the chunk mapped over its pages, with their content, until
+   * Shares pages of the program that makes the present call: queues and doorbell records that its provider has
+   * allocated itself. When the call returns, the program has the chunk mapped over its pages, with their content, until
    * `free`: then the pages are ordinary memory of the program again, with the content of the chunk. Only during a call,
    * before the handler waits. If the call fails, the driver frees the chunk, and the program learns nothing.
    *
    * `writer`: who may store to the pages before the program has mapped the chunk. With `program`, other threads of it
-   * may, and the device writes to the chunk only when the call has ended: then it has the content, and one of at most 1 MiB
-   * before. With `device`, the device may, and the chunk is zero: what the program has stored there is lost. Default program.
+   * may, and the device writes to the chunk only when the call has ended: then it has the content, and one of at most 1
+   * MiB before. With `device`, the device may, and the chunk is zero: what the program has stored there is lost.
+   * Default program.
    *
-   * `address`, `bytes`: whole pages. Throws CallError: EINVAL for other ranges, those that overlap shared pages, and more
-   * than SessionLimits.mappings in one call; EFAULT if the pages are not private writable memory of the program; ENOMEM
-   * beyond the account; EOPNOTSUPP if the program cannot share them. Absent: no client of this memory can.
+   * `address`, `bytes`: whole pages. Throws CallError: EINVAL for other ranges, those that overlap shared pages, and
+   * more than SessionLimits.mappings in one call; EFAULT if the pages are not private writable memory of the program;
+   * ENOMEM beyond the account; EOPNOTSUPP if the program cannot share them. Absent: no client of this memory can.
    */
   adopt?(address: bigint, bytes: number, writer?: PageWriter): MappedChunk
   /**
-   * A second view of ranges of `adopt` or parts of them, whole pages, one behind the other: of pages that are neighbours in the
-   * program. To be freed before them. Throws CallError ENOMEM. Present with `adopt`.
+   * A second view of ranges of `adopt` or parts of them, whole pages, one behind the other: of pages that are
+   * neighbours in the program. To be freed before them. Throws CallError ENOMEM. Present with `adopt`.
    */
   join?(parts: readonly Pick<MappedChunk, 'offset' | 'length'>[]): MappedChunk
   /** Whether the present call has adopted memory that the program does not map yet. */
   readonly isAdopting?: boolean
   /**
-   * The word by which the client arms the CQ with this handle (ArmWords in spec/context-logs.ts). Undefined, also if absent:
-   * only calls arm it.
+   * The word by which the client arms the CQ with this handle (ArmWords in spec/context-logs.ts). Undefined, also if
+   * absent: only calls arm it.
    */
   armWord?(handle: number): SharedWord | undefined
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
@@ -103,8 +105,8 @@ export interface MappedMemory {
    */
   takenCompletions?(handle: number): number
   /**
-   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PositionLog in spec/context-logs.ts.
-   * Undefined, also if absent: unknown.
+   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PositionLog in
+   * spec/context-logs.ts. Undefined, also if absent: unknown.
    */
   postedWrId?(queue: number, number: number, index: number): bigint | undefined
 }

@@ -1,7 +1,7 @@
 /*
  * The memory of a region with on-demand paging (Linux: ib_umem_odp). Its pages are not pinned and not counted against
- * RLIMIT_MEMLOCK: each access uses the pages that the program has mapped then, and waits for those that are not in memory.
- * So nothing has to be invalidated, and only faults and prefetched pages are counted.
+ * RLIMIT_MEMLOCK: each access uses the pages that the program has mapped then, and waits for those that are not in
+ * memory. So nothing has to be invalidated, and only faults and prefetched pages are counted.
  */
 import { Errno } from '../../spec/errno.ts'
 import type { ActingRule } from '../../spec/faults.ts'
@@ -79,7 +79,9 @@ export class OnDemandSpace implements AddressSpace {
     return memory.ignoresProtection === true && !memory.check(hi, lo, length, needsWrite)
   }
 
-  /** Counts an access that has returned `errno`. `before`: `missingPages` before it; arguments are evaluated in order. */
+  /**
+   * Counts an access that has returned `errno`. `before`: `missingPages` before it; arguments are evaluated in order.
+   */
   #counted(before: number | undefined, errno: number): number {
     const missing = (this.memory.missingPages ?? 0) - (before ?? 0)
     if (missing > 0) {

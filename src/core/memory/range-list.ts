@@ -1,6 +1,6 @@
 /*
- * Ranges of addresses that do not overlap, found in O(log n). They are in blocks, so that to add one moves few others: a
- * process may have ten thousands, of which each new one is below all others, as Linux places mappings.
+ * Ranges of addresses that do not overlap, found in O(log n). They are in blocks, so that to add one moves few others:
+ * a process may have ten thousands, of which each new one is below all others, as Linux places mappings.
  */
 
 export interface Range {

@@ -53,7 +53,10 @@ interface RemovedKeys {
   next: number
 }
 
-/** An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`: ibv_access_flags. */
+/**
+ * An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`:
+ * ibv_access_flags.
+ */
 type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
 
 /** Of the access in progress. */
@@ -91,8 +94,8 @@ export interface LentWatch {
 /** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
   /**
-   * Called before each access of a peer that a key permits; of a key over other keys also with those, for each of its ranges.
-   * While it is set, no access takes the fast path between local peers.
+   * Called before each access of a peer that a key permits; of a key over other keys also with those, for each of its
+   * ranges. While it is set, no access takes the fast path between local peers.
    */
   accessWatch: AccessWatch | undefined
   /** Called after the window of a row was bound or unbound. */
@@ -486,8 +489,8 @@ const takeRowFor = (table: MemoryTable, index: number): number => {
 }
 
 /**
- * Adds the one region that requests of every protection domain may use, locally: all addresses, in `space`, without end.
- * Its key is `byte`, of index 0, which no other key has. It is not counted.
+ * Adds the one region that requests of every protection domain may use, locally: all addresses, in `space`, without
+ * end. Its key is `byte`, of index 0, which no other key has. It is not counted.
  */
 export const addSharedRegion = (table: MemoryTable, byte: number, space: AddressSpace): void => {
   const row = takeRowFor(table, 0)

@@ -46,8 +46,8 @@ export const findWindow = (table: MemoryTable, key: number): number => {
 }
 
 /**
- * Adds a window of protection domain `pd`; `type`: MwType. Returns its row. The key byte of type 2 is 0 until a bind sets
- * the byte that the program has chosen. Throws ENOMEM if no key is free.
+ * Adds a window of protection domain `pd`; `type`: MwType. Returns its row. The key byte of type 2 is 0 until a bind
+ * sets the byte that the program has chosen. Throws ENOMEM if no key is free.
  */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
   const row = allocateKeyRow(table)

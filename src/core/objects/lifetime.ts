@@ -53,8 +53,8 @@ const countAndCharge = ({ account, device }: Context, cls: ObjectClass): void =>
 }
 
 /**
- * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws ENOMEM beyond the account's
- * share of the device's limit of the class, or of memory.
+ * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws ENOMEM beyond the
+ * account's share of the device's limit of the class, or of memory.
  */
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
@@ -82,8 +82,8 @@ export const createObject = (context: Context, cls: ObjectClass, parents: readon
 }
 
 /**
- * A number for programs that is not 0, from the id of an object that the device finds otherwise: 1 to `largest`. Of more
- * than `largest` objects, some have the same.
+ * A number for programs that is not 0, from the id of an object that the device finds otherwise: 1 to `largest`. Of
+ * more than `largest` objects, some have the same.
  */
 export const numberFromId = ({ id }: CoreObject, largest: number): number => (id % largest) + 1
 

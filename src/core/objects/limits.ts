@@ -1,9 +1,9 @@
 /*
  * Limits, and the shares of accounts in them: of the objects of a device, of multicast groups, ports, memory,
- * descriptors, and whatever else users share (docs/decisions/shares.md). There is one rule. An account has holders, each
- * a part of the next: a process, its user, and all users but the owner together. A process or user may have half of what
- * is left by others in the same next holder; all users but the owner may have seven eighths of what the owner leaves. So
- * the owner, who runs the daemon, always keeps a reserve, and users leave something to each other.
+ * descriptors, and whatever else users share (docs/decisions/shares.md). There is one rule. An account has holders,
+ * each a part of the next: a process, its user, and all users but the owner together. A process or user may have half
+ * of what is left by others in the same next holder; all users but the owner may have seven eighths of what the owner
+ * leaves. So the owner, who runs the daemon, always keeps a reserve, and users leave something to each other.
  */
 import { CallError } from '../../spec/errno.ts'
 import { because, type Place } from '../../spec/reason.ts'

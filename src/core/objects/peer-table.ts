@@ -1,7 +1,8 @@
 /*
- * What packets make of peers that nobody has named before: senders, connections, requests. Any host can send, so all such
- * state is bounded, and charged to the account whose object the packets are for (docs/decisions/shares.md): who has many
- * such peers leaves room for those of others. What the account may not have is not made, and the packet is dropped.
+ * What packets make of peers that nobody has named before: senders, connections, requests. Any host can send, so all
+ * such state is bounded, and charged to the account whose object the packets are for (docs/decisions/shares.md): who
+ * has many such peers leaves room for those of others. What the account may not have is not made, and the packet is
+ * dropped.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { reportFailure } from '../failures.ts'
@@ -41,8 +42,8 @@ export class PeerTable {
   }
 
   /**
-   * Charges the receiver's account for one, or for `amount`. False: it may not have it, which is reported once until the
-   * account has half as much as then.
+   * Charges the receiver's account for one, or for `amount`. False: it may not have it, which is reported once until
+   * the account has half as much as then.
    */
   take(receiver: Receiver, amount = 1, bytes = amount * this.#bytes): boolean {
     const account = receiver.context?.account

@@ -166,7 +166,10 @@ export class DaemonChecker {
     return this.door.subscribe(receive)
   }
 
-  /** The frames of all kept stacks, each once, `most` of them: those of threads that wait, and then of the newest processes. */
+  /**
+   * The frames of all kept stacks, each once, `most` of them: those of threads that wait, and then of the newest
+   * processes.
+   */
   frames(most: number): readonly string[] {
     const waiting = this.door.findings.flatMap(({ waits }) =>
       (waits?.threads ?? []).flatMap(({ stack, signaled = [] }) => [stack, signaled]),

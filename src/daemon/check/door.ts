@@ -1,6 +1,6 @@
 /*
- * The door to the checker (tools/clients/check/check-client.ts): the one file of the daemon that makes it, gives it events,
- * asks it, and keeps what it finds.
+ * The door to the checker (tools/clients/check/check-client.ts): the one file of the daemon that makes it, gives it
+ * events, asks it, and keeps what it finds.
  */
 import type { ContextWait } from '../../core/driver-contract.ts'
 import type { Context, Core, CoreObject } from '../../core/model.ts'

@@ -18,8 +18,8 @@ interface Bytes {
 }
 
 /**
- * `lentBytes`: the bytes of a region from the address of a request on, if their program tells what it lends, or they are lent.
- * `tag`: selects programs, empty: all.
+ * `lentBytes`: the bytes of a region from the address of a request on, if their program tells what it lends, or they
+ * are lent. `tag`: selects programs, empty: all.
  */
 export const createLendTrace = (
   core: Core,

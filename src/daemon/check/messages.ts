@@ -1,6 +1,7 @@
 /*
- * Passes the messages of a session for `userdma check` to the daemon's checker, if there is one, and replies: the events of
- * `PreloadEvents` (spec/preload-events.ts), all by one function, and STACK, BENIGN, UNMAP, LENDS, FINDINGS and END.
+ * Passes the messages of a session for `userdma check` to the daemon's checker, if there is one, and replies: the
+ * events of `PreloadEvents` (spec/preload-events.ts), all by one function, and STACK, BENIGN, UNMAP, LENDS, FINDINGS
+ * and END.
  */
 
 import { constants as os } from 'node:os'
@@ -62,7 +63,9 @@ export const createCheckMessages = (
     },
   })
 
-  /** The detectors must see the posts and polls before the mistake, which is told late: there may be very many queues. */
+  /**
+   * The detectors must see the posts and polls before the mistake, which is told late: there may be very many queues.
+   */
   const scan = (door: CheckerDoor, context: Context, about: NonNullable<PreloadEventRow['about']>): void => {
     if (about === 'mr' || about === 'context') {
       door.scan(context)
@@ -97,7 +100,10 @@ export const createCheckMessages = (
     } as ProgramEvent)
   }
 
-  /** Reads what the program has declared of lent memory. Returns how many requests of peers to the bytes are outstanding. */
+  /**
+   * Reads what the program has declared of lent memory. Returns how many requests of peers to the bytes are
+   * outstanding.
+   */
   const expectFinished = (): number => {
     const { address, length } = request
     daemon.check?.lends.read()

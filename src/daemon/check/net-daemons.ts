@@ -1,6 +1,6 @@
 /*
- * The daemons of the other hosts of a net (`userdma net`): those of the same user, whose sockets are beside this one's. A
- * checker asks them about the other ends of connections, and what the threads of their programs wait for.
+ * The daemons of the other hosts of a net (`userdma net`): those of the same user, whose sockets are beside this one's.
+ * A checker asks them about the other ends of connections, and what the threads of their programs wait for.
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'

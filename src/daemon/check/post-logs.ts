@@ -1,6 +1,6 @@
 /*
- * Where a request was posted, and the hash of its buffer at its post, from the logs that programs write into the memory files
- * of their contexts (spec/context-logs.ts). The contents are not trusted.
+ * Where a request was posted, and the hash of its buffer at its post, from the logs that programs write into the memory
+ * files of their contexts (spec/context-logs.ts). The contents are not trusted.
  */
 import { readSync } from 'node:fs'
 import type { Context } from '../../core/model.ts'
@@ -45,8 +45,8 @@ export class PostLogs {
   }
 
   /**
-   * The stack of a request's post; empty: unknown. `queue`: PostQueue. `number`: the QPN, or the handle of the SRQ. `index`:
-   * its position; absent: unknown.
+   * The stack of a request's post; empty: unknown. `queue`: PostQueue. `number`: the QPN, or the handle of the SRQ.
+   * `index`: its position; absent: unknown.
    */
   stackOf(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack {
     const exact = index === undefined ? NO_STACK : this.#byPosition(context, queue, number, index)

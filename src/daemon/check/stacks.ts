@@ -40,7 +40,10 @@ export class Stacks {
     this.#sink = sink
   }
 
-  /** `id` is unique in the process's `session`. `frames`: one per line. False if the process has too much, or this id already. */
+  /**
+   * `id` is unique in the process's `session`. `frames`: one per line. False if the process has too much, or this id
+   * already.
+   */
   define(
     session: object,
     { pid, namespacePid }: { readonly pid: number; readonly namespacePid: number },

@@ -1,6 +1,7 @@
 /*
  * A socket connected to a daemon: requests with serial numbers go out, replies come in. How to wait for a reply is the
- * caller's: tools do not block (tool-session.ts), the library blocks the thread (library/verbs/remote/daemon-session.ts).
+ * caller's: tools do not block (tool-session.ts), the library blocks the thread
+ * (library/verbs/remote/daemon-session.ts).
  */
 import { setTimeout } from 'node:timers/promises'
 import { EAGAIN, SystemError } from '../../host/errno.ts'
@@ -158,8 +159,9 @@ const trusted = (socket: string, fd: number): Channel => {
 }
 
 /**
- * Why the daemon refuses the session, by its answer to HELLO; undefined: it does not. EACCES in an answer of this version
- * is no refusal: the daemon cannot read the memory of this process, which a tool does not need, and a program can pass.
+ * Why the daemon refuses the session, by its answer to HELLO; undefined: it does not. EACCES in an answer of this
+ * version is no refusal: the daemon cannot read the memory of this process, which a tool does not need, and a program
+ * can pass.
  */
 export const helloRefusal = ({ version, error }: Reply, { daemon, socket }: Channel): SessionError | undefined => {
   if (version === SESSION_VERSION && (error === 0 || error === Errno.EACCES)) return undefined

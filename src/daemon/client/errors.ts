@@ -29,7 +29,9 @@ export class VersionError extends SessionError {
   override readonly name = 'VersionError'
 }
 
-/** The daemon does not do what a tool asks for. `reason`: in its words; `message` also says what was asked, and whom. */
+/**
+ * The daemon does not do what a tool asks for. `reason`: in its words; `message` also says what was asked, and whom.
+ */
 export class RefusalError extends Error {
   override readonly name = 'RefusalError'
   readonly reason: string

@@ -1,6 +1,6 @@
 /*
- * What programs of a daemon wait for, for tools. One look cannot tell a wait from work in progress (spec/check/waits.ts),
- * so a tool looks twice.
+ * What programs of a daemon wait for, for tools. One look cannot tell a wait from work in progress
+ * (spec/check/waits.ts), so a tool looks twice.
  */
 import { setTimeout } from 'node:timers/promises'
 import type { WaitStat } from '../../spec/check/waits.ts'

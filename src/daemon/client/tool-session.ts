@@ -1,7 +1,7 @@
 /*
  * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon sends replies,
- * and records that are not replies: those of subscriptions. Messages of a session stay in order: when a reply arrives, all
- * records that the daemon sent before it have arrived.
+ * and records that are not replies: those of subscriptions. Messages of a session stay in order: when a reply arrives,
+ * all records that the daemon sent before it have arrived.
  */
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -41,8 +41,8 @@ import { type Channel, helloRefusal, openChannel, type WriteRequest } from './ch
 import { NoDaemonError, RefusalError } from './errors.ts'
 
 /**
- * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths of
- * the longest message.
+ * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths
+ * of the longest message.
  */
 const DEVICES_PER_STAT = 16
 
@@ -55,8 +55,8 @@ export interface ToolSession {
   /** Sends a request with descriptors. Rejects if the daemon refuses it. */
   request(request: ToolRequest, fds?: readonly number[]): Promise<ToolReply>
   /**
-   * Calls `on` with the records of a topic (uapi/tool.ts): a snapshot, unless it has none, then changes. A slow tool gets
-   * `lost` at the place of changes that the daemon has dropped.
+   * Calls `on` with the records of a topic (uapi/tool.ts): a snapshot, unless it has none, then changes. A slow tool
+   * gets `lost` at the place of changes that the daemon has dropped.
    */
   subscribe<T extends Topic>(
     topic: T,
@@ -78,7 +78,9 @@ export interface ToolSession {
   faults(set?: string, keeps?: boolean): Promise<readonly FaultStat[]>
   /** The fault rules, once one of these has matched so often, or they were changed. */
   untilMatched(matches: readonly RuleMatches[]): Promise<readonly FaultStat[]>
-  /** Takes the link of a device, or those between two switches (`a:b`), down or up. `milliseconds`: down for so long. */
+  /**
+   * Takes the link of a device, or those between two switches (`a:b`), down or up. `milliseconds`: down for so long.
+   */
   setLink(device: string, up: boolean, milliseconds?: number): Promise<void>
   /** What the links between two switches do to packets, for so many milliseconds, or from now on. */
   setConditions(between: readonly [string, string], conditions: LinkConditions, milliseconds?: number): Promise<void>
@@ -93,8 +95,8 @@ export interface ToolSession {
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * Removes the daemon's devices until the end of the session, and resolves with them when their ports are closed. Rejects
-   * while programs use them.
+   * Removes the daemon's devices until the end of the session, and resolves with them when their ports are closed.
+   * Rejects while programs use them.
    */
   borrowDevices(): Promise<readonly DeviceSpec[]>
   /**
@@ -104,7 +106,8 @@ export interface ToolSession {
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   /**
-   * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the file.
+   * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the
+   * file.
    */
   traceStatus(): Promise<{ readonly captureError: string | undefined }>
   /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */
@@ -177,7 +180,8 @@ interface Exchange {
   /** As in `ToolSession`. */
   readonly ended: Promise<void>
   /**
-   * Sends a request with descriptors; resolves with the reply. `onReply` gets it first, before the next message is read.
+   * Sends a request with descriptors; resolves with the reply. `onReply` gets it first, before the next message is
+   * read.
    */
   exchange(write: WriteRequest, fds?: readonly number[], onReply?: (reply: Reply) => void): Promise<Reply>
   /** The error for requests pending at the session's end, and for later ones. */
@@ -318,8 +322,8 @@ const allParts = async <T>(
 
 /**
  * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
- * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of the
- * protocol.
+ * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of
+ * the protocol.
  */
 export const openToolSession = async (socket: string, handlers: Handlers = {}): Promise<ToolSession> => {
   const channel = await openChannel(socket)

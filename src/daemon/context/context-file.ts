@@ -7,9 +7,9 @@
  * has no rings left, its memory is returned to the system. A program that still maps a freed range sees rings of its
  * own context, or zeros.
  *
- * Who has a descriptor of the file can hold its inode's lock for ever, by a write(2) from a page that never comes. So once a
- * guest has the file, nothing here takes this lock (docs/why/threat-model.md): freed ranges stay mapped and charged, the
- * program itself returns their memory, and what is still in memory is zeroed before they are reused.
+ * Who has a descriptor of the file can hold its inode's lock for ever, by a write(2) from a page that never comes. So
+ * once a guest has the file, nothing here takes this lock (docs/why/threat-model.md): freed ranges stay mapped and
+ * charged, the program itself returns their memory, and what is still in memory is zeroed before they are reused.
  *
  * A process has at most vm.max_map_count mappings. Linux maps downwards, at the highest free address, and merges
  * neighbours whose file offsets are neighbours too. So new ranges have descending offsets, and of freed ranges the one
@@ -118,11 +118,13 @@ export interface Adopter {
   readonly isAdopting: boolean
   /** The range is one of another session of the same process, which has ended. */
   takeOver(range: AdoptedRange): void
-  /** The client is told to unmap a range, unless it was not told of it yet. Calls `whenUnmapped` when it has done so. */
+  /**
+   * The client is told to unmap a range, unless it was not told of it yet. Calls `whenUnmapped` when it has done so.
+   */
   release(range: AdoptedRange, whenUnmapped: () => void): void
   /**
-   * The client is told to return a range of a context's file to the system. Calls `whenPunched` when it says that it has done
-   * so, or at once if it cannot; never if the session ends before.
+   * The client is told to return a range of a context's file to the system. Calls `whenPunched` when it says that it
+   * has done so, or at once if it cannot; never if the session ends before.
    */
   punch(range: Omit<AdoptedRange, 'address'>, whenPunched: () => void): void
 }
@@ -214,8 +216,8 @@ export class ContextMemory implements MappedMemory {
   }
 
   /**
-   * Bytes that the file holds beyond all ranges that were ever handed out of it: what a program has written there by its own
-   * choice. Each range counts with its whole length, and with the large pages that it begins and ends in.
+   * Bytes that the file holds beyond all ranges that were ever handed out of it: what a program has written there by
+   * its own choice. Each range counts with its whole length, and with the large pages that it begins and ends in.
    */
   get surplusBytes(): number {
     const { heldBytes, pageBytes } = memoryOf(this.fd)
@@ -265,8 +267,8 @@ export class ContextMemory implements MappedMemory {
   }
 
   /**
-   * Takes the clock's page from all programs that have mapped it: their next reads are page faults. False: a guest has the
-   * file, and the page stays.
+   * Takes the clock's page from all programs that have mapped it: their next reads are page faults. False: a guest has
+   * the file, and the page stays.
    */
   hideClock(): boolean {
     if (this.#guest !== undefined) return false
@@ -514,8 +516,8 @@ export class ContextMemory implements MappedMemory {
   }
 
   /**
-   * Of the daemon's own user the pages are freed before the file is closed; but not pages of a removed device, where a program
-   * may still find completions. Others are freed with the file, by another process.
+   * Of the daemon's own user the pages are freed before the file is closed; but not pages of a removed device, where a
+   * program may still find completions. Others are freed with the file, by another process.
    */
   *#closing(chunks: readonly Chunk[], kept: readonly ChargedMapping[]): Generator<undefined, void> {
     const isPunched = this.#guest === undefined && !this.#isKept

@@ -90,8 +90,9 @@ export class Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
    * passes the end to the client and then closes it. `account`: charged for the context's descriptors, objects and
-   * rings. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device was
-   * removed, EMFILE or ENFILE beyond the share of descriptors; SystemError if the system refuses a descriptor or mapping.
+   * rings. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device
+   * was removed, EMFILE or ENFILE beyond the share of descriptors; SystemError if the system refuses a descriptor or
+   * mapping.
    */
   open(
     device: Device,

@@ -82,7 +82,9 @@ export class EventSocket implements EventSink {
   readonly #watcher: Watch
   /** Where the peer end was last. */
   #peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
-  /** A copy of the peer end that `prepareWithdraw` has fetched, for the `withdraw` or `take` that follows; or negative. */
+  /**
+   * A copy of the peer end that `prepareWithdraw` has fetched, for the `withdraw` or `take` that follows; or negative.
+   */
   #foundEnd = -1
 
   constructor(
@@ -157,8 +159,8 @@ export class EventSocket implements EventSink {
   }
 
   /**
-   * The kernel gives packets to threads that read in the order in which they wait, and a thread that finds none waits behind
-   * the others.
+   * The kernel gives packets to threads that read in the order in which they wait, and a thread that finds none waits
+   * behind the others.
    */
   skipTurn(event: EventRecord): boolean {
     if (this.#isDisconnected || this.#queue.records.length > 0 || !this.#isAllRead()) return false
@@ -300,8 +302,8 @@ export class EventSocket implements EventSink {
   }
 
   /**
-   * The unread records of a socket whose buffer is empty: only the newest sent record, if the program closed its end while
-   * records were unread (see top); otherwise none.
+   * The unread records of a socket whose buffer is empty: only the newest sent record, if the program closed its end
+   * while records were unread (see top); otherwise none.
    */
   #takeLost(): EventRecord[] {
     if (this.#sent.length > 0 && !this.#isReset) this.#hasHungUp()

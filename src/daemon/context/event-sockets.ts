@@ -20,8 +20,8 @@ import { EventSocket, type EventSocketParts } from './event-socket.ts'
 export interface EventSockets {
   /**
    * Creates a socket for an fd object; the caller passes `peerEnd` to the program. `rdev`: st_rdev, if opening a node
-   * created the object. Throws CallError EMFILE, ENFILE beyond the share of descriptors; SystemError if the system refuses a
-   * descriptor.
+   * created the object. Throws CallError EMFILE, ENFILE beyond the share of descriptors; SystemError if the system
+   * refuses a descriptor.
    */
   create(fd: FdObject, account: Account, rdev?: number): EventSocket
   /**

@@ -1,6 +1,6 @@
 /*
- * The freeing of memory in slices, by user: an allocation that needs what its own user has freed finishes that, and never the
- * work of another user.
+ * The freeing of memory in slices, by user: an allocation that needs what its own user has freed finishes that, and
+ * never the work of another user.
  */
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { createSlices, type Job, type Slices } from '../../host/event-loop/slices.ts'

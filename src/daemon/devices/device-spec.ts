@@ -1,11 +1,12 @@
 /*
  * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
- * driver; layer=infiniband makes the port one of InfiniBand, with guid=GUID and pkeys=KEY+KEY…; dcqcn=RATE has queue pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe
- * the PCI function that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of
- * an adapter always has such a function.
+ * driver; layer=infiniband makes the port one of InfiniBand, with guid=GUID and pkeys=KEY+KEY…; dcqcn=RATE has queue
+ * pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe the PCI function
+ * that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of an adapter
+ * always has such a function.
  *
- * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for the
- * driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address
+ * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for
+ * the driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address
  * begins with the name of its driver, for example ctx0. Only the daemon knows all drivers (`driverOf`).
  */
 

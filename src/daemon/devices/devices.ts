@@ -75,13 +75,13 @@ export interface Devices {
   /** Whether `address` (16 bytes) is a GID of a device of `among` that has not been removed. */
   hasAddress(address: Uint8Array, among: ReadonlySet<LinkedDevice>): boolean
   /**
-   * Adds a device. Throws an Error with a message for people: the name, address or PCI function is in use, this machine does not
-   * have the address or the NUMA node, or a removed device still has objects (`removing`).
+   * Adds a device. Throws an Error with a message for people: the name, address or PCI function is in use, this machine
+   * does not have the address or the NUMA node, or a removed device still has objects (`removing`).
    */
   add(spec: DeviceSpec): DaemonDevice
   /**
-   * Ends when the objects of removed devices are destroyed, which may still have the address of a new one. Yields while that
-   * goes on in jobs of its own.
+   * Ends when the objects of removed devices are destroyed, which may still have the address of a new one. Yields while
+   * that goes on in jobs of its own.
    */
   removing(): Generator<undefined, void>
   /**

@@ -1,7 +1,7 @@
 /*
- * Loads drivers from files, for `userdma daemon --driver FILE` (docs/how-to/drivers.md). A driver runs in the daemon with
- * all its rights, so its file must be as trusted as the daemon's own: nobody else may be able to write or replace it. The
- * same goes for what it imports (driver-modules.ts).
+ * Loads drivers from files, for `userdma daemon --driver FILE` (docs/how-to/drivers.md). A driver runs in the daemon
+ * with all its rights, so its file must be as trusted as the daemon's own: nobody else may be able to write or replace
+ * it. The same goes for what it imports (driver-modules.ts).
  */
 import { realpathSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'

@@ -1,11 +1,11 @@
 /*
- * What the modules of a driver file import and require (driver-file.ts). Their code gets all rights of the daemon too. So
- * each file must be as trusted as the daemon's own: nobody but this user and root may be able to write or replace it, or
- * to choose it. Node looks for packages in `node_modules` of all folders above, and one of those may be writable by
- * all, as /tmp is. The package userdma is always the running one.
+ * What the modules of a driver file import and require (driver-file.ts). Their code gets all rights of the daemon too.
+ * So each file must be as trusted as the daemon's own: nobody but this user and root may be able to write or replace
+ * it, or to choose it. Node looks for packages in `node_modules` of all folders above, and one of those may be writable
+ * by all, as /tmp is. The package userdma is always the running one.
  *
- * This file is loaded twice: in this thread, where `guardModules` replaces the function by which `require` finds a file,
- * and in Node's thread for hooks (module.register), where `resolve` sees what is imported.
+ * This file is loaded twice: in this thread, where `guardModules` replaces the function by which `require` finds a
+ * file, and in Node's thread for hooks (module.register), where `resolve` sees what is imported.
  */
 import { existsSync, lstatSync, readFileSync, statSync } from 'node:fs'
 import Module, { isBuiltin, type ResolveHook, register } from 'node:module'
@@ -91,8 +91,9 @@ const onResolved = (way: Way, specifier: string, url: string): void => {
 }
 
 /**
- * The file of the running package that an import of userdma means: the daemon's own module, not the bundle of it for other
- * programs (scripts/bundle.mjs), whose objects the daemon does not know. Throws if the package does not export it.
+ * The file of the running package that an import of userdma means: the daemon's own module, not the bundle of it for
+ * other programs (scripts/bundle.mjs), whose objects the daemon does not know. Throws if the package does not export
+ * it.
  */
 const ownFile = (specifier: string): string => {
   const manifest = new URL(`${ROOT}package.json`)

@@ -1,6 +1,6 @@
 /*
- * A daemon whose InfiniBand ports are cabled to the switches of another daemon (`--fabric socket=PATH`), or that has these
- * switches (`--fabric …,serve=PATH`). What that needs is loaded only then.
+ * A daemon whose InfiniBand ports are cabled to the switches of another daemon (`--fabric socket=PATH`), or that has
+ * these switches (`--fabric …,serve=PATH`). What that needs is loaded only then.
  */
 import type { NetworkLink } from '../../assembly/link.ts'
 import { type Clients, importSubnet } from '../../services/clients.ts'

@@ -1,5 +1,6 @@
 /*
- * Devices follow their network interfaces: addresses, link state, speed, MTU, MAC (`DeviceLink` in core/driver-contract.ts).
+ * Devices follow their network interfaces: addresses, link state, speed, MTU, MAC (`DeviceLink` in
+ * core/driver-contract.ts).
  *
  * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the
  * interface become GIDs of the device too. There are exceptions:
@@ -8,8 +9,8 @@
  *   the additional addresses that it has.
  * - If a device is created with an additional address of another device, the other device loses the address, also in
  *   another daemon (`spare` in host/net/udp.ts).
- * - If the RoCE port of an address is in use, by another program or by Linux's rxe, the device does not get the address.
- *   The log has a line.
+ * - If the RoCE port of an address is in use, by another program or by Linux's rxe, the device does not get the
+ *   address. The log has a line.
  *
  * If an interface is deleted, the device has no link, and only its default GID, until an interface with the same name
  * or with the device's own address appears. (Linux deletes an rxe device with its interface.)

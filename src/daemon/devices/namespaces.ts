@@ -1,8 +1,8 @@
 /*
- * Which network namespaces see which devices (Linux: rdma_dev_access_netns), for netlink, opens of device nodes, rdma_cm
- * and the files that programs read. At first all namespaces share the devices. If they are exclusive (`rdma system set
- * netns exclusive`), a device is seen only in its own: at first that of the daemon, later the one that it was moved to
- * (`rdma dev set DEVICE netns NAME`).
+ * Which network namespaces see which devices (Linux: rdma_dev_access_netns), for netlink, opens of device nodes,
+ * rdma_cm and the files that programs read. At first all namespaces share the devices. If they are exclusive (`rdma
+ * system set netns exclusive`), a device is seen only in its own: at first that of the daemon, later the one that it
+ * was moved to (`rdma dev set DEVICE netns NAME`).
  *
  * As in Linux, a move ends all contexts of the device, and a device whose namespace ends returns. A namespace ends
  * unnoticed, so the return is when programs look for devices, at most once a second. Otherwise than in Linux, devices
@@ -46,7 +46,9 @@ export class DeviceNamespaces implements DeviceListener {
     return this.#moved.get(device)
   }
 
-  /** Whether a namespace is another than the daemon's, and sees only its own devices. `undefined`: of an ended process. */
+  /**
+   * Whether a namespace is another than the daemon's, and sees only its own devices. `undefined`: of an ended process.
+   */
   isForeign(namespace: string | undefined): boolean {
     return !this.#isShared && namespace !== this.#own
   }

@@ -22,8 +22,8 @@ import { hasAddress } from './device-spec.ts'
 
 export interface Network {
   /**
-   * Creates the port of a device, and binds it over UDP, unless the driver has a port of its `own`. Throws an Error with
-   * a message for people.
+   * Creates the port of a device, and binds it over UDP, unless the driver has a port of its `own`. Throws an Error
+   * with a message for people.
    */
   attach(device: DeviceSpec, identity: Identity, own?: Port): FaultPort
   /** Forgets a removed device. Its driver closes the port. */
@@ -37,19 +37,21 @@ export interface Network {
   /** The rules with their counts on the existing devices, since they were set. */
   faultCounts(): FaultStat[]
   /**
-   * Replaces the fault rules. `keeps`: those that were there before go on with their counts and random sequences. Throws
-   * an Error with a message for people: invalid rules, or no such soft device.
+   * Replaces the fault rules. `keeps`: those that were there before go on with their counts and random sequences.
+   * Throws an Error with a message for people: invalid rules, or no such soft device.
    */
   setFaults(text: string, keeps?: boolean): void
   /** Fulfilled when one of these rules has matched so often, or is no longer there, or the rules change. */
   untilMatched(matches: readonly RuleMatches[]): Promise<void>
   /**
-   * Adds rules of a program, all with this scope. They stay until `endOwnRules`, and `setFaults` does not concern them. Throws an
-   * Error with a message for people.
+   * Adds rules of a program, all with this scope. They stay until `endOwnRules`, and `setFaults` does not concern them.
+   * Throws an Error with a message for people.
    */
   addOwnRules(scope: RuleScope, rules: readonly FaultRule[]): void
   endOwnRules(scope: RuleScope): void
-  /** Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port. */
+  /**
+   * Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port.
+   */
   tap(device: string, tap: PortTap): (() => void) | undefined
   /** The rules, and what they decide. */
   readonly rules: NetworkFaults

@@ -1,6 +1,6 @@
 /*
- * Adds devices again that were removed for a time: by a command that borrows them (lent-devices.ts), or by a fault rule.
- * Their addresses may be in use for a while.
+ * Adds devices again that were removed for a time: by a command that borrows them (lent-devices.ts), or by a fault
+ * rule. Their addresses may be in use for a while.
  */
 import type { Device } from '../../core/model.ts'
 import { createTimer, type Timer } from '../../host/event-loop/timer.ts'

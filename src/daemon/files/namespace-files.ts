@@ -1,7 +1,7 @@
 /*
  * The files that programs read about devices, a tree for each network namespace that has devices of its own
- * (daemon/devices/namespaces.ts), below that of the daemon's namespace, and one without devices for all others. A session has
- * the same tree to its end.
+ * (daemon/devices/namespaces.ts), below that of the daemon's namespace, and one without devices for all others. A
+ * session has the same tree to its end.
  */
 import { join } from 'node:path'
 import type { NetworkDevice } from '../../core/driver-contract.ts'

@@ -14,7 +14,10 @@ import type { PciFunction } from '../../uapi/tool.ts'
 const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
 const upper = (value: number, digits: number): string => hex(value, digits).toUpperCase()
 
-/** Base class (network), subclass and programming interface, by the layer of the port: of Ethernet, also of adapters for RDMA. */
+/**
+ * Base class (network), subclass and programming interface, by the layer of the port: of Ethernet, also of adapters for
+ * RDMA.
+ */
 const ETHERNET_CLASS = 0x020000
 const INFINIBAND_CLASS = 0x020700
 const classOf = (linkLayer: number): number =>

@@ -253,8 +253,8 @@ const ATTRIBUTE_MODE = 0o444
 const DESCRIPTION_MODE = 0o644
 
 /**
- * Attributes of equal text are one file with several names, which takes a fraction of the time: most of the 128 partition
- * keys of an InfiniBand port are none. Attributes are replaced, never written.
+ * Attributes of equal text are one file with several names, which takes a fraction of the time: most of the 128
+ * partition keys of an InfiniBand port are none. Attributes are replaced, never written.
  */
 const writeFiles = (root: string, files: Files): void => {
   const written = new Map<string, string>()

@@ -1,7 +1,7 @@
 /*
- * A memory file or dma-buf of a program as core's AddressSpace, for memory regions of kind FILE. Access to other files could
- * block the daemon. A memory file supports seals (of memfd_create or tmpfs); a dma-buf is memory of a device, or of
- * /dev/udmabuf. Of users other than the daemon's only files are accepted whose reads and writes a mover makes.
+ * A memory file or dma-buf of a program as core's AddressSpace, for memory regions of kind FILE. Access to other files
+ * could block the daemon. A memory file supports seals (of memfd_create or tmpfs); a dma-buf is memory of a device, or
+ * of /dev/udmabuf. Of users other than the daemon's only files are accepted whose reads and writes a mover makes.
  */
 import { closeSync, fstatSync, readFileSync, readlinkSync, statfsSync } from 'node:fs'
 import { type FileAccess, fileMemory, isAppending, isWritable } from '../../assembly/file-memory.ts'
@@ -35,8 +35,9 @@ export class FileMemories {
 
   /**
    * The file behind descriptor `number` of the program. Throws CallError: EBADF if the descriptor cannot be duplicated;
-   * EINVAL if it is of another file or a context, or has O_APPEND; EOPNOTSUPP if it is of a dma-buf that cannot be mapped; EMFILE or ENFILE
-   * if the account, the daemon or the system has no descriptors left; ENOMEM if the daemon cannot map the file.
+   * EINVAL if it is of another file or a context, or has O_APPEND; EOPNOTSUPP if it is of a dma-buf that cannot be
+   * mapped; EMFILE or ENFILE if the account, the daemon or the system has no descriptors left; ENOMEM if the daemon
+   * cannot map the file.
    */
   open(number: number): FileMemory {
     const fd = duplicate(this.#process, number)
@@ -133,11 +134,15 @@ const open = (process: ProcessHandle, fd: PassedFd, number: number): FileMemory 
   }
 }
 
-/** Whether a daemon has made a memory file, such as that behind a program's context: other device files are no dma-bufs. */
+/**
+ * Whether a daemon has made a memory file, such as that behind a program's context: other device files are no dma-bufs.
+ */
 const isOfDaemon = (fd: number): boolean =>
   /^\/memfd:userdma-(?:context|calls|parked) /.test(readlinkSync(`/proc/self/fd/${fd}`))
 
-/** Only a dma-buf's file has this line there. Unlike a query of the file, to read it never waits for a file's server. */
+/**
+ * Only a dma-buf's file has this line there. Unlike a query of the file, to read it never waits for a file's server.
+ */
 const isDmaBuf = (fd: number): boolean => /^exp_name:/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))
 
 const HUGETLBFS_MAGIC = 0x958458f6

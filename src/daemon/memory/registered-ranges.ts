@@ -150,9 +150,9 @@ export class RegisteredRanges {
   }
 
   /**
-   * The program is told to map other pages with the same content over these (docs/decisions/adopted-pages.md): registered
-   * memory may be beside a queue in one page, and stays registered. Until `endReplacement`. The pages are not watched
-   * meanwhile: the program could not protect pages that we watch (shim/session/adopted.c).
+   * The program is told to map other pages with the same content over these (docs/decisions/adopted-pages.md):
+   * registered memory may be beside a queue in one page, and stays registered. Until `endReplacement`. The pages are
+   * not watched meanwhile: the program could not protect pages that we watch (shim/session/adopted.c).
    */
   beginReplacement(start: number, end: number): void {
     this.#replaced.set(start, end)

@@ -2,8 +2,8 @@
  * The eventfd behind a descriptor of a program, for events that the program wants there (core's `SignalFd`).
  *
  * A write to an eventfd may wait: a program can set its count to the largest value. An event is not counted then, as in
- * Linux. A program may do so between the look and the write, so the writes are made by the threads of libuv, one at a time
- * for each eventfd, and of 1, for which there is room. Descriptors of other users' programs are not taken
+ * Linux. A program may do so between the look and the write, so the writes are made by the threads of libuv, one at a
+ * time for each eventfd, and of 1, for which there is room. Descriptors of other users' programs are not taken
  * (host/memory/guest.ts).
  */
 import { close, readlinkSync, write } from 'node:fs'

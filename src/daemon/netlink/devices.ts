@@ -136,8 +136,9 @@ const describeNode = (daemon: Managed, parsed: ParsedRequest): Entries => {
 // ---- system ----
 
 /**
- * SYS_NETNS_MODE: 1 if all network namespaces share the devices (daemon/devices/namespaces.ts). SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork,
- * because the daemon resolves addresses at each access.
+ * SYS_NETNS_MODE: 1 if all network namespaces share the devices (daemon/devices/namespaces.ts). SYS_MONITOR_MODE: there
+ * are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork, because the daemon
+ * resolves addresses at each access.
  */
 const describeSystem = ({ core, namespaces }: Managed): Entries => [
   ['SYS_NETNS_MODE', +namespaces.isShared],

@@ -59,7 +59,10 @@ export interface NetlinkSocket {
   close(): void
 }
 
-/** Of a list: most lists end with them. A step, such as making a datagram of 40 queue pairs, takes up to half a millisecond. */
+/**
+ * Of a list: most lists end with them. A step, such as making a datagram of 40 queue pairs, takes up to half a
+ * millisecond.
+ */
 const FIRST_STEPS = 3
 /** Maximum number of datagrams that one callback of the event loop reads. */
 const BURST = 16

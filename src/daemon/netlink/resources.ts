@@ -359,7 +359,9 @@ const refuseRaw = (): never => {
   throw callError.EINVAL`the driver does not provide raw data of its objects`
 }
 
-/** No device has pools of regions (Linux: ib_frmr_pools_init): as in Linux, their list is empty and they cannot be set. */
+/**
+ * No device has pools of regions (Linux: ib_frmr_pools_init): as in Linux, their list is empty and they cannot be set.
+ */
 const frmrPools: AnswerList = (daemon, parsed) => tableMessages(handleOf(deviceOf(daemon, parsed)), 'FRMR_POOLS', [])
 const setFrmrPools: AnswerOne = (daemon, parsed) => {
   const { device } = deviceOf(daemon, parsed)

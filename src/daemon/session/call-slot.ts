@@ -109,7 +109,9 @@ export class CallSlot {
     )
   }
 
-  /** Copies the next request into `message`. Returns its length as the client says, at most that of a slot; −1: none. */
+  /**
+   * Copies the next request into `message`. Returns its length as the client says, at most that of a slot; −1: none.
+   */
   take(message: Uint8Array): number {
     if (!this.isAsked) return -1
     const { i32, view, bytes } = this.#mapping

@@ -128,8 +128,8 @@ export interface SessionParts extends CallParts, OpenParts, PostFaultParts, Tool
 
 /**
  * Starts the session of an accepted connection. Refuses the connection and returns undefined if the daemon does not
- * serve the user, the process has ended, its share of descriptors or sessions is used up, or the process is a guest whose
- * user's waiting time is used up (`Guest.isLate`). `ended` is called at the end of the session.
+ * serve the user, the process has ended, its share of descriptors or sessions is used up, or the process is a guest
+ * whose user's waiting time is used up (`Guest.isLate`). `ended` is called at the end of the session.
  */
 export const createSession = (daemon: SessionParts, fd: number, ended: () => void): Session | undefined => {
   const peer = peerCredentials(fd)
@@ -180,8 +180,8 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
 }
 
 /**
- * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. `slot`: its call slot. The daemon's own
- * user may use raw packets without CAP_NET_RAW.
+ * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. `slot`: its call
+ * slot. The daemon's own user may use raw packets without CAP_NET_RAW.
  */
 const createCaller = (
   daemon: Pick<SessionParts, 'events' | 'destroyWaits' | 'places'>,
@@ -469,7 +469,9 @@ class ClientSession implements Session, Client, SlotClient {
     setImmediate(this.#daemon.containment.guard('a session that is disconnected', close))
   }
 
-  /** Timers run before sockets are read: if the daemon itself was stopped or suspended, HELLO may have arrived in time. */
+  /**
+   * Timers run before sockets are read: if the daemon itself was stopped or suspended, HELLO may have arrived in time.
+   */
   #onHelloTimeout(): void {
     this.#onReadable()
     if (!this.#hasGreeted) this.close()
@@ -585,8 +587,8 @@ class ClientSession implements Session, Client, SlotClient {
   }
 
   /**
-   * Takes the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this function
-   * polls for LINGER, unless there is other work.
+   * Takes the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this
+   * function polls for LINGER, unless there is other work.
    */
   #await(): Received {
     const slot = this.#slot
@@ -622,7 +624,8 @@ class ClientSession implements Session, Client, SlotClient {
   #handle(fds: readonly PassedFd[]): void {
     const { request } = this
     const { type } = request
-    // TOOL may pass several descriptors, HELLO and WAITS one, all others none. Before HELLO a TOOL message is refused, too.
+    // TOOL may pass several descriptors, HELLO and WAITS one, all others none. Before HELLO a TOOL message is refused,
+    // too.
     const allowed = type === MessageType.HELLO || (type === MessageType.WAITS && this.#hasGreeted) ? 1 : 0
     const isTool = type === MessageType.TOOL && this.#hasGreeted
     if (!isTool) this.#closePassed(fds.slice(allowed))

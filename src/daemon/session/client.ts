@@ -42,8 +42,8 @@ export interface Client {
   /** From HELLO: whether the client wants the reasons of refusals. */
   wantsReasons: boolean
   /**
-   * Whether the daemon can read arguments of calls: in the memory of the process, or in the memory file that the process
-   * passed with HELLO (../memory/passed-memory.ts).
+   * Whether the daemon can read arguments of calls: in the memory of the process, or in the memory file that the
+   * process passed with HELLO (../memory/passed-memory.ts).
    */
   isReachable: boolean
   isClosed: boolean

@@ -19,14 +19,19 @@ export interface DoorbellParts {
   readonly lines: ProgramLines
 }
 
-/** Microseconds between two readings of a process's mappings: at least so many, and so many times those of a reading. */
+/**
+ * Microseconds between two readings of a process's mappings: at least so many, and so many times those of a reading.
+ */
 const FIND_INTERVAL = { least: 2000, times: 4 }
 /**
- * A client that has told of so many mappings of a context tells of all: there is no reading, which takes 20 ms if a process has
- * as many mappings as it may.
+ * A client that has told of so many mappings of a context tells of all: there is no reading, which takes 20 ms if a
+ * process has as many mappings as it may.
  */
 const TOLD = 64
-/** Microseconds in which such a client tells of what it maps. A poll of all queues for each would be of as many as it has. */
+/**
+ * Microseconds in which such a client tells of what it maps. A poll of all queues for each would be of as many as it
+ * has.
+ */
 const TOLD_WITHIN = 5000
 
 /** Upper bound of user addresses on x86-64 and arm64. */
@@ -69,8 +74,8 @@ export class DoorbellRanges {
   }
 
   /**
-   * The client has mapped doorbells of a context. `Loop.protect` protects them before the reply, or `Loop.kick` after it.
-   * `refusal`: as in DOORBELLS. Throws CallError EINVAL.
+   * The client has mapped doorbells of a context. `Loop.protect` protects them before the reply, or `Loop.kick` after
+   * it. `refusal`: as in DOORBELLS. Throws CallError EINVAL.
    */
   mapped(open: OpenContext, start: number, length: number, refusal: number): void {
     requirePages(start, length)
@@ -109,8 +114,8 @@ export class DoorbellRanges {
   }
 
   /**
-   * As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. Microseconds until
-   * the loop must run, so that it protects what was found, or dozes; undefined: it need not.
+   * As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. Microseconds
+   * until the loop must run, so that it protects what was found, or dozes; undefined: it need not.
    */
   findAwaited(now: number): number | undefined {
     const { awaited } = this.#daemon.doorbells

@@ -1,7 +1,7 @@
 /*
  * The places of processes in the tree of forks, for identities of torment (spec/check/torment.ts): the commands of the
- * ancestors that run under userdma too, and the process's own. Of equal ones among the children of a process, the second
- * has `-2`. Pids and the order of first calls do not do: they differ from run to run.
+ * ancestors that run under userdma too, and the process's own. Of equal ones among the children of a process, the
+ * second has `-2`. Pids and the order of first calls do not do: they differ from run to run.
  */
 import { childrenOf, commandName, hasVariable, parentOf, startOf } from '../../host/process-status.ts'
 import { SessionEnv } from '../../spec/session.ts'

@@ -1,6 +1,7 @@
 /*
- * A state that tools subscribe to (uapi/tool.ts, `Topics`). It is read once for all subscribers, and a change is encoded
- * once for all that have seen the same state before. Both are done in steps: there may be very many queue pairs.
+ * A state that tools subscribe to (uapi/tool.ts, `Topics`). It is read once for all subscribers, and a change is
+ * encoded once for all that have seen the same state before. Both are done in steps: there may be very many queue
+ * pairs.
  */
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { patchPieces } from '../../uapi/merge-patch.ts'
@@ -81,13 +82,18 @@ export class SharedState {
     this.#encodings.clear()
   }
 
-  /** The subscriber waits for a state whose read began at most `maxAge` microseconds ago; default: begins from now on. */
+  /**
+   * The subscriber waits for a state whose read began at most `maxAge` microseconds ago; default: begins from now on.
+   */
   expect(follower: Follower, maxAge = 0): void {
     const begun = this.#latest + (this.#reading === undefined ? 0 : 1)
     follower.due = nowMicroseconds() - this.#begunAt < maxAge ? begun : begun + 1
   }
 
-  /** The record that brings the subscriber to the state that it waits for; undefined: it has that, or nothing has changed. */
+  /**
+   * The record that brings the subscriber to the state that it waits for; undefined: it has that, or nothing has
+   * changed.
+   */
   *next(follower: Follower): Generator<void, RecordParts | undefined> {
     if (follower.due <= follower.seen) return undefined
     while (this.#latest < follower.due) yield* this.#readOn()

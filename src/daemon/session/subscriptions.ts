@@ -108,8 +108,8 @@ export class Subscriptions {
   }
 
   /**
-   * Opens a subscription. `file`: descriptor of the capture file; stays open unless the answer is an error. Call `start`
-   * when the answer is queued.
+   * Opens a subscription. `file`: descriptor of the capture file; stays open unless the answer is an error. Call
+   * `start` when the answer is queued.
    */
   open(request: SubscribeRequest, file: number | undefined): ToolReply {
     if (this.#open.size === MAX_SUBSCRIPTIONS)

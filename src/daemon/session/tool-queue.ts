@@ -1,7 +1,7 @@
 /*
  * The messages of a session for a tool, in order: replies, and records of subscriptions. The daemon never waits for a
- * slow tool. Records beyond a bound are dropped, and at their place a record tells their number: what is sent and what is
- * told as lost add up. A state is not queued: its record is made when the socket has space for it (`Source`).
+ * slow tool. Records beyond a bound are dropped, and at their place a record tells their number: what is sent and what
+ * is told as lost add up. A state is not queued: its record is made when the socket has space for it (`Source`).
  */
 import type { Account } from '../../core/model.ts'
 import { addMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'

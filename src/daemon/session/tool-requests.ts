@@ -608,7 +608,9 @@ export class ToolRequests {
     }
   }
 
-  /** The answer to a request. Closes `file` if that is an error; otherwise a capture, a recording or `stop` keeps it. */
+  /**
+   * The answer to a request. Closes `file` if that is an error; otherwise a capture, a recording or `stop` keeps it.
+   */
   #answer(request: ToolRequest | undefined, file: PassedFd | undefined): ToolReply {
     const reply = request === undefined ? UNKNOWN_REQUEST : this.#replyTo(request, file)
     if (file !== undefined && 'error' in reply) closeElsewhere(file, this.#session.account.payer)

@@ -3,8 +3,8 @@
  * programs that do not use classes. The interfaces call the methods of the class. Core implements read: it returns the
  * records that the class posts for ARM.
  *
- * A descriptor has at most one `ctx_context`. The ioctl ASSIGN creates one, which is destroyed with the descriptor, unless
- * another descriptor has bound it meanwhile. The ioctl USE binds one that a class method has created, until the
+ * A descriptor has at most one `ctx_context`. The ioctl ASSIGN creates one, which is destroyed with the descriptor,
+ * unless another descriptor has bound it meanwhile. The ioctl USE binds one that a class method has created, until the
  * descriptor is closed. Version 2 of the interface (`ctx.userdma.2`) adds expected messages, into buffers that the
  * receiver has announced (EXPECT). The provider channel has the device's statistics.
  */

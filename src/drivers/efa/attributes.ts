@@ -34,9 +34,9 @@ export const Limits = {
 } as const
 
 /**
- * Queue pairs at other addresses that send to those of a device by SRD, and the addresses. Bytes are of memory, measured and
- * rounded up: of a sender; of an incomplete WRITE with immediate data; of a READ until its data is acknowledged, and with the
- * first one of a sender, of the window.
+ * Queue pairs at other addresses that send to those of a device by SRD, and the addresses. Bytes are of memory,
+ * measured and rounded up: of a sender; of an incomplete WRITE with immediate data; of a READ until its data is
+ * acknowledged, and with the first one of a sender, of the window.
  */
 export const Senders = {
   max: 0x1_0000,

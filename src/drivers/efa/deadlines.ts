@@ -1,6 +1,7 @@
 /*
- * Timers of a device, all in one heap (transport/engine/timers.ts): a pair's next retransmission, a request's next try, and the
- * end of a READ without data. A row of the heap is given to what sets its timer, until it expires or is cleared.
+ * Timers of a device, all in one heap (transport/engine/timers.ts): a pair's next retransmission, a request's next try,
+ * and the end of a READ without data. A row of the heap is given to what sets its timer, until it expires or is
+ * cleared.
  */
 import { clearTimer, setTimer, takeExpired } from '../../transport/engine/timers.ts'
 import type { EfaState } from './device-state.ts'

@@ -1,6 +1,6 @@
 /*
- * What arrives at the queue pairs of a device: messages of the same process, from memory to memory, and datagrams; and the
- * completions of receives.
+ * What arrives at the queue pairs of a device: messages of the same process, from memory to memory, and datagrams; and
+ * the completions of receives.
  */
 import type { InjectedCompletion } from '../../core/driver-contract.ts'
 import type { Bytes } from '../../core/memory/address-space.ts'
@@ -148,8 +148,8 @@ const ahOf = ({ peers }: EfaState, pd: number, { text }: Pick<Source, 'text'>): 
 // ---- receives ----
 
 /**
- * Writes the arrival, of which `length` bytes are at `at`, to the oldest receive; that of UD after the GRH in the scratch
- * buffer. Returns the sender's status; WAIT: there is none.
+ * Writes the arrival, of which `length` bytes are at `at`, to the oldest receive; that of UD after the GRH in the
+ * scratch buffer. Returns the sender's status; WAIT: there is none.
  */
 export const takeMessage = (efa: EfaState, qp: QueuePair, bytes: Bytes, at: number, length: number): number => {
   const { receive, arrival } = efa
@@ -236,7 +236,10 @@ const writeReceive = (efa: EfaState, qp: QueuePair, arrived: Arrival, status: nu
 
 // ---- datagrams ----
 
-/** Sends a datagram, which may be lost. `target`: the device of this process that has its destination. Returns its status. */
+/**
+ * Sends a datagram, which may be lost. `target`: the device of this process that has its destination. Returns its
+ * status.
+ */
 export const sendDatagram = (efa: EfaState, request: Request, target: EfaState | undefined): EfaStatus => {
   const { length, hasImm, imm, qp, destQpn, qkey, peer } = request
   if (target !== undefined) {

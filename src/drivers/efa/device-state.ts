@@ -111,8 +111,8 @@ interface Peers {
   /** By the port's number of the source address. */
   readonly bySource: (Peer | undefined)[]
   /**
-   * Peers that neither an address handle nor a queue pair needs, and when a packet came last. Oldest first. Their packets
-   * were refused: any of them may be forgotten.
+   * Peers that neither an address handle nor a queue pair needs, and when a packet came last. Oldest first. Their
+   * packets were refused: any of them may be forgotten.
    */
   readonly strangers: Map<Peer, number>
 }

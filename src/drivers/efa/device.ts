@@ -1,6 +1,6 @@
 /*
- * EFA devices, as Amazon's adapters: rdma-core's provider `efa` drives them (docs/decisions/efa.md). Queues and doorbells
- * are memory that the program maps; requests are found by reading doorbells at each poll.
+ * EFA devices, as Amazon's adapters: rdma-core's provider `efa` drives them (docs/decisions/efa.md). Queues and
+ * doorbells are memory that the program maps; requests are found by reading doorbells at each poll.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
@@ -142,8 +142,8 @@ const deviceQueues = ({ qps }: EfaState): DeviceQueues => ({
 })
 
 /**
- * The device follows its interface: the port's state, and the identity. Width, speed and MTU are the adapter's; the only
- * GID is the device's address, as on Amazon's adapters, so other addresses make none.
+ * The device follows its interface: the port's state, and the identity. Width, speed and MTU are the adapter's; the
+ * only GID is the device's address, as on Amazon's adapters, so other addresses make none.
  */
 const deviceLink = ({ state: { port }, ports }: Device<EfaState>, own: Identity): DeviceLink => {
   let identity = own

@@ -1,6 +1,6 @@
 /*
- * The doorbells of a context: words in pages, one per queue. The program maps the page for each queue, and stores to its
- * doorbells without a call; the device reads them at each poll.
+ * The doorbells of a context: words in pages, one per queue. The program maps the page for each queue, and stores to
+ * its doorbells without a call; the device reads them at each poll.
  */
 import { type MappedChunk, type MappedMemory, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { CallContext } from '../../core/model.ts'

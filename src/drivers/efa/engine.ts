@@ -3,8 +3,9 @@
  * docs/decisions/srd.md). Queue pairs of the same process get messages directly, from memory to memory; others by
  * packets of SRD, which need no order, or of UD. Does no I/O of its own; times are microseconds.
  *
- * Its state is a record (device-state.ts); its parts are functions that get it: peers.ts, deadlines.ts, ending.ts for the
- * end of sends, delivery.ts for what arrives, srd/ for packets, and this file for the polls. No two import each other.
+ * Its state is a record (device-state.ts); its parts are functions that get it: peers.ts, deadlines.ts, ending.ts for
+ * the end of sends, delivery.ts for what arrives, srd/ for packets, and this file for the polls. No two import each
+ * other.
  */
 import { ScanScope } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
@@ -221,7 +222,9 @@ export const readDoorbells = (efa: EfaState, qp: QueuePair): boolean => {
 const stateOfRequest = ({ qp }: Request): EfaState | undefined =>
   qp.object.context?.device.state as EfaState | undefined
 
-/** A receive was posted to `qp`, for which a request of any device of the process waits. It is tried without counting. */
+/**
+ * A receive was posted to `qp`, for which a request of any device of the process waits. It is tried without counting.
+ */
 const wake = (qp: QueuePair, request: Request): void => {
   qp.waiters.delete(request)
   const efa = stateOfRequest(request)

@@ -1,6 +1,6 @@
 /*
- * Programs' memory for the engine, through the `Memory` of all soft devices: gathers and scatters the elements of requests.
- * Functions that return a boolean return false for memory that is not registered with the rights, or is gone.
+ * Programs' memory for the engine, through the `Memory` of all soft devices: gathers and scatters the elements of
+ * requests. Functions that return a boolean return false for memory that is not registered with the rights, or is gone.
  */
 
 import type { Bytes } from '../../core/memory/address-space.ts'
@@ -37,8 +37,8 @@ export const setRange = (range: Element, hi: number, lo: number, key: number, le
 }
 
 /**
- * Copies between `length` bytes of a range, from byte `offset` on, and `bytes`. `access`: rights that the key must grant;
- * those to write say that the range is written. The range's own length is not looked at.
+ * Copies between `length` bytes of a range, from byte `offset` on, and `bytes`. `access`: rights that the key must
+ * grant; those to write say that the range is written. The range's own length is not looked at.
  */
 export const copyRange = (
   memory: Memory,
@@ -80,7 +80,10 @@ export const elementsGranted = (
   return true
 }
 
-/** Copies `length` bytes between the elements, from byte `offset` of their bytes on, and `bytes`. `access`: 0 or LOCAL_WRITE. */
+/**
+ * Copies `length` bytes between the elements, from byte `offset` of their bytes on, and `bytes`. `access`: 0 or
+ * LOCAL_WRITE.
+ */
 export const copyElements = (
   memory: Memory,
   owner: Owner,

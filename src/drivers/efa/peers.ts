@@ -1,7 +1,7 @@
 /*
- * Addresses of the network and the port's flows to them: those of address handles, of queue pairs that talk to them, and of
- * senders whose packets a queue pair has taken (docs/decisions/shares.md). Strangers, whose packets were refused, keep their
- * flows too, and are forgotten when they are many.
+ * Addresses of the network and the port's flows to them: those of address handles, of queue pairs that talk to them,
+ * and of senders whose packets a queue pair has taken (docs/decisions/shares.md). Strangers, whose packets were
+ * refused, keep their flows too, and are forgotten when they are many.
  */
 import type { Receiver } from '../../core/objects/peer-table.ts'
 import { addressText, isSameAddress } from '../../transport/wire/address.ts'
@@ -11,7 +11,9 @@ import type { Peer, QueuePair, Sender } from './state.ts'
 
 /** With one more stranger, the oldest is forgotten. */
 const MAX_STRANGERS = 4096
-/** Strangers that become known in one poll: each costs system calls. Packets of others are not refused, but come again. */
+/**
+ * Strangers that become known in one poll: each costs system calls. Packets of others are not refused, but come again.
+ */
 const MAX_OPENED = 16
 /** The UDP source port of all packets. */
 const SOURCE_PORT = 4791
@@ -151,7 +153,9 @@ const openSender = (efa: EfaState, sender: Sender): Peer | undefined => {
 
 export const receiverOf = ({ object: { context }, qpn }: QueuePair): Receiver => ({ context, qpn })
 
-/** Takes a new sender for a queue pair: the peer is used once more. Undefined if the account may have no more of them. */
+/**
+ * Takes a new sender for a queue pair: the peer is used once more. Undefined if the account may have no more of them.
+ */
 export const takeSender = (efa: EfaState, qp: QueuePair): Peer | undefined => {
   const { sender, senders, addresses } = efa
   const receiver = receiverOf(qp)

@@ -5,7 +5,10 @@
  * descriptors that were written, modulo 2^16.
  */
 
-/** Type of a send's operation: the lower 4 bits of `SendDescriptor.CONTROL_1`, and bits 4 to 6 of `CompletionEntry.FLAGS`. */
+/**
+ * Type of a send's operation: the lower 4 bits of `SendDescriptor.CONTROL_1`, and bits 4 to 6 of
+ * `CompletionEntry.FLAGS`.
+ */
 export const EfaOperation = { SEND: 0, RDMA_READ: 1, RDMA_WRITE: 2 } as const
 
 /** efa_io_tx_wqe: the meta descriptor, and what follows it. */
@@ -38,7 +41,9 @@ export const SEND_SIZES = [64, 128] as const
 /** Inline data that a send of each size has room for. */
 export const InlineBytes = { 64: 32, 128: 80 } as const
 
-/** efa_io_rx_desc: an element of a receive, 16 bytes. A receive is the elements from one with FIRST to one with LAST. */
+/**
+ * efa_io_rx_desc: an element of a receive, 16 bytes. A receive is the elements from one with FIRST to one with LAST.
+ */
 export const ReceiveDescriptor = {
   BYTES: 16,
   ADDRESS: 0,
@@ -64,7 +69,10 @@ export const CompletionEntry = {
   AH: 8,
   SOURCE_QPN: 10,
   IMM: 12,
-  /** Of a receive in an entry of 32 bytes: bits 16 to 31 of the length of a WRITE; or the source GID, if AH is UNKNOWN_AH. */
+  /**
+   * Of a receive in an entry of 32 bytes: bits 16 to 31 of the length of a WRITE; or the source GID, if AH is
+   * UNKNOWN_AH.
+   */
   LENGTH_HIGH: 16,
   SOURCE_GID: 16,
 } as const

@@ -1,7 +1,7 @@
 /*
- * Finds the queues whose programs have stored to a doorbell. A process may have ten thousand queues, of which few are in
- * use: each page of doorbells is compared with what was seen in it last, which costs a microsecond. Must not know what a
- * doorbell says.
+ * Finds the queues whose programs have stored to a doorbell. A process may have ten thousand queues, of which few are
+ * in use: each page of doorbells is compared with what was seen in it last, which costs a microsecond. Must not know
+ * what a doorbell says.
  */
 import { ScanScope } from '../../core/driver-contract.ts'
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'

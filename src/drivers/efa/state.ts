@@ -49,7 +49,9 @@ export interface Arrival {
   isUnsolicited: boolean
 }
 
-/** All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it. */
+/**
+ * All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it.
+ */
 export interface AddressHandle {
   readonly number: number
   readonly pd: number
@@ -256,7 +258,9 @@ export interface Pair extends Window, Timed {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
-  /** Tells packets of this pair from those of an earlier one: before a RESET, or of another queue pair with its number. */
+  /**
+   * Tells packets of this pair from those of an earlier one: before a RESET, or of another queue pair with its number.
+   */
   readonly epoch: number
   nextPsn: number
   /** The oldest packet that may be unacknowledged. */
@@ -312,7 +316,10 @@ export interface Numbers {
   give(number: number): void
 }
 
-/** Numbers from `min` on below `max`. One that was given back is taken again as late as possible; with `isReused` at once. */
+/**
+ * Numbers from `min` on below `max`. One that was given back is taken again as late as possible; with `isReused` at
+ * once.
+ */
 export const createNumbers = (min: number, max: number, isReused = false): Numbers => {
   let next = min
   /** In the order in which they were given back, from `oldest` on. */

@@ -1,6 +1,6 @@
 /*
- * `--torment` of an EFA device (spec/check/torment.ts). Delays of bytes, completions, events and requests are those of all
- * devices (soft/torment/); here are the kinds that belong to SRD and to its completions (docs/decisions/srd.md).
+ * `--torment` of an EFA device (spec/check/torment.ts). Delays of bytes, completions, events and requests are those of
+ * all devices (soft/torment/); here are the kinds that belong to SRD and to its completions (docs/decisions/srd.md).
  */
 import type { CoreObject, Device } from '../../core/model.ts'
 import type { Memory } from '../../transport/engine/types.ts'

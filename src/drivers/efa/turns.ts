@@ -1,6 +1,6 @@
 /*
- * Turns of users: while queue pairs of a device have several owners, the sends of each take at most about TURN of a poll
- * (docs/decisions/others-wait.md).
+ * Turns of users: while queue pairs of a device have several owners, the sends of each take at most about TURN of a
+ * poll (docs/decisions/others-wait.md).
  */
 import { TURN } from '../../transport/engine/transmit-queue.ts'
 

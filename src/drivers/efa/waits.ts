@@ -1,6 +1,6 @@
 /*
- * Why programs wait for queues of an EFA device (spec/check/waits.ts): queue pairs have no connections, so only messages
- * without a receive, of SRD.
+ * Why programs wait for queues of an EFA device (spec/check/waits.ts): queue pairs have no connections, so only
+ * messages without a receive, of SRD.
  */
 import type { ContextWait } from '../../core/driver-contract.ts'
 import { requestName } from '../../spec/check/causes.ts'

@@ -1,7 +1,7 @@
 /*
  * Looks for armings that programs have stored in the doorbell records of their completion queues. A device may have
- * thousands of queues, so a poll looks at a slice, and the next one goes on behind it. Before the daemon's loop sleeps, it
- * looks at all (`ScanScope.BEGIN` and `CONTINUE`).
+ * thousands of queues, so a poll looks at a slice, and the next one goes on behind it. Before the daemon's loop sleeps,
+ * it looks at all (`ScanScope.BEGIN` and `CONTINUE`).
  */
 import { ScanScope } from '../../core/driver-contract.ts'
 

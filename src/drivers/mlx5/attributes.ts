@@ -9,7 +9,10 @@ import { AtomicCap, DeviceCapFlags, OdpTransportCaps, QpType } from '../../spec/
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../soft/attributes.ts'
 
-/** `maxInline`, `maxMsgSize`, `maxDm`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`: microseconds. */
+/**
+ * `maxInline`, `maxMsgSize`, `maxDm`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`:
+ * microseconds.
+ */
 export const Limits = {
   maxQpWr: 0x8000,
   maxSge: 30,

@@ -172,7 +172,10 @@ export const portClass = withMethods(
 
 // ---- completion queues ----
 
-/** Of queues that firmware commands make: their armings are taken without a channel. No program's call has this argument. */
+/**
+ * Of queues that firmware commands make: their armings are taken without a channel. No program's call has this
+ * argument.
+ */
 interface ArmedByCommands {
   readonly hasArmings?: number
 }

@@ -1,8 +1,8 @@
 /*
- * The clock of a device as programs read it: the page of the core clock (ibv_query_rt_values_ex), and the page that says how
- * its counts become nanoseconds since 1970 (mlx5dv_get_clock_info), both mapped by libmlx5 when it opens a device. The
- * core clock counts the nanoseconds of the device's clock, as the time stamps of completions do, so that the second page
- * never changes (docs/decisions/clock-pages.md).
+ * The clock of a device as programs read it: the page of the core clock (ibv_query_rt_values_ex), and the page that
+ * says how its counts become nanoseconds since 1970 (mlx5dv_get_clock_info), both mapped by libmlx5 when it opens a
+ * device. The core clock counts the nanoseconds of the device's clock, as the time stamps of completions do, so that
+ * the second page never changes (docs/decisions/clock-pages.md).
  */
 import type { ClockPage, MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -14,8 +14,8 @@ import { contextOf } from './context.ts'
 export const clockCount = (now: () => number): number => Math.floor(now() * 1000)
 
 /**
- * A function that stores the time big-endian at the beginning of the page. A program may read at any moment, 32 bits at a
- * time. So the halves change together, or only the lower one does.
+ * A function that stores the time big-endian at the beginning of the page. A program may read at any moment, 32 bits at
+ * a time. So the halves change together, or only the lower one does.
  */
 const storeTo = ({ words, at }: MappedChunk, now: () => number): (() => void) => {
   const both = new BigInt64Array(words.buffer, words.byteOffset + at, 1)

@@ -34,8 +34,8 @@ interface Mlx5Context {
   /** The number of the context in firmware commands; undefined: it may give none. */
   uid?: number
   /**
-   * Pages of the program that the device shares, by process: another one may have opened the context before a fork, with
-   * other memory at the address.
+   * Pages of the program that the device shares, by process: another one may have opened the context before a fork,
+   * with other memory at the address.
    */
   extents?: Map<number | undefined, Extents>
   clock?: ClockPage

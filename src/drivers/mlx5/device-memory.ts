@@ -1,6 +1,7 @@
 /*
  * Device memory (class `dm`): pages of the context's memory that libmlx5 maps by their numbers, which it gets from the
- * creation. A context has as many pages as one byte of the number distinguishes. Regions of it are core's (core/base/mr.ts).
+ * creation. A context has as many pages as one byte of the number distinguishes. Regions of it are core's
+ * (core/base/mr.ts).
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import type { DeviceMemory } from '../../core/memory/device-memory.ts'

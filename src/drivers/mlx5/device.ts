@@ -1,6 +1,6 @@
 /*
- * mlx5 devices, as NVIDIA's adapters: rdma-core's provider `mlx5` drives them (docs/decisions/mlx5.md). The device is the
- * soft device (soft/), which speaks RoCEv2, with queues and doorbell records in the program's memory (format.ts).
+ * mlx5 devices, as NVIDIA's adapters: rdma-core's provider `mlx5` drives them (docs/decisions/mlx5.md). The device is
+ * the soft device (soft/), which speaks RoCEv2, with queues and doorbell records in the program's memory (format.ts).
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { macOf } from '../../core/devices/identity.ts'

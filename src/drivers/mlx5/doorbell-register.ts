@@ -1,7 +1,8 @@
 /*
- * The doorbell of a send queue without doorbell record (send_dbr_mode NO_DBR_EXT of the firmware): the program stores the
- * first eight bytes of its last request in a register of a doorbell page. The page has one such register: it belongs to
- * one queue, since the device reads it later than an adapter, and would miss what another queue has overwritten.
+ * The doorbell of a send queue without doorbell record (send_dbr_mode NO_DBR_EXT of the firmware): the program stores
+ * the first eight bytes of its last request in a register of a doorbell page. The page has one such register: it
+ * belongs to one queue, since the device reads it later than an adapter, and would miss what another queue has
+ * overwritten.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import { BLOCK_BYTES, blocksOf, ControlSegment, POSTED_MASK } from './queue-layout.ts'

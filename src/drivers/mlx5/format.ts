@@ -1,6 +1,6 @@
 /*
- * Blocks in the program's memory as the queue format of a soft device (drivers/soft/format.ts): libmlx5 allocates the queues and
- * their doorbell records, and tells where they are.
+ * Blocks in the program's memory as the queue format of a soft device (drivers/soft/format.ts): libmlx5 allocates the
+ * queues and their doorbell records, and tells where they are.
  */
 import type { DriverClass, MethodAdditions } from '../../core/driver-contract.ts'
 import type { CallContext, CoreObject } from '../../core/model.ts'
@@ -117,8 +117,8 @@ interface Opened extends ProgramQueues {
 }
 
 /**
- * Shares the program's queues of a new queue pair. Raw packets have a range for the receive queue and another one for the
- * send queue.
+ * Shares the program's queues of a new queue pair. Raw packets have a range for the receive queue and another one for
+ * the send queue.
  */
 const open = (
   call: CallContext,

@@ -1,7 +1,8 @@
 /*
- * Inline data between pointers: a request of mlx5 may have both, as UCX writes them. The engine gathers from regions only.
- * So the send queue in the program's memory, where the inline data are, becomes a region that no call tells of, when the
- * first such request is fetched. Like the request itself, the program may not change them until the completion.
+ * Inline data between pointers: a request of mlx5 may have both, as UCX writes them. The engine gathers from regions
+ * only. So the send queue in the program's memory, where the inline data are, becomes a region that no call tells of,
+ * when the first such request is fetched. Like the request itself, the program may not change them until the
+ * completion.
  */
 import { createLocalSpace } from '../../core/memory/local-space.ts'
 import { addRegion } from '../../core/memory/region-table.ts'

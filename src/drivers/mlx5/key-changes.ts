@@ -1,6 +1,6 @@
 /*
- * Work requests that set the ranges of keys over other keys (UMR: mlx5dv_wr_mr_list, …_interleaved, …_mkey_configure), or
- * invalidate them. The requests take effect when they are fetched, before those that are posted later, with a fence
+ * Work requests that set the ranges of keys over other keys (UMR: mlx5dv_wr_mr_list, …_interleaved, …_mkey_configure),
+ * or invalidate them. The requests take effect when they are fetched, before those that are posted later, with a fence
  * after those before have completed; to the engine they are requests that do nothing. key-ranges.ts reads the ranges.
  */
 import { type Configurable, IndirectSpace } from '../../core/memory/indirect.ts'

@@ -1,7 +1,8 @@
 /*
  * The ranges of a key over other keys, as work requests (UMR) and CREATE_MKEY bring them: octowords of four big-endian
- * words. A list has a range in each (KLM; or KSM, whose ranges all have the length of the key's entities). Or a block of
- * ranges repeats, each time a stride further (mlx5_wqe_umr_repeat_block_seg). Programs pad both with zeros to four octowords.
+ * words. A list has a range in each (KLM; or KSM, whose ranges all have the length of the key's entities). Or a block
+ * of ranges repeats, each time a stride further (mlx5_wqe_umr_repeat_block_seg). Programs pad both with zeros to four
+ * octowords.
  */
 import type { IndirectEntry } from '../../core/memory/indirect.ts'
 import { REPEAT_BLOCK } from '../../spec/drivers/mlx5.ts'
@@ -48,8 +49,8 @@ const blockOfRanges = (words: Uint32Array): KeyRanges | undefined => {
 }
 
 /**
- * The ranges of these words, a multiple of four. `entityBytes`: of KSM; undefined: KLM. Undefined: a block is malformed. A list
- * may be empty.
+ * The ranges of these words, a multiple of four. `entityBytes`: of KSM; undefined: KLM. Undefined: a block is
+ * malformed. A list may be empty.
  */
 export const rangesOf = (words: Uint32Array, entityBytes: number | undefined): KeyRanges | undefined => {
   if (entityBytes === undefined && words[1] === REPEAT_BLOCK) return blockOfRanges(words)

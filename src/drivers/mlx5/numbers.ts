@@ -1,7 +1,7 @@
 /*
  * Numbers by which firmware commands name objects of their context that have no number of their own: protection and
- * transport domains, doorbell pages, user memory. A command reaches only those of its own context. Queues have the numbers
- * of the soft device.
+ * transport domains, doorbell pages, user memory. A command reaches only those of its own context. Queues have the
+ * numbers of the soft device.
  */
 import type { Context, CoreObject } from '../../core/model.ts'
 import { numberFromId } from '../../core/objects/lifetime.ts'

@@ -1,8 +1,8 @@
 /*
- * The program's own pages that a context's device shares: queues, and doorbell records. libmlx5 puts many records into one
- * page, and allocators of programs may put queues anywhere, so whole pages are shared from the first thing in them to the
- * last one. A queue that begins in the last page of another one, say, has a view of its own, in which that page and its
- * others are neighbours as in the program.
+ * The program's own pages that a context's device shares: queues, and doorbell records. libmlx5 puts many records into
+ * one page, and allocators of programs may put queues anywhere, so whole pages are shared from the first thing in them
+ * to the last one. A queue that begins in the last page of another one, say, has a view of its own, in which that page
+ * and its others are neighbours as in the program.
  */
 import type { AddressSpace } from '../../core/memory/address-space.ts'
 import { type MappedChunk, PagesTakenError, type PageWriter } from '../../core/memory/mappable-memory.ts'
@@ -62,7 +62,10 @@ const release = (extents: readonly Extent[]): void => {
     }
 }
 
-/** One view of pages from `start` to `end`, of which `known` are shared already, by address. Throws CallError as `share`. */
+/**
+ * One view of pages from `start` to `end`, of which `known` are shared already, by address. Throws CallError as
+ * `share`.
+ */
 const join = (call: CallContext, start: number, end: number, known: readonly Extent[]): SharedPart => {
   const others = knownExtents(call)
   const extents: Extent[] = []
@@ -95,9 +98,9 @@ const join = (call: CallContext, start: number, end: number, known: readonly Ext
 }
 
 /**
- * Shares `bytes` bytes of the calling program, and what else is in their pages. `alignment` of the address, bytes; `writer`: as
- * of `MappedMemory.adopt`, of `device` only whole pages of which none is shared by others. Throws CallError EOPNOTSUPP,
- * EINVAL, EFAULT, ENOMEM.
+ * Shares `bytes` bytes of the calling program, and what else is in their pages. `alignment` of the address, bytes;
+ * `writer`: as of `MappedMemory.adopt`, of `device` only whole pages of which none is shared by others. Throws
+ * CallError EOPNOTSUPP, EINVAL, EFAULT, ENOMEM.
  */
 export const share = (
   call: CallContext,
@@ -138,8 +141,9 @@ const swap = (word: number): number =>
   ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
 
 /**
- * A record in a page that another context of the same process shares with its device, as programs' own allocators may put it:
- * each load is a copy from the program. Only firmware commands place records so; libmlx5 has pages for each context.
+ * A record in a page that another context of the same process shares with its device, as programs' own allocators may
+ * put it: each load is a copy from the program. Only firmware commands place records so; libmlx5 has pages for each
+ * context.
  */
 class DistantRecord {
   readonly #memory: AddressSpace

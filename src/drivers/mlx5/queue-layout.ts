@@ -1,5 +1,6 @@
 /*
- * The queues of mlx5 devices, as libmlx5 writes and reads them (mlx5dv.h of rdma-core). Multi-byte fields are big-endian.
+ * The queues of mlx5 devices, as libmlx5 writes and reads them (mlx5dv.h of rdma-core). Multi-byte fields are
+ * big-endian.
  *
  * A send queue is a ring of blocks of 64 bytes. A request begins at a block and has segments of 16 bytes: control, then
  * by its opcode a datagram's destination, the XRC SRQ, the remote address, an atomic's operands, and data. Segments
@@ -84,8 +85,8 @@ export const DATAGRAM_GID_SHIFT = 20
 /** Whether there is a GRH. */
 export const DATAGRAM_GRH_SHIFT = 30
 /**
- * mlx5_wqe_eth_seg, of raw packets: checksums to compute, and the frame's first bytes, HEADER_BYTES of them. The segment
- * has a multiple of 16 bytes.
+ * mlx5_wqe_eth_seg, of raw packets: checksums to compute, and the frame's first bytes, HEADER_BYTES of them. The
+ * segment has a multiple of 16 bytes.
  */
 export const EthernetSegment = {
   CHECKSUMS: 4,

@@ -1,7 +1,7 @@
 /*
- * Receive queues, of a queue pair or shared: requests in the program's memory become the engine's words (`Receive`) when a
- * message takes them. The requests of a shared queue are a list, from the program's free requests in the order in which
- * they became free; or a ring, which only firmware commands make (a cyclic RMP).
+ * Receive queues, of a queue pair or shared: requests in the program's memory become the engine's words (`Receive`)
+ * when a message takes them. The requests of a shared queue are a list, from the program's free requests in the order
+ * in which they became free; or a ring, which only firmware commands make (a cyclic RMP).
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import { Receive, Sge } from '../../transport/engine/types.ts'
@@ -27,8 +27,8 @@ interface ReceiveOptions {
 }
 
 /**
- * Of a shared queue. LIST: each request begins with a segment that names the next one. RING: that segment has no meaning.
- * BARE_RING: the requests have none.
+ * Of a shared queue. LIST: each request begins with a segment that names the next one. RING: that segment has no
+ * meaning. BARE_RING: the requests have none.
  */
 export const SharedOrder = { LIST: 0, RING: 1, BARE_RING: 2 } as const
 export type SharedOrder = (typeof SharedOrder)[keyof typeof SharedOrder]

@@ -1,6 +1,7 @@
 /*
- * Class `mr` of mlx5 devices. A region has one key, also without rights for peers, unless torment separates lkey and rkey:
- * programs keep it when they add such rights. Firmware commands choose the key's lowest byte, and make regions of kind INDIRECT, whose memory are ranges of other keys.
+ * Class `mr` of mlx5 devices. A region has one key, also without rights for peers, unless torment separates lkey and
+ * rkey: programs keep it when they add such rights. Firmware commands choose the key's lowest byte, and make regions of
+ * kind INDIRECT, whose memory are ranges of other keys.
  */
 
 import type { MrState } from '../../core/base/mr.ts'

@@ -1,6 +1,6 @@
 /*
- * Class `cq` of devices with rings: completion queues as rings that the program maps (R19, R22). Core arms them and counts
- * completion events.
+ * Class `cq` of devices with rings: completion queues as rings that the program maps (R19, R22). Core arms them and
+ * counts completion events.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, shareArming } from '../../core/events/events.ts'

@@ -1,6 +1,6 @@
 /*
- * Rings that hold exactly the requested number of requests (kind `queue` of torment, spec/check/torment.ts). The slots of
- * a ring are a power of two, and the user library posts as long as it sees a free slot. So the device publishes a
+ * Rings that hold exactly the requested number of requests (kind `queue` of torment, spec/check/torment.ts). The slots
+ * of a ring are a power of two, and the user library posts as long as it sees a free slot. So the device publishes a
  * consumer index that is behind its own by the number of spare slots. The spare slots look occupied.
  */
 import { type Ring, storeConsumer } from '../../core/memory/rings.ts'

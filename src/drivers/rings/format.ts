@@ -1,6 +1,6 @@
 /*
- * Rings as the queue format of a soft device (drivers/soft/format.ts), in the layout of the context: rxe's, which the program
- * maps, or the compact one of the library (ring-memory.ts).
+ * Rings as the queue format of a soft device (drivers/soft/format.ts), in the layout of the context: rxe's, which the
+ * program maps, or the compact one of the library (ring-memory.ts).
  */
 import { type MmapInfo, mmapInfo } from '../../core/memory/rings.ts'
 import { RingSge } from '../../spec/drivers/mapped-rings.ts'

@@ -1,6 +1,6 @@
 /*
- * rxe devices, as Linux's soft device: rdma-core's provider `rxe` drives them, and the library in its own process. Their
- * queues are rings (rings/).
+ * rxe devices, as Linux's soft device: rdma-core's provider `rxe` drives them, and the library in its own process.
+ * Their queues are rings (rings/).
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import type { RegisteredDriver } from '../../core/driver-contract.ts'

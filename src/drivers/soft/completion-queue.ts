@@ -4,8 +4,8 @@
  *
  * The device counts the completions that are not consumed. The program, which may be hostile, advances the consumer
  * index, which only lowers the count, and never below 0. So a consumer index ahead of the producer index is no overrun;
- * Debian's extended CQ calls cause such indices. If the queue is full, a completion is lost and the CQ is in error, as on
- * Linux, unless it ignores overruns.
+ * Debian's extended CQ calls cause such indices. If the queue is full, a completion is lost and the CQ is in error, as
+ * on Linux, unless it ignores overruns.
  *
  * A counting CQ (R11) has no entries: its producer index is the number of completions, modulo 2^32. It never overruns.
  */

@@ -204,8 +204,8 @@ class DatagramQueue implements CoreQueue {
 /** Queue pair 0 or 1. */
 class ManagementQueue extends DatagramQueue implements ManagementPort {
   /**
-   * What queue pair 0 sends, or goes to a LID that no port of a device has, is the subnet's matter, and so is what is for
-   * subnet administration: the subnet's own manager may be at a port (services/subnet-client).
+   * What queue pair 0 sends, or goes to a LID that no port of a device has, is the subnet's matter, and so is what is
+   * for subnet administration: the subnet's own manager may be at a port (services/subnet-client).
    */
   override send(payload: Uint8Array, destination: MadAddress): boolean {
     const { lids, qpn, pkey, localGid, remoteGid, hopLimit } = destination

@@ -1,6 +1,6 @@
 /*
- * The soft device: joins core's objects, an engine and a port (ARCHITECTURE.md). Several drivers are made of it, each with
- * its queue format (format.ts) and attributes.
+ * The soft device: joins core's objects, an engine and a port (ARCHITECTURE.md). Several drivers are made of it, each
+ * with its queue format (format.ts) and attributes.
  *
  * Core passes calls to the class handlers. `poll` moves work requests and packets. The daemon's loop or the library's
  * network calls `poll` after a doorbell, after the port's `wake`, and at `nextTimeout`.
@@ -218,8 +218,8 @@ const DELAYED_ACK_PACKETS = 4
 
 /**
  * Maximum average rate of all unreliable queue pairs together, on a port with a window
- * (transport/engine/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
- * not scheduled.
+ * (transport/engine/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the
+ * receiver is not scheduled.
  */
 const PACE_BYTES_PER_US = 500
 

@@ -1,6 +1,6 @@
 /*
- * Failures of one soft device: the engine's causes (transport/engine/types.ts, Causes) become records for logs and tools. If
- * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
+ * Failures of one soft device: the engine's causes (transport/engine/types.ts, Causes) become records for logs and
+ * tools. If the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
  */
 
 import { forgetFailure, hasFailureHandlers, lastFailure, reportFailure } from '../../core/failures.ts'
@@ -25,8 +25,8 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_INVALID_RD',
 ])
 /**
- * Maximum number of kept NAKs. Those of destroyed queue pairs are kept too: failures of peers need their causes. With one
- * more, the oldest of the user who has the most is forgotten.
+ * Maximum number of kept NAKs. Those of destroyed queue pairs are kept too: failures of peers need their causes. With
+ * one more, the oldest of the user who has the most is forgotten.
  */
 const MAX_NAKS = 64
 

@@ -42,8 +42,8 @@ export interface QueueFormat {
   /** The sizes of the queues, to be checked against the device's limits. Throws CallError. */
   sizesOf(method: string, args: QpCreate): QpCap
   /**
-   * The most bytes of inline data that a call may ask for on a device whose requests have at most `limit`. Absent: `limit`;
-   * a library may round up what its program has asked for.
+   * The most bytes of inline data that a call may ask for on a device whose requests have at most `limit`. Absent:
+   * `limit`; a library may round up what its program has asked for.
    */
   inlineLimit?(limit: number, sizes: QpCap): number
   /** Opens the queues of a new queue pair. Throws CallError ENOMEM, or those of the format; nothing is open then. */

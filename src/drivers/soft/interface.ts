@@ -4,9 +4,9 @@
  *
  * GID 0 is the link-local default and stays. Another address gets the first free index. When an address is removed, its
  * entry is empty, and the other indices do not change; the index is free when no queue pair or address handle uses it
- * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it. After a
- * change of the MAC all GIDs leave and return, the default with another address, as on Linux
- * (roce_gid_mgmt, NETDEV_CHANGEADDR).
+ * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it.
+ * After a change of the MAC all GIDs leave and return, the default with another address, as on Linux (roce_gid_mgmt,
+ * NETDEV_CHANGEADDR).
  *
  * `deviceLink` joins these functions with the port.
  */
@@ -24,7 +24,9 @@ import type { SoftState } from './state.ts'
 const { PORT_ACTIVE, GID_CHANGE } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
-/** Queue pairs for datagrams have no path MTU of their own (qp-class.ts). In RESET and ERR the next `modify` sets it. */
+/**
+ * Queue pairs for datagrams have no path MTU of their own (qp-class.ts). In RESET and ERR the next `modify` sets it.
+ */
 const setDatagramMtu = ({ datagramRows, engine }: SoftState, pathMtu: number): void => {
   for (const rows of datagramRows.values())
     for (const row of rows) {

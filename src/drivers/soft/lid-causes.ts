@@ -1,7 +1,7 @@
 /*
- * Why messages do not arrive: a datagram to a group has the number of a queue pair; on InfiniBand no port, or another one than the peer's, has the LID of the path; one of the
- * two ports is not ACTIVE (of a port that is DOWN, the outage is the reason); the partition keys of the ends do not match;
- * a group has members on ports that have not joined it.
+ * Why messages do not arrive: a datagram to a group has the number of a queue pair; on InfiniBand no port, or another
+ * one than the peer's, has the LID of the path; one of the two ports is not ACTIVE (of a port that is DOWN, the outage
+ * is the reason); the partition keys of the ends do not match; a group has members on ports that have not joined it.
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'

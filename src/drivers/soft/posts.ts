@@ -1,6 +1,6 @@
 /*
- * Finds newly posted work requests by the marks of the queues (`SendQueue.mark`): in a ring its producer index, in blocks
- * of mlx5 the counter of the doorbell record.
+ * Finds newly posted work requests by the marks of the queues (`SendQueue.mark`): in a ring its producer index, in
+ * blocks of mlx5 the counter of the doorbell record.
  *
  * A device may have thousands of queue pairs, and few of them are busy. So a doorbell checks one queue pair. A busy
  * loop checks recently used queue pairs, and sometimes all. Before the loop sleeps, it checks all.

@@ -1,8 +1,8 @@
 /*
- * The queues of a queue pair as the soft device knows them, in any format: where a format's requests become the engine's
- * own (`WorkSource`). A format (rings/, or the blocks of mlx5/) reads what a program, which may be hostile, has posted
- * into the engine's record, without another copy in between, and says what is outstanding. The device knows neither
- * where requests lie nor what they look like.
+ * The queues of a queue pair as the soft device knows them, in any format: where a format's requests become the
+ * engine's own (`WorkSource`). A format (rings/, or the blocks of mlx5/) reads what a program, which may be hostile,
+ * has posted into the engine's record, without another copy in between, and says what is outstanding. The device knows
+ * neither where requests lie nor what they look like.
  */
 import { type CauseName, vendorErrorOf } from '../../spec/check/causes.ts'
 import type { WorkSource } from '../../transport/engine/types.ts'
@@ -22,8 +22,8 @@ interface PostedQueue {
   /** Maximum number of elements of a request. */
   readonly maxSge: number
   /**
-   * The mark that a scan (posts.ts), or the engine at the end of the queue, has read last; or NO_MARK. Scans do not read
-   * that of a shared queue.
+   * The mark that a scan (posts.ts), or the engine at the end of the queue, has read last; or NO_MARK. Scans do not
+   * read that of a shared queue.
    */
   seen: number
   /** A number from 0 on that changes when the program posts. */
@@ -75,7 +75,9 @@ export interface ReceiveQueue extends PostedQueue {
   readonly isShared: boolean
   /** Number of taken requests since creation or RESET. */
   readonly taken: number
-  /** SRQ limit: once fewer requests are left, it becomes 0 (not armed), and `onLimitReached` is called with the limit. */
+  /**
+   * SRQ limit: once fewer requests are left, it becomes 0 (not armed), and `onLimitReached` is called with the limit.
+   */
   limit: number
   readonly onLimitReached: (limit: number) => void
   /** `WorkSource.takeReceive`. */
@@ -90,7 +92,10 @@ export interface ReceiveQueue extends PostedQueue {
   readonly exact?: ExactQueue | undefined
 }
 
-/** A queue that can be limited to exactly the requested size, because the program counts free slots by the device's index. */
+/**
+ * A queue that can be limited to exactly the requested size, because the program counts free slots by the device's
+ * index.
+ */
 export interface ExactQueue {
   /** Whether it was limited. */
   readonly isExact: boolean

@@ -301,7 +301,10 @@ export interface Numbers {
   count(): number
 }
 
-/** The lowest numbers that a program gets from Linux's rxe. 0 is no queue: programs take it for a failure. QPNs 0 and 1 are SMI and GSI. */
+/**
+ * The lowest numbers that a program gets from Linux's rxe. 0 is no queue: programs take it for a failure. QPNs 0 and 1
+ * are SMI and GSI.
+ */
 export const FIRST_CQN = 1
 export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
@@ -314,8 +317,8 @@ const PAGE_NUMBERS = 1 << PAGE_BITS
 
 /**
  * Numbers are allocated cyclically, so that late packets of a destroyed queue pair reach no new one. `offset`, a u32,
- * selects the first number. With `isHeld` the newest free number that is not held is given out first. Rows are stored in
- * pages; a page is freed with its last number.
+ * selects the first number. With `isHeld` the newest free number that is not held is given out first. Rows are stored
+ * in pages; a page is freed with its last number.
  */
 export const createNumbers = (
   first: number,

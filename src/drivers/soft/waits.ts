@@ -156,7 +156,9 @@ const endText = ({ how, program }: QpEnd, own: ContextProgram | undefined): stri
   return program.life?.hasEnded === true ? `whose ${name} has ended` : `whose device ${name} has closed`
 }
 
-/** Undefined: the peer is connected, or nothing is known of it. `isEventRead`: of DISCONNECTED; undefined: none came. */
+/**
+ * Undefined: the peer is connected, or nothing is known of it. `isEventRead`: of DISCONNECTED; undefined: none came.
+ */
 const fateOf = (
   connected: ConnectedPeer,
   own: ContextProgram | undefined,

@@ -52,8 +52,8 @@ export interface Clock {
    */
   watch<T>(call: string, wait: Promise<T>): Promise<T>
   /**
-   * The program waits for what cannot follow any more, and goes on at once. In virtual time it goes on in the next turn,
-   * and a program that does nothing else is told.
+   * The program waits for what cannot follow any more, and goes on at once. In virtual time it goes on in the next
+   * turn, and a program that does nothing else is told.
    */
   inVain?(): Promise<void>
 }

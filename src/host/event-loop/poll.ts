@@ -14,8 +14,8 @@
  *   immediate, after which Node runs them.
  * - At the end of a worker thread Node unloads koffi, unless another thread has loaded it, and then libuv closes the
  *   thread's handles by functions of koffi: `watch` keeps koffi loaded.
- * - After the `exit` event Node runs its loop once more, and koffi aborts the process if it cannot call back (SIGABRT, "napi_throw"):
- *   at `exit` all handles are stopped.
+ * - After the `exit` event Node runs its loop once more, and koffi aborts the process if it cannot call back (SIGABRT,
+ *   "napi_throw"): at `exit` all handles are stopped.
  * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
  *   error.
  */

@@ -16,7 +16,10 @@ export interface Slices {
    * `begin`. `failed` gets an exception of the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
-  /** Runs all jobs to their ends immediately, those of all users: at the end of the process. No effect if a slice calls it. */
+  /**
+   * Runs all jobs to their ends immediately, those of all users: at the end of the process. No effect if a slice calls
+   * it.
+   */
   finish(): void
   /** Number of jobs that wait for their next slice. */
   readonly waiting: number

@@ -36,7 +36,8 @@ export interface Timer {
 let scratch: Arena | undefined
 
 /**
- * Creates a timer that calls `expired`. `looks`: a clock that skips passes it when a few looks were made and nothing has happened since. Keeps the process alive while set. Throws SystemError if no descriptor is free.
+ * Creates a timer that calls `expired`. `looks`: a clock that skips passes it when a few looks were made and nothing
+ * has happened since. Keeps the process alive while set. Throws SystemError if no descriptor is free.
  */
 export const createTimer = (expired: () => void, { looks = false }: { readonly looks?: boolean } = {}): Timer => {
   scratch ??= mapArena(ARENA_BYTES)

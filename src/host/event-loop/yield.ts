@@ -40,8 +40,8 @@ export const nap = (): void => {
 }
 
 /**
- * If a yield takes longer than this, another program competes for the processor. Microseconds. Programs that poll and yield too
- * may keep it for 1 ms (docs/decisions/two-processors.md).
+ * If a yield takes longer than this, another program competes for the processor. Microseconds. Programs that poll and
+ * yield too may keep it for 1 ms (docs/decisions/two-processors.md).
  */
 const MAX_YIELD = 2000
 /** After the end of such a yield, no further yield for this long. Microseconds. */

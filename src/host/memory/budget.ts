@@ -1,7 +1,7 @@
 /*
  * Two budgets for each user: how long calls that wait for the user's programs may block the daemon, and how long those
- * may that wait for a processor meanwhile. The program is at fault for the first, which ends its session. The second also
- * runs out on a machine that has much to do, so then the user's next requests wait.
+ * may that wait for a processor meanwhile. The program is at fault for the first, which ends its session. The second
+ * also runs out on a machine that has much to do, so then the user's next requests wait.
  */
 import { type Budget, createBudget } from '../budget.ts'
 import { ETIMEDOUT } from '../errno.ts'
@@ -52,8 +52,8 @@ export const untilRequests = (uid: number): number => {
 let requester: number | undefined
 
 /**
- * Handles a request of the user: waits for a processor are charged to the second budget. Those of the user's queues, which
- * other programs' packets need too, are not.
+ * Handles a request of the user: waits for a processor are charged to the second budget. Those of the user's queues,
+ * which other programs' packets need too, are not.
  */
 export const chargedRequest = (uid: number, handle: () => void): void => {
   requester = uid
@@ -89,8 +89,8 @@ const sleeps = (): number => {
 }
 
 /**
- * Makes a system call of this thread that no mover can make, and that the user's programs can delay: to map or unmap their
- * file. They are charged for its time if it has slept. `uid` undefined: nobody is.
+ * Makes a system call of this thread that no mover can make, and that the user's programs can delay: to map or unmap
+ * their file. They are charged for its time if it has slept. `uid` undefined: nobody is.
  */
 export const atExpense = <T>(uid: number | undefined, call: () => T): T => {
   if (uid === undefined) return call()

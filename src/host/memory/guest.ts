@@ -46,8 +46,8 @@ export interface Guest {
   /** Reads the guest's maps file. Returns the number of bytes or -errno: -ESRCH after `close`. */
   readMaps(offset: number, into: ArenaRange): number
   /**
-   * Access to our descriptor `fd`, a memory file that the process shares with us, also after the guest's `close`. Errors are
-   * also those of `Mover.move`. The caller closes the descriptor after the file.
+   * Access to our descriptor `fd`, a memory file that the process shares with us, also after the guest's `close`.
+   * Errors are also those of `Mover.move`. The caller closes the descriptor after the file.
    */
   file(fd: number): MappedFile
   /**

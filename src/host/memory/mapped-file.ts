@@ -3,8 +3,8 @@
  * wait for a lock that a guest may hold (guest.ts).
  *
  * This process never touches the mapping itself. The kernel copies by process_vm_writev and process_vm_readv of this
- * process, with the mapping as the local side: a page that is gone is EFAULT, not SIGBUS, and the pages may be memory of a
- * device, which the remote side of such a call cannot be.
+ * process, with the mapping as the local side: a page that is gone is EFAULT, not SIGBUS, and the pages may be memory
+ * of a device, which the remote side of such a call cannot be.
  */
 import { EACCES, EINVAL } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
@@ -63,8 +63,8 @@ const copyByKernel: Copy = (write, { address }, mapped, length) => {
 }
 
 /**
- * Maps `size` bytes of a file, at least 1, from `offset`, a multiple of the page size. Throws SystemError: the errors of
- * mmap(2).
+ * Maps `size` bytes of a file, at least 1, from `offset`, a multiple of the page size. Throws SystemError: the errors
+ * of mmap(2).
  */
 export const mapFile = (
   fd: number,

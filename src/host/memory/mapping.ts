@@ -210,7 +210,8 @@ const requireMappable = (fd: number, offset: number, length: number): void => {
 }
 
 /**
- * Bytes of an area, of which a pool takes its ranges, so that its ranges are neighbours. A larger range has its own area.
+ * Bytes of an area, of which a pool takes its ranges, so that its ranges are neighbours. A larger range has its own
+ * area.
  */
 const AREA = { smallest: 2 ** 22, largest: 2 ** 30 }
 

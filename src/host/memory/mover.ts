@@ -178,7 +178,9 @@ const closeWaiting = (user: number, closing: Closing, calls: NonNullable<ReturnT
   if (closer > 0) calls.userdma_mover_end(closer, 0)
 }
 
-/** Whether this process may close a descriptor itself. The own user, which could stop it anyway, passes what it likes. */
+/**
+ * Whether this process may close a descriptor itself. The own user, which could stop it anyway, passes what it likes.
+ */
 const isQuick = (fd: number, user: number): boolean => {
   const isOwn = user === OWN_USER
   if (sealsOf(fd) < 0) return isOwn
@@ -186,15 +188,15 @@ const isQuick = (fd: number, user: number): boolean => {
 }
 
 /**
- * Closes a descriptor whose last close may take long: of a file that a program can fill (a second for 6 GB), of one that
- * has to wait for another program's address space, of a socket with messages that may have such descriptors. No mapping of
- * the file may be left: the end of the last one would free the file here. `user`: whose programs have it; absent: the
- * own user's, or unknown. A negative `fd` is none.
+ * Closes a descriptor whose last close may take long: of a file that a program can fill (a second for 6 GB), of one
+ * that has to wait for another program's address space, of a socket with messages that may have such descriptors. No
+ * mapping of the file may be left: the end of the last one would free the file here. `user`: whose programs have it;
+ * absent: the own user's, or unknown. A negative `fd` is none.
  *
  * A separate process, a closer, makes the last close. While it has not ended, the user's next descriptors wait, up to
- * MAX_WAITING, and stay open here; then one closer takes them all. A closer that takes LONG_CLOSE may hang: another one is
- * started beside it, but a user has at most MAX_CLOSERS, and then one more for MAX_WAITING descriptors. Until they have
- * ended, the files are not freed. If no process can be started, this process closes what is more than MAX_WAITING.
+ * MAX_WAITING, and stay open here; then one closer takes them all. A closer that takes LONG_CLOSE may hang: another one
+ * is started beside it, but a user has at most MAX_CLOSERS, and then one more for MAX_WAITING descriptors. Until they
+ * have ended, the files are not freed. If no process can be started, this process closes what is more than MAX_WAITING.
  */
 export const closeElsewhere = (fd: number, user: number = NO_USER): void => {
   if (fd < 0) return
@@ -248,8 +250,8 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
   let slept = 0
   let delay = 0
   /**
-   * Counts the wait for `answer`, and returns it. Ends a process that did not answer in time or was killed. `begin`: when
-   * the call began.
+   * Counts the wait for `answer`, and returns it. Ends a process that did not answer in time or was killed. `begin`:
+   * when the call began.
    */
   const ended = (answer: number, begin: number): number => {
     const elapsed = nowMicroseconds() - begin

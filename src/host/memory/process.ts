@@ -410,7 +410,9 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
   }
 }
 
-/** Reads what the kernel knows of the file behind a descriptor, without its server, into the arena; false: it refuses. */
+/**
+ * Reads what the kernel knows of the file behind a descriptor, without its server, into the arena; false: it refuses.
+ */
 const statOfFd = (pid: number, fd: number): boolean => {
   const path = `${procFolder(pid)}/fd/${fd}`
   return sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, workArena().address + STATX) >= 0
@@ -428,7 +430,10 @@ export const fdFile = (handle: ProcessHandle, fd: number): string | undefined =>
   return [...words(Statx.DEVICE, 2), ...words(Statx.INO, 2), ...words(Statx.BTIME, 3)].join(':')
 }
 
-/** The inode of the file behind a descriptor, as `fdFile` without waiting; undefined: no such descriptor, or no permission. */
+/**
+ * The inode of the file behind a descriptor, as `fdFile` without waiting; undefined: no such descriptor, or no
+ * permission.
+ */
 export const fdInode = (pid: number, fd: number): number | undefined => {
   const { u32 } = workArena()
   if (!statOfFd(pid, fd)) return undefined

@@ -38,8 +38,8 @@ const Query = {
 const PROCMAP_QUERY = 0xc068_6611
 
 /**
- * Work between two yields: microseconds of queries, at most so many, or bytes of a maps file. A mover needs up to 50 µs for a
- * query.
+ * Work between two yields: microseconds of queries, at most so many, or bytes of a maps file. A mover needs up to 50 µs
+ * for a query.
  */
 export const SLICE = { microseconds: 200, queries: 256, bytes: 0x4000 } as const
 
@@ -57,9 +57,9 @@ export interface MappedRanges {
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
-   * Like `permits`, in steps, for programs with very many mappings. Yields the address up to which it has come: a slice's
-   * mappings are between two. `currentTurn` returns the number of the present turn. In the turn in which the last search ended, `permits` repeats its answer without queries. The caller may
-   * `close` before the last step.
+   * Like `permits`, in steps, for programs with very many mappings. Yields the address up to which it has come: a
+   * slice's mappings are between two. `currentTurn` returns the number of the present turn. In the turn in which the
+   * last search ended, `permits` repeats its answer without queries. The caller may `close` before the last step.
    */
   search(start: number, end: number, rights: number, currentTurn: () => number): Generator<number, boolean>
   /** Bytes of the pages of the mapping at an address, more than a page for huge pages; undefined if there is none. */

@@ -35,7 +35,9 @@ export interface InheritedSocket {
   readonly path: string
 }
 
-/** Makes a listening AF_UNIX socket of type SOCK_SEQPACKET ours; the path of its file. Undefined for other descriptors. */
+/**
+ * Makes a listening AF_UNIX socket of type SOCK_SEQPACKET ours; the path of its file. Undefined for other descriptors.
+ */
 const takeListener = (fd: number): string | undefined => {
   const { address, i32, bytes } = mapArena(SCRATCH_BYTES)
   const option = (name: number): number | undefined => {

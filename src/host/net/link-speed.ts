@@ -1,6 +1,6 @@
 /*
- * The speed of a network interface, as its driver tells ethtool(8). By ioctl, because /sys may be that of another network
- * namespace.
+ * The speed of a network interface, as its driver tells ethtool(8). By ioctl, because /sys may be that of another
+ * network namespace.
  */
 import { mapArena } from '../memory/mapping.ts'
 import { libcFunctions } from '../native.ts'
@@ -24,7 +24,9 @@ const Speed = { LOW: COMMAND + 12, HIGH: COMMAND + 28 } as const
 const BYTES = COMMAND + 44
 const UNKNOWN = 0xffff_ffff
 
-/** Mb/s. Undefined: the interface has no driver that tells, as a loopback, or no carrier; or there is none of this name. */
+/**
+ * Mb/s. Undefined: the interface has no driver that tells, as a loopback, or no carrier; or there is none of this name.
+ */
 export const linkSpeed = (name: string): number | undefined => {
   const { address, bytes, view, u32 } = workArena()
   bytes.fill(0, 0, BYTES)

@@ -1,7 +1,7 @@
 /*
- * Messages of rtnetlink: network interfaces, their addresses and their neighbours, and the route to an address (rtnetlink(7), netlink(7); numbers of
- * linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device needs is parsed. Any bytes can be
- * parsed: lengths are checked.
+ * Messages of rtnetlink: network interfaces, their addresses and their neighbours, and the route to an address
+ * (rtnetlink(7), netlink(7); numbers of linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device
+ * needs is parsed. Any bytes can be parsed: lengths are checked.
  */
 import { isIpv4Mapped } from './addresses.ts'
 import { AF_INET, AF_INET6 } from './socket-constants.ts'
@@ -102,7 +102,9 @@ const NEIGHBOUR_BODY = 12
 const NDA_DST = 1
 const NDA_LLADDR = 2
 
-/** Size of struct rtmsg: family u8 at 0, lengths in bits of the destination and the source u8 at 1 and 2, type u8 at 7. */
+/**
+ * Size of struct rtmsg: family u8 at 0, lengths in bits of the destination and the source u8 at 1 and 2, type u8 at 7.
+ */
 const ROUTE_BODY = 12
 const RTA_DST = 1
 const RTA_SRC = 2
@@ -287,7 +289,9 @@ export const routeRequest = (source: Uint8Array, destination: Uint8Array): Uint8
   return bytes
 }
 
-/** The index of the interface by which a route leaves this machine; undefined: it does not, or the message has no route. */
+/**
+ * The index of the interface by which a route leaves this machine; undefined: it does not, or the message has no route.
+ */
 export const routeInterface = (bytes: Uint8Array): number | undefined => {
   const view = viewOf(bytes)
   for (const [at, end] of spansOf(view)) {

@@ -38,8 +38,8 @@ const SOURCE_AT = 128
 let arena: Arena | undefined
 
 /**
- * Connects a UDP socket to `destination`, and returns the result of `read`, which gets its descriptor; -errno if there is
- * no route. `source`: the address to bind first.
+ * Connects a UDP socket to `destination`, and returns the result of `read`, which gets its descriptor; -errno if there
+ * is no route. `source`: the address to bind first.
  */
 const withRoute = <T>(
   destination: Uint8Array,
@@ -93,10 +93,11 @@ const interfaceTo = (source: Uint8Array, destination: Uint8Array): number | unde
 }
 
 /**
- * 0 if the system has a route from its address `source` to `destination` by the interface `scope`, as Linux wants it of an
- * adapter, otherwise -errno: ENETUNREACH without such a route, EHOSTUNREACH or EACCES if a route refuses, EINVAL from a loopback
- * address to another machine. Addresses: as for `sourceAddress`. `scope`: the index of the interface of `source`; 0: any. Addresses
- * of this machine are reached from each. Whether the destination answers is not known: no packet is sent.
+ * 0 if the system has a route from its address `source` to `destination` by the interface `scope`, as Linux wants it of
+ * an adapter, otherwise -errno: ENETUNREACH without such a route, EHOSTUNREACH or EACCES if a route refuses, EINVAL
+ * from a loopback address to another machine. Addresses: as for `sourceAddress`. `scope`: the index of the interface of
+ * `source`; 0: any. Addresses of this machine are reached from each. Whether the destination answers is not known: no
+ * packet is sent.
  */
 export const routeError = (source: Uint8Array, destination: Uint8Array, scope: number): number => {
   const error = withRoute(destination, scope, source, () => 0)

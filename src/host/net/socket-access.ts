@@ -1,7 +1,7 @@
 /*
- * Who may connect to a socket, by the permissions of its file: its owner, and some users and groups. A backlog has no order
- * by user, so those whom a server does not serve must not reach it. One group is the file's own; users, and several groups,
- * are in an access list (acl(5)), where the file system has these.
+ * Who may connect to a socket, by the permissions of its file: its owner, and some users and groups. A backlog has no
+ * order by user, so those whom a server does not serve must not reach it. One group is the file's own; users, and
+ * several groups, are in an access list (acl(5)), where the file system has these.
  */
 import { chmodSync, chownSync } from 'node:fs'
 import { EPERM, SystemError } from '../errno.ts'
@@ -14,8 +14,8 @@ const sys = libcFunctions({
   removexattr: 'int removexattr(const char *path, const char *name)',
 })
 
-// The list as an extended attribute (linux/posix_acl_xattr.h): a version, and entries {tag u16, permissions u16, id u32},
-// in the order of tags and ids.
+// The list as an extended attribute (linux/posix_acl_xattr.h): a version, and entries {tag u16, permissions u16, id
+// u32}, in the order of tags and ids.
 const NAME = 'system.posix_acl_access'
 const VERSION = 2
 const ENTRY_BYTES = 8
@@ -32,8 +32,8 @@ interface Allowed {
 const inOrder = (ids: readonly number[]): number[] => [...new Set(ids)].sort((a, b) => a - b)
 
 /**
- * Lets these and the owner connect, by an access list alone. Throws SystemError: EOPNOTSUPP if the file system has none,
- * EINVAL for a number that this user namespace does not have, EPERM for another user's file.
+ * Lets these and the owner connect, by an access list alone. Throws SystemError: EOPNOTSUPP if the file system has
+ * none, EINVAL for a number that this user namespace does not have, EPERM for another user's file.
  */
 export const setAccessList = (path: string, { users, groups }: Allowed): void => {
   const entries = [

@@ -105,9 +105,9 @@ export interface Server extends Arrivals<ConnectionRequest>, AsyncDisposable, As
   /** The port; if the URL has port 0, the free port that was chosen. */
   readonly port: number
   /**
-   * Stops listening, and rejects the requests that were not yielded; the others can still be answered. Resolves when the
-   * accepted connections have ended, or the device is closed or removed. If the signal is aborted, now or later, the
-   * unanswered requests are rejected and these connections closed. May be called again, with a signal too.
+   * Stops listening, and rejects the requests that were not yielded; the others can still be answered. Resolves when
+   * the accepted connections have ended, or the device is closed or removed. If the signal is aborted, now or later,
+   * the unanswered requests are rejected and these connections closed. May be called again, with a signal too.
    */
   close(options?: AbortOptions): Promise<void>
   /** What `await using` calls: `close` without the wait, as with an aborted signal. */
@@ -126,8 +126,8 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
 
 /**
  * Connects to the listener at an address, `rdma://HOST:PORT` for example. Rejects with RdmaError: EINVAL for a URL of
- * another form or an invalid option, EHOSTUNREACH for an unknown name or, over memory, an address of no device, ENETUNREACH if the device
- * has no address of that family; with ConnectionError if the peer refuses or does not answer.
+ * another form or an invalid option, EHOSTUNREACH for an unknown name or, over memory, an address of no device,
+ * ENETUNREACH if the device has no address of that family; with ConnectionError if the peer refuses or does not answer.
  */
 export function connect(address: ListenerAddress, options?: ConnectToOptions): Promise<Connection>
 export function connect(
@@ -338,7 +338,8 @@ const bindError = (url: string, port: number, error: unknown): unknown => {
 
 /**
  * Listens at an address, `rdma://HOST:PORT` for example, on one device; 0.0.0.0 and [::] are all its addresses, port 0
- * any free port. Rejects with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if the device does not have the address, EINVAL.
+ * any free port. Rejects with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if the device does not have
+ * the address, EINVAL.
  */
 export const listen = async (listenAt: ListenerAddress, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)

@@ -200,8 +200,8 @@ export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
 /**
- * Checks options that `connect` and `accept` have. `maxBytes`: of private data. Returns a copy, also of the private data
- * and of `qp`, because the program may change them before they are used. Throws RdmaError EINVAL.
+ * Checks options that `connect` and `accept` have. `maxBytes`: of private data. Returns a copy, also of the private
+ * data and of `qp`, because the program may change them before they are used. Throws RdmaError EINVAL.
  */
 export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
   call: string,

@@ -11,7 +11,9 @@ import type { ListenerAddress } from './url.ts'
 
 /** Options of `reconnect`: those of `connect`, and the pauses. */
 export interface ReconnectOptions extends ConnectToOptions {
-  /** Milliseconds between the first failure and the next attempt, 1 to 2^31 - 1; default 100. Each failure doubles it. */
+  /**
+   * Milliseconds between the first failure and the next attempt, 1 to 2^31 - 1; default 100. Each failure doubles it.
+   */
   readonly pause?: number | undefined
   /** Longest pause in milliseconds, at least `pause`; default 10,000. */
   readonly maxPause?: number | undefined

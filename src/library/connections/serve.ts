@@ -43,10 +43,10 @@ export interface ServeOptions extends ListenOptions {
   /** Called with each client before its first message, and awaited. An exception aborts the client's connection. */
   readonly onClient?: ((client: MessageClient) => void | Promise<void>) | undefined
   /**
-   * Called with an exception of `onMessage` or `onClient`, or of sending the answer, after which the client's connection
-   * is aborted with its message as the reason; other clients go on. Without `client`: a client could not be served,
-   * because of a lack of memory for example. Not called for connections that fail or end. Default: a warning of the
-   * process. An exception of this function is uncaught.
+   * Called with an exception of `onMessage` or `onClient`, or of sending the answer, after which the client's
+   * connection is aborted with its message as the reason; other clients go on. Without `client`: a client could not be
+   * served, because of a lack of memory for example. Not called for connections that fail or end. Default: a warning of
+   * the process. An exception of this function is uncaught.
    */
   readonly onError?: ((error: unknown, client: MessageClient | undefined) => void) | undefined
 }
@@ -136,7 +136,9 @@ class Client implements MessageClient {
     }
   }
 
-  /** Passes each message to `onMessage`, and sends its answers. Rejects with what fails, except for the client's end. */
+  /**
+   * Passes each message to `onMessage`, and sends its answers. Rejects with what fails, except for the client's end.
+   */
   async serve(onMessage: MessageHandler): Promise<void> {
     for (let message = await this.#next(); message !== undefined; message = await this.#next()) {
       const answer = await onMessage(message, this)

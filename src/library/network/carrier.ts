@@ -1,6 +1,6 @@
 /*
- * The carrier (library/verbs/carrier.ts) of devices in this process: calls are functions, rings are ordinary memory, buffers
- * get virtual addresses.
+ * The carrier (library/verbs/carrier.ts) of devices in this process: calls are functions, rings are ordinary memory,
+ * buffers get virtual addresses.
  */
 
 import { noDeviceText } from '../../base/suggest.ts'

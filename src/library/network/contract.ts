@@ -37,8 +37,8 @@ export interface Network {
    */
   setFaults(text: string): void
   /**
-   * Takes the link of a soft device down or up, as a cable that is pulled: while it is down its packets are lost, and the
-   * port is DOWN. Events PORT_ERR and PORT_ACTIVE. Throws RdmaError EINVAL for an unknown name.
+   * Takes the link of a soft device down or up, as a cable that is pulled: while it is down its packets are lost, and
+   * the port is DOWN. Events PORT_ERR and PORT_ACTIVE. Throws RdmaError EINVAL for an unknown name.
    */
   setLink(device: string, isUp: boolean): void
   /**
@@ -71,8 +71,8 @@ export interface Network {
   /**
    * Runs a test under the faults of many seeds, each on a new network with the options of this one, in virtual time.
    * Stops at the first seed that fails, and rejects with ExploreError: the seed, the faults without which it does not
-   * fail, and the ladder of packets. `record` of this network gets the session of the failed run. Rejects with RdmaError
-   * EINVAL, also for a network in real time. docs/how-to/virtual-time.md
+   * fail, and the ladder of packets. `record` of this network gets the session of the failed run. Rejects with
+   * RdmaError EINVAL, also for a network in real time. docs/how-to/virtual-time.md
    */
   explore(test: ExploredTest, options?: ExploreOptions): Promise<Explored>
 }
@@ -106,13 +106,14 @@ export interface NetworkOptions {
   readonly torment?: number | TormentOptions | undefined
   /**
    * Records the network into a session file (docs/reference/session-file.md) from its first opened device to the end of
-   * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no recording.
+   * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no
+   * recording.
    */
   readonly record?: string | RecordOptions | undefined
   /**
    * 'real' (default) or 'virtual': time passes only while everything waits, and then at once. The same seed gives the
-   * same packets, byte by byte. Devices are joined by memory, and packets take 2 µs, or what `links` say. If nothing can
-   * end the waits of the program, they reject with RdmaError EDEADLK. docs/how-to/virtual-time.md
+   * same packets, byte by byte. Devices are joined by memory, and packets take 2 µs, or what `links` say. If nothing
+   * can end the waits of the program, they reject with RdmaError EDEADLK. docs/how-to/virtual-time.md
    */
   readonly clock?: 'real' | 'virtual' | undefined
   /**
@@ -121,9 +122,9 @@ export interface NetworkOptions {
    */
   readonly links?: NetworkTopology | undefined
   /**
-   * The switches of devices with an InfiniBand port, and whether there is a subnet manager, in the syntax of `--fabric`:
-   * 'fat-tree,leaves=4,spines=2', 'manager=none'. Default: as many switches as the ports need, with a manager, so that a
-   * port is ACTIVE when `open` resolves.
+   * The switches of devices with an InfiniBand port, and whether there is a subnet manager, in the syntax of
+   * `--fabric`: 'fat-tree,leaves=4,spines=2', 'manager=none'. Default: as many switches as the ports need, with a
+   * manager, so that a port is ACTIVE when `open` resolves.
    */
   readonly fabric?: string | undefined
   /**
@@ -208,8 +209,8 @@ export interface ExploreOptions {
   readonly first?: number | undefined
   /**
    * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
-   * sends nor receives; a test then has to expect that requests fail. 'torment': the decisions of `NetworkOptions.torment`
-   * with each seed.
+   * sends nor receives; a test then has to expect that requests fail. 'torment': the decisions of
+   * `NetworkOptions.torment` with each seed.
    */
   readonly kinds?: readonly ExploredFault[] | undefined
   /** Maximum faults of a seed, 1 to 32; default 8. */
@@ -247,8 +248,8 @@ export interface PortOptions {
   /** GUID of an InfiniBand port, 16 hexadecimal digits. Default: made from the address. */
   readonly guid?: string | undefined
   /**
-   * Partition keys of an InfiniBand port: 1 to 128, from 1 to 0xffff, 0x8000 excepted. Default: 0xffff, which the network's
-   * subnet manager puts before the others.
+   * Partition keys of an InfiniBand port: 1 to 128, from 1 to 0xffff, 0x8000 excepted. Default: 0xffff, which the
+   * network's subnet manager puts before the others.
    */
   readonly pkeys?: readonly number[] | undefined
 }
@@ -305,8 +306,8 @@ export interface LocalNetwork extends Network {
   /** Called after each drive in which the devices have worked: the looks of `stallWatch` (stalls.ts). */
   readonly stallWatches: Set<() => void>
   /**
-   * Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. `device`: the
-   * only one that has got work; absent: any may have.
+   * Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up.
+   * `device`: the only one that has got work; absent: any may have.
    */
   kick(device?: SoftDevice): void
   /** Schedules a drive, which also arms the timers: a call may give the device work, or any if it is absent. */

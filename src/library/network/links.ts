@@ -1,6 +1,6 @@
 /*
- * Topologies as programs write them, in the words and units of topology files: an object with hosts, switches and links.
- * Functions make the usual ones. Everything is checked when it is compiled for the links (transport/phy/links/).
+ * Topologies as programs write them, in the words and units of topology files: an object with hosts, switches and
+ * links. Functions make the usual ones. Everything is checked when it is compiled for the links (transport/phy/links/).
  */
 
 import { linkQuantities } from '../../base/quantities.ts'
@@ -29,13 +29,13 @@ export interface LinkOptions {
   /** One way: milliseconds, or a text such as '5us' (ns, us, ms, s), up to 1 hour. Default: 1us. */
   readonly delay?: number | string | undefined
   /**
-   * Bytes that a switch keeps in front of the link, or a text such as '2mb' (b, kb, mb, gb, kib, mib); further packets are
-   * lost. It has room for at least one packet. Default: 2mb.
+   * Bytes that a switch keeps in front of the link, or a text such as '2mb' (b, kb, mb, gb, kib, mib); further packets
+   * are lost. It has room for at least one packet. Default: 2mb.
    */
   readonly queue?: number | string | undefined
   /**
-   * When a switch marks packets (ECN) of senders that react: 'MIN-MAX-PROBABILITY', none below MIN bytes of queue, then up
-   * to PROBABILITY at MAX, all beyond; or 'none'. Default: '5kb-200kb-1%'.
+   * When a switch marks packets (ECN) of senders that react: 'MIN-MAX-PROBABILITY', none below MIN bytes of queue, then
+   * up to PROBABILITY at MAX, all beyond; or 'none'. Default: '5kb-200kb-1%'.
    */
   readonly mark?: string | undefined
   /** Probability that a packet is lost, from 0 to 1, or a text such as '0.1%'. Default: 0. */
@@ -104,14 +104,17 @@ const countOf = (name: string, value: number, max: number): number =>
   new Section(undefined, '', { [name]: value }, [name], true).integer(name, undefined, 1, max)
 
 /**
- * All hosts at one switch: hosts h1, h2 …, switch s1. Throws RdmaError EINVAL for invalid options, as the other functions.
+ * All hosts at one switch: hosts h1, h2 …, switch s1. Throws RdmaError EINVAL for invalid options, as the other
+ * functions.
  */
 export const starTopology = (hosts: number, link: LinkOptions = {}): NetworkTopology =>
   checked('starTopology', () =>
     describe(star(countOf('hosts', hosts, MAX_HOSTS), settingsOf('link', link, DEFAULT_LINK))),
   )
 
-/** Switches s1, s2 … in a row, `hosts` hosts at each. `trunk`: links between switches; what it lacks is as in `link`. */
+/**
+ * Switches s1, s2 … in a row, `hosts` hosts at each. `trunk`: links between switches; what it lacks is as in `link`.
+ */
 export const chainTopology = (
   switches: number,
   hosts: number,

@@ -1,8 +1,8 @@
 /*
- * Which devices of a network may have something to do, as bits by their place in the list, so that a drive of a network with
- * a thousand devices visits only those. A device is marked when a program posts to it or calls it, and when packets arrive at its
- * port. It is unmarked by `settle`, which also keeps when its next timer is due. Marked devices are visited in the order of the
- * list, as without marks: what happens does not depend on them.
+ * Which devices of a network may have something to do, as bits by their place in the list, so that a drive of a network
+ * with a thousand devices visits only those. A device is marked when a program posts to it or calls it, and when
+ * packets arrive at its port. It is unmarked by `settle`, which also keeps when its next timer is due. Marked devices
+ * are visited in the order of the list, as without marks: what happens does not depend on them.
  */
 import type { SoftDevice } from '../../drivers/registered.ts'
 

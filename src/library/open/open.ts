@@ -27,8 +27,8 @@ export interface OpenOptions extends PortOptions {
   /** Link of a new network, see `NetworkOptions.link`. */
   readonly link?: Link | undefined
   /**
-   * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'mapped' as used by
-   * libibverbs programs.
+   * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'mapped' as used
+   * by libibverbs programs.
    */
   readonly rings?: RingLayout['name'] | undefined
   /** Name of the device. Default: rxe0, rxe1, …, without the names of other devices of the network. */
@@ -106,8 +106,9 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
 /**
  * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the name or address is
  * in use, EADDRNOTAVAIL if this machine does not have the address, ENOSPC if the network has the maximum of soft
- * devices, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket, EACCES if the daemon does
- * not serve this user, is not trusted, or may not access the program's memory, EOPNOTSUPP if native calls are missing.
+ * devices, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket, EACCES if the daemon
+ * does not serve this user, is not trusted, or may not access the program's memory, EOPNOTSUPP if native calls are
+ * missing.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   const network: unknown = (options as OpenOptions | null | undefined)?.network

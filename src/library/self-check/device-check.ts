@@ -55,7 +55,9 @@ const v8Symbols: Symbols = {
 
 const print = (finding: Finding): void => console.error(findingText(finding, v8Symbols))
 
-/** An exception of the program's `onFinding` is uncaught. The caller is core or the checker, in the middle of its work. */
+/**
+ * An exception of the program's `onFinding` is uncaught. The caller is core or the checker, in the middle of its work.
+ */
 const notify = (onFinding: (finding: Finding) => void, finding: Finding): void => {
   try {
     onFinding(finding)

@@ -26,7 +26,9 @@ export interface ProgramLog extends Required<Pick<ProgramProbes, 'logStack' | 'r
   poll(context: number, cq: number, count: number, wrId: bigint): void
 }
 
-/** `join`: lets the search read the entries (`readLog`); `omit`: called when a stack is forgotten; `now`: microseconds. */
+/**
+ * `join`: lets the search read the entries (`readLog`); `omit`: called when a stack is forgotten; `now`: microseconds.
+ */
 export const createProgramLog = (join: () => void, omit: NoteOmission, now: () => number): ProgramLog => {
   let entries: LoggedEvent[] = []
   let hasTimer = false

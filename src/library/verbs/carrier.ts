@@ -168,7 +168,9 @@ export interface Carrier {
   /** Arguments of every `cq.create`: the completion channel for this carrier's events, if needed. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
-  /** Whether other objects use the object with this handle. Only for devices in this process; others refuse the destroy. */
+  /**
+   * Whether other objects use the object with this handle. Only for devices in this process; others refuse the destroy.
+   */
   isUsed?(handle: number): boolean
   /** Why the request with this id has failed, as a sentence, if known. */
   explain?(qpn: number, id: number): string | undefined

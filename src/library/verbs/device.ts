@@ -65,8 +65,8 @@ export interface DeviceEventObject extends Omit<DeviceEvent, 'type'> {
 export type DeviceEvents = { readonly [N in AsyncEventName]: DeviceEventObject }
 
 /**
- * An open device. Its listeners get the events of `onEvent` by their names. Methods that need the device throw RdmaError
- * ERR_CLOSED after it was closed, EIO after it was removed.
+ * An open device. Its listeners get the events of `onEvent` by their names. Methods that need the device throw
+ * RdmaError ERR_CLOSED after it was closed, EIO after it was removed.
  */
 export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** Name of the device: 'rxe0' … */
@@ -108,9 +108,10 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
    */
   ip(options: IpOptions): IpInterface
   /**
-   * Sets fault rules of this program for a test of it, until they are disposed or the device is closed: as records, or the
-   * text of `--fault`. Rules for packets act on packets of this device's queue pairs; of a daemon's device, on those of the
-   * program's. Throws RdmaError EINVAL, EPERM: the rule touches a device of a daemon that other programs have open.
+   * Sets fault rules of this program for a test of it, until they are disposed or the device is closed: as records, or
+   * the text of `--fault`. Rules for packets act on packets of this device's queue pairs; of a daemon's device, on
+   * those of the program's. Throws RdmaError EINVAL, EPERM: the rule touches a device of a daemon that other programs
+   * have open.
    */
   fault(rules: string | FaultRuleOptions | readonly FaultRuleOptions[]): Fault
   /** Creates an event queue, which can receive the events of all objects of the device. */
@@ -172,10 +173,10 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** What the check of the device's network has left out, because its memory is bounded; empty without a check. */
   readonly omissions: readonly Omission[]
   /**
-   * Closes the device and all its objects, and abandons outstanding requests. `await using` calls it. With `drain`, waits for the requests of
-   * send queues first; if `signal` is aborted during this wait, rejects with the signal's reason, and the device stays
-   * open. If a checked device has findings that fail (`CheckOptions.failOn`), closes the device and rejects with
-   * FindingsError. A later call resolves when the device is closed.
+   * Closes the device and all its objects, and abandons outstanding requests. `await using` calls it. With `drain`,
+   * waits for the requests of send queues first; if `signal` is aborted during this wait, rejects with the signal's
+   * reason, and the device stays open. If a checked device has findings that fail (`CheckOptions.failOn`), closes the
+   * device and rejects with FindingsError. A later call resolves when the device is closed.
    */
   close(options?: CloseOptions): Promise<void>
 }

@@ -1,5 +1,6 @@
 /*
- * Faults that a test of the program sets for itself (`device.fault`): their texts are those of `--fault` (spec/faults.ts).
+ * Faults that a test of the program sets for itself (`device.fault`): their texts are those of `--fault`
+ * (spec/faults.ts).
  */
 import type { FaultSettings } from '../../spec/faults.ts'
 import { checkOptions, checkRecord, type KnownOptions } from './arguments/options.ts'
@@ -27,9 +28,14 @@ const waitOptionNames: KnownOptions<FaultWaitOptions> = { milliseconds: true, si
 
 /** Fault rules that were set together. Disposing them ends them. */
 export interface Fault extends Disposable {
-  /** How often the rules have acted so far; each effect on a packet counts. Throws RdmaError ENOENT if they are over. */
+  /**
+   * How often the rules have acted so far; each effect on a packet counts. Throws RdmaError ENOENT if they are over.
+   */
   readonly count: number
-  /** Resolves when the rules have acted `times` times, default 1. Rejects with RdmaError ETIMEDOUT, or the signal's reason. */
+  /**
+   * Resolves when the rules have acted `times` times, default 1. Rejects with RdmaError ETIMEDOUT, or the signal's
+   * reason.
+   */
   wait(times?: number, options?: FaultWaitOptions): Promise<void>
   /** Ends the rules; links that they have taken down are up again. Later calls do nothing. */
   clear(): void

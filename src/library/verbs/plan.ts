@@ -43,7 +43,9 @@ export type KindOf<T> = T extends Kind<infer N> ? N : never
  */
 export const CLOSED = -0x40000000
 
-/** Throws RdmaError ERR_CLOSED if the device is closed or removed: another device may use the memory of its rings now. */
+/**
+ * Throws RdmaError ERR_CLOSED if the device is closed or removed: another device may use the memory of its rings now.
+ */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.isOver) throw deviceClosedError(call, 'closed or removed')
 }
@@ -103,7 +105,9 @@ export interface LibraryObject {
   isOpen: boolean
 }
 
-/** False for an `ObjectOf`: a class of a driver may have methods with these names, but no property that is a boolean. */
+/**
+ * False for an `ObjectOf`: a class of a driver may have methods with these names, but no property that is a boolean.
+ */
 const isLibraryObject = (object: object): object is LibraryObject =>
   typeof (object as Partial<LibraryObject>).isOpen === 'boolean'
 

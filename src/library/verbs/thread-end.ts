@@ -1,6 +1,6 @@
 /*
- * When a worker thread ends, Node frees registered buffers, but leaves the descriptors of native calls open. So sessions
- * with daemons and UDP ports are closed before, at the thread's exit event.
+ * When a worker thread ends, Node frees registered buffers, but leaves the descriptors of native calls open. So
+ * sessions with daemons and UDP ports are closed before, at the thread's exit event.
  */
 
 const openInThread = new Set<() => void>()

@@ -31,7 +31,9 @@ export interface CmPath {
   readonly packetLifeTime: number
 }
 
-/** The address from which the peer's datagrams come: its GID or, of a path by LIDs, its LID as `lidAddress` writes it. */
+/**
+ * The address from which the peer's datagrams come: its GID or, of a path by LIDs, its LID as `lidAddress` writes it.
+ */
 export const peerAddress = ({ remoteGid, lids }: CmPath): Uint8Array =>
   lids === undefined ? remoteGid : lidAddress(lids.remote)
 

@@ -219,7 +219,8 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
 
 /**
  * The path for answers to a REQ: `from`, the path back to the sender, with values from the REQ. The hop limit is our
- * own, because the path back may be longer; of a path by LIDs it says whether packets have a GRH. The packet life time is half the ACK timeout (an exponent, so minus 1).
+ * own, because the path back may be longer; of a path by LIDs it says whether packets have a GRH. The packet life time
+ * is half the ACK timeout (an exponent, so minus 1).
  */
 export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath => ({
   ...from,

@@ -1,6 +1,6 @@
 /*
- * A connection of InfiniBand's connection manager: the calls of rdma_cm as commands of the engine (Linux: cma_connect_ib,
- * cma_resolve_ib_udp, cma_accept_ib, cma_send_sidr_rep).
+ * A connection of InfiniBand's connection manager: the calls of rdma_cm as commands of the engine (Linux:
+ * cma_connect_ib, cma_resolve_ib_udp, cma_accept_ib, cma_send_sidr_rep).
  */
 
 import type { Connection, ConnectionEnd, ConnectionParameters, QpAttributes } from '../../core/driver-contract.ts'

@@ -49,7 +49,9 @@ export interface EventHost extends ConnectionHost {
 /** By `CmTransport`: of the passive side. */
 const qpTypes = { RC, UC, XRC: XRC_TGT } as const
 
-/** The answer to a request that is refused: `reason` of a REJ, `status` of a SIDR_REP. BUSY has none: the peer repeats. */
+/**
+ * The answer to a request that is refused: `reason` of a REJ, `status` of a SIDR_REP. BUSY has none: the peer repeats.
+ */
 const refusals: Readonly<Record<Exclude<Refusal, 'BUSY'>, { readonly reason: number; readonly status: number }>> = {
   NO_LISTENER: { reason: rejReason.INVALID_SERVICE_ID, status: sidrStatus.UNSUPPORTED },
   WRONG_ADDRESS: { reason: rejReason.CONSUMER_DEFINED, status: sidrStatus.UNSUPPORTED },

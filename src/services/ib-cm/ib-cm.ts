@@ -1,6 +1,7 @@
 /*
- * InfiniBand's connection manager (IBA 12) as the connection protocol of devices with queue pair 1, as Linux's ib_cm for
- * cma.c. The engine (src/services/cm) runs the protocol, and the MAD layer carries its messages. The caller supplies the time.
+ * InfiniBand's connection manager (IBA 12) as the connection protocol of devices with queue pair 1, as Linux's ib_cm
+ * for cma.c. The engine (src/services/cm) runs the protocol, and the MAD layer carries its messages. The caller
+ * supplies the time.
  */
 
 import { hasGid, hasLids } from '../../core/devices/gids.ts'

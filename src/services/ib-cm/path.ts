@@ -1,7 +1,7 @@
 /*
- * Paths of the connection manager, and path records (IBA 15.2.5.16). A program can set the record (RDMA_OPTION_IB_PATH);
- * on InfiniBand the subnet administrator gives it. Otherwise, because RoCE has no subnet administrator, the record is made
- * from addresses, port and, for a peer's request, the REQ, as in Linux.
+ * Paths of the connection manager, and path records (IBA 15.2.5.16). A program can set the record
+ * (RDMA_OPTION_IB_PATH); on InfiniBand the subnet administrator gives it. Otherwise, because RoCE has no subnet
+ * administrator, the record is made from addresses, port and, for a peer's request, the REQ, as in Linux.
  */
 
 import { hasGid, hasLids } from '../../core/devices/gids.ts'
@@ -110,7 +110,9 @@ export const pkeyIndexOf = (pkeys: Uint16Array, pkey: number): number => {
       )
 }
 
-/** The path to the peer. Throws CallError EINVAL, ENOENT if the device does not have the path that the program has set. */
+/**
+ * The path to the peer. Throws CallError EINVAL, ENOENT if the device does not have the path that the program has set.
+ */
 export const pathOf = (port: IbPort, end: ConnectionEnd): CmPath => {
   const { localGid, remoteGid, flowLabel, trafficClass, chosenPath, packetLifeTime } = end
   const { pkeys } = port.device.ports[0]!

@@ -1,6 +1,7 @@
 /*
  * Queries of core's clients to the subnet administrator (IBA 15.2), from queue pair 1 of an InfiniBand port, as Linux's
- * ib_sa. An answer counts if it comes from the subnet manager's LID, and has the random transaction id of an open query.
+ * ib_sa. An answer counts if it comes from the subnet manager's LID, and has the random transaction id of an open
+ * query.
  */
 import type { MadAddress } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
@@ -66,8 +67,8 @@ export class SubnetAdministrator {
   }
 
   /**
-   * `done` is called once, perhaps during the call; not after `close`, nor after the returned function was called. Throws CallError EAGAIN if
-   * the port has no subnet manager.
+   * `done` is called once, perhaps during the call; not after `close`, nor after the returned function was called.
+   * Throws CallError EAGAIN if the port has no subnet manager.
    */
   ask<N extends SaRecordName>(
     { name, method, record, timeout }: SaQuery<N>,

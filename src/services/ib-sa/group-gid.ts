@@ -1,5 +1,6 @@
 /*
- * The GID of an IP multicast group on InfiniBand (RFC 4391, section 4; Linux: ip_ib_mc_map, ipv6_ib_mc_map, cma_set_mgid).
+ * The GID of an IP multicast group on InfiniBand (RFC 4391, section 4; Linux: ip_ib_mc_map, ipv6_ib_mc_map,
+ * cma_set_mgid).
  */
 import { isMappedIpv4, mappedIpv4 } from '../../transport/wire/address.ts'
 

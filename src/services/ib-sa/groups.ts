@@ -1,7 +1,7 @@
 /*
- * Multicast groups of an InfiniBand port (IBA 15.2.5.17), as Linux's ib_sa: the port is one member of a group, however many
- * of its programs have joined, and leaves it with the last one. When the port has lost its memberships, by another LID or a
- * subnet manager that has forgotten them, the programs' memberships fail; a program may join again.
+ * Multicast groups of an InfiniBand port (IBA 15.2.5.17), as Linux's ib_sa: the port is one member of a group, however
+ * many of its programs have joined, and leaves it with the last one. When the port has lost its memberships, by another
+ * LID or a subnet manager that has forgotten them, the programs' memberships fail; a program may join again.
  */
 import { addEventHandler } from '../../core/devices/clients.ts'
 import type { Device } from '../../core/model.ts'

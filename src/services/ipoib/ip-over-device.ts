@@ -1,7 +1,7 @@
 /*
- * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines (src/services/ip) with UD queue pairs
- * of devices. Each interface has its own queue pair. The link-layer address of the interface is the QPN and a GID of
- * the device. The caller supplies the time.
+ * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines (src/services/ip) with UD
+ * queue pairs of devices. Each interface has its own queue pair. The link-layer address of the interface is the QPN and
+ * a GID of the device. The caller supplies the time.
  */
 
 import { registerClient } from '../../core/devices/clients.ts'

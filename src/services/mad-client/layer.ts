@@ -1,7 +1,7 @@
 /*
- * The MAD layer (R40; IBA 13) owns queue pairs 0 and 1 of every device that has them, and passes received datagrams to services
- * and agents. A service receives requests of a class on all devices. An agent receives requests of a class on one
- * device, and sends with a transaction engine (src/services/mad).
+ * The MAD layer (R40; IBA 13) owns queue pairs 0 and 1 of every device that has them, and passes received datagrams to
+ * services and agents. A service receives requests of a class on all devices. An agent receives requests of a class on
+ * one device, and sends with a transaction engine (src/services/mad).
  *
  * A response goes to the agent with the upper half of the response's transaction id. A request goes to the service or
  * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET,
@@ -119,8 +119,8 @@ export class MadLayer {
   }
 
   /**
-   * Registers a service on all devices, later ones too. The returned function unregisters it. Throws CallError EBUSY if,
-   * on a device, another service or agent has one of the methods.
+   * Registers a service on all devices, later ones too. The returned function unregisters it. Throws CallError EBUSY
+   * if, on a device, another service or agent has one of the methods.
    */
   register(service: MadService): () => void {
     const unregister = (): void => {
@@ -276,8 +276,8 @@ const noSubnetManagement = callError.EPROTONOSUPPORT`${the.method('mad_agent.cre
 const { GET, SET, SEND } = MadMethod
 
 /**
- * Whether a queue pair accepts a datagram (IBA 13.5): the classes of subnet management at queue pair 0, all others at 1;
- * of communication management only connection messages (method Send) and ClassPortInfo.
+ * Whether a queue pair accepts a datagram (IBA 13.5): the classes of subnet management at queue pair 0, all others at
+ * 1; of communication management only connection messages (method Send) and ClassPortInfo.
  */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields, qpn: number): boolean =>
   baseVersion === MAD_BASE_VERSION &&

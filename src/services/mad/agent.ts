@@ -324,9 +324,9 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Ends the transfer of a datagram's transaction, in either direction. Ours to the peer is aborted, unless all segments
-   * were acknowledged. The peer's to us is dropped if it is incomplete (Linux keeps it), so that its segments are not
-   * mixed with those of a new message.
+   * Ends the transfer of a datagram's transaction, in either direction. Ours to the peer is aborted, unless all
+   * segments were acknowledged. The peer's to us is dropped if it is incomplete (Linux keeps it), so that its segments
+   * are not mixed with those of a new message.
    */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
@@ -361,7 +361,8 @@ export class MadAgentEngine<P extends MadPath, T> {
       sending.retriesLeft = sending.options.retries
       this.#transmit(sending, now)
     } else if (outcome === 'open') {
-      // Without another segment the deadline stays. Otherwise a peer that only grows its window could postpone it for ever.
+      // Without another segment the deadline stays. Otherwise a peer that only grows its window could postpone it for
+      // ever.
       if (segments.hasNext) this.#transmit(sending, now)
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')

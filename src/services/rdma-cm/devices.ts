@@ -74,7 +74,9 @@ function* addressesOf({ ports }: Device): Iterable<PortAddress> {
     if (entry !== undefined) yield { address: entry.gid, gid: entry.gid, ifindex: entry.ifindex }
 }
 
-/** The GID of an address of the device; undefined: it is no address of it. `scope`: interface index; 0: any interface. */
+/**
+ * The GID of an address of the device; undefined: it is no address of it. `scope`: interface index; 0: any interface.
+ */
 const gidOf = ({ ports }: Device, address: Uint8Array, scope = 0): Uint8Array | undefined => {
   const { gids, ipAddresses } = ports[0]!
   const isIp = ipAddresses?.some(own => isSameAddress(own, address)) === true
@@ -177,9 +179,9 @@ export class CmDevices {
   }
 
   /**
-   * The remote address for a destination. A loopback or wildcard address that no device has means the first device address
-   * of the family. Exception: if the network is not closed and a device has an address in 127.0.0.0/8, other loopback
-   * addresses belong to devices of other processes.
+   * The remote address for a destination. A loopback or wildcard address that no device has means the first device
+   * address of the family. Exception: if the network is not closed and a device has an address in 127.0.0.0/8, other
+   * loopback addresses belong to devices of other processes.
    */
   #remoteAddressOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
@@ -265,8 +267,8 @@ export class CmDevices {
 
   /**
    * The end with a local address; undefined for a wildcard. A loopback address that no device has means the first
-   * device. Throws CallError EADDRNOTAVAIL if no device, or another than `onlyDevice`, has the address, for a link-local
-   * address or a GID (AF_IB) ENODEV; EINVAL for a link-local address without scope.
+   * device. Throws CallError EADDRNOTAVAIL if no device, or another than `onlyDevice`, has the address, for a
+   * link-local address or a GID (AF_IB) ENODEV; EINVAL for a link-local address without scope.
    */
   endToBind(source: SocketAddress, onlyDevice?: CmDevice): LocalEnd | undefined {
     if (isAny(source)) return undefined

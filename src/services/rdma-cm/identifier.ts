@@ -83,7 +83,10 @@ export class Identifier implements PortHolder, ConnectionEnd {
   mac: string | undefined
   /** The next hop when the route was resolved; undefined if the system reports no MACs. */
   neighbour: Neighbour | undefined
-  /** The path record that the program has set (RDMA_OPTION_IB_PATH) or the protocol has found; undefined: the addresses are the path. */
+  /**
+   * The path record that the program has set (RDMA_OPTION_IB_PATH) or the protocol has found; undefined: the addresses
+   * are the path.
+   */
   chosenPath: Uint8Array | undefined
   /** In ROUTE_QUERY: ends the query. */
   cancelQuery: (() => void) | undefined

@@ -71,7 +71,8 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. Throws CallError EADDRINUSE,
+   * EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress, account: Account | undefined): number {
     const port = source.port === 0 ? this.#freePort(holder.portSpace) : source.port

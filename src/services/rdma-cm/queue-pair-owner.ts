@@ -137,8 +137,8 @@ class QueuePairOwner implements IdOwner {
   }
 
   /**
-   * Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, the RNR timer, and what
-   * the program has chosen.
+   * Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, the RNR timer, and
+   * what the program has chosen.
    */
   #rcAttributes(state: number, agreed: QpAttributes): object {
     const { responderResources, initiatorDepth } = this.#limits

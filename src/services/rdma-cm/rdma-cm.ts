@@ -246,8 +246,8 @@ export class RdmaCm {
   #enterRouteResolved(id: Identifier, chosenPath: Uint8Array | undefined): void {
     id.state = 'ROUTE_RESOLVED'
     id.chosenPath = chosenPath
-    // As on Linux, half the ACK timeout, so the exponent is 1 lower. From it follows the ACK timeout in the REQ, which is
-    // the peer's (services/cm/timeout.ts). An ACK timeout of 0 (none) says nothing about the path.
+    // As on Linux, half the ACK timeout, so the exponent is 1 lower. From it follows the ACK timeout in the REQ, which
+    // is the peer's (services/cm/timeout.ts). An ACK timeout of 0 (none) says nothing about the path.
     id.packetLifeTime = id.ackTimeout ? id.ackTimeout - 1 : undefined
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
@@ -296,8 +296,8 @@ export class RdmaCm {
   }
 
   /**
-   * Accepts a request. Without parameters: confirms the peer's response. If the answer cannot be sent, the connection is
-   * rejected.
+   * Accepts a request. Without parameters: confirms the peer's response. If the answer cannot be sent, the connection
+   * is rejected.
    */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
@@ -341,7 +341,8 @@ export class RdmaCm {
 
   /** As in Linux, no effect in other states of a connection than established and disconnected by the peer. */
   disconnect(id: Identifier): void {
-    // As in Linux: no effect on a listener on one device; a listener on all devices has no connection in ib_cm (EINVAL).
+    // As in Linux: no effect on a listener on one device; a listener on all devices has no connection in ib_cm
+    // (EINVAL).
     if (id.isListening && id.device !== undefined) return
     if (id.connection === undefined) throw callError.EINVAL`${the.method('cm_id.disconnect')}: there is no connection`
     id.connection.disconnect()
@@ -586,8 +587,8 @@ const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: Sock
 }
 
 /**
- * The P_Key of an AF_IB address on InfiniBand (Linux: cma_resolve_ib_dev); undefined for others. Throws CallError ENODEV if
- * the device is not in its partition.
+ * The P_Key of an AF_IB address on InfiniBand (Linux: cma_resolve_ib_dev); undefined for others. Throws CallError
+ * ENODEV if the device is not in its partition.
  */
 const partitionOf = ({ device }: CmDevice, { family, pkey }: SocketAddress): number | undefined => {
   if (family !== Family.IB || !hasLids(device)) return undefined

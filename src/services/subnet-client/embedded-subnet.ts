@@ -47,8 +47,8 @@ export interface SubnetEnvironment {
   /** As for `parseFabric`; default: one switch, or several in a row, with a subnet manager. */
   readonly fabric?: string
   /**
-   * What carries packets of the data path over links with a rate, a delay or a loss. Throws an Error if there is no place for
-   * it. Absent: only management datagrams meet them.
+   * What carries packets of the data path over links with a rate, a delay or a loss. Throws an Error if there is no
+   * place for it. Absent: only management datagrams meet them.
    */
   readonly createCarrier?: (owner: CarrierOwner) => DataCarrier
 }
@@ -226,7 +226,9 @@ export class EmbeddedSubnet {
     }
   }
 
-  /** Counts a violation; whether the manager is told of it: a port sends such a trap once in an interval (IBA 13.4.9). */
+  /**
+   * Counts a violation; whether the manager is told of it: a port sends such a trap once in an interval (IBA 13.4.9).
+   */
   #isViolationTold({ info, number }: NodePort, kind: 'bad-pkey' | 'bad-qkey'): boolean {
     const counter = kind === 'bad-pkey' ? 'pKeyViolations' : 'qKeyViolations'
     info[counter] = Math.min(MAX_VIOLATIONS, info[counter] + 1)
@@ -371,7 +373,10 @@ export class EmbeddedSubnet {
     }
   }
 
-  /** The first link between switches on the way of the port's packets; before the first packet, of those to the other ports. */
+  /**
+   * The first link between switches on the way of the port's packets; before the first packet, of those to the other
+   * ports.
+   */
   #linksOnWay(at: FabricPort): readonly Link[] {
     const used = this.#fabric.destinationsOf(at)
     const lids = used.length > 0 ? used : [...this.#cabled.keys()].map(({ info }) => info.lid)
@@ -421,8 +426,8 @@ export class EmbeddedSubnet {
   }
 
   /**
-   * What the links between two switches do to packets from now on; undefined: what the fabric's text says. Returns false if
-   * there are none. Throws an Error if no port of the process is free for it.
+   * What the links between two switches do to packets from now on; undefined: what the fabric's text says. Returns
+   * false if there are none. Throws an Error if no port of the process is free for it.
    */
   setConditions(a: string, b: string, conditions: LinkConditions | undefined): boolean {
     const links = this.#between(a, b)
@@ -464,7 +469,9 @@ export class EmbeddedSubnet {
     this.#managerPlace = undefined
   }
 
-  /** `deliver`: what is not for the manager, as an answer to a program at the same port may be. Default: nobody has it. */
+  /**
+   * `deliver`: what is not for the manager, as an answer to a program at the same port may be. Default: nobody has it.
+   */
   #startManager(at: FabricPort, guid: bigint, deliver: (packet: SubnetPacket) => boolean = () => false): void {
     const { now, random } = this.#environment
     const tid = (BigInt(random()) << 32n) | BigInt(random())

@@ -228,7 +228,10 @@ export class Administration {
 
   // ---- the subnet ----
 
-  /** After a sweep; `change`: all that it has found. Ports that came or went are told to subscribers; who went has left its groups. */
+  /**
+   * After a sweep; `change`: all that it has found. Ports that came or went are told to subscribers; who went has left
+   * its groups.
+   */
   update(
     subnet: Subnet,
     routes: Routes,

@@ -1,6 +1,7 @@
 /*
- * Records of subnet administration about virtual lanes (IBA 15.2.5.5, 15.2.5.9). The manager sets one data lane and leaves
- * these tables to ports, so it asks the ports when a client asks. As with OpenSM, a client names no port of an adapter.
+ * Records of subnet administration about virtual lanes (IBA 15.2.5.5, 15.2.5.9). The manager sets one data lane and
+ * leaves these tables to ports, so it asks the ports when a client asks. As with OpenSM, a client names no port of an
+ * adapter.
  */
 import type { SaRecord, SaRecordName, SmAttribute, SmAttributeName } from '../../transport/wire/mad/subnet.ts'
 import type { Path } from './requests.ts'

@@ -116,8 +116,8 @@ export class SubnetManager {
   /** GUIDs of ports that were set since the last sweep. */
   #stale = new Set<bigint>()
   /**
-   * GUIDs of the switches of which a link has changed since the last sweep, unless any may have, and the ports of which that is known:
-   * all, or none.
+   * GUIDs of the switches of which a link has changed since the last sweep, unless any may have, and the ports of which
+   * that is known: all, or none.
    */
   #changed = new Map<bigint, Set<number>>()
   #mayAnyHaveChanged = false
@@ -184,8 +184,8 @@ export class SubnetManager {
   }
 
   /**
-   * The link of a switch's port came up or went down: a trap follows, or `resweep`. If the owner tells that of some ports of a switch,
-   * it tells it of all.
+   * The link of a switch's port came up or went down: a trap follows, or `resweep`. If the owner tells that of some
+   * ports of a switch, it tells it of all.
    */
   linkChanged(switchGuid: bigint, port: number): void {
     if (this.#state !== 'not-active') this.#changedOf(switchGuid).add(port)
@@ -202,7 +202,9 @@ export class SubnetManager {
     if (this.isMaster) this.#stale.add(portGuid)
   }
 
-  /** Gives a port the next LID that is free, as after two subnets were joined. Nothing if another manager configures it. */
+  /**
+   * Gives a port the next LID that is free, as after two subnets were joined. Nothing if another manager configures it.
+   */
   moveLid(portGuid: bigint, now: number): void {
     this.#now = now
     const old = this.#lids.get(portGuid)
@@ -335,7 +337,10 @@ export class SubnetManager {
     })
   }
 
-  /** The port with this GUID no longer says that a manager is there: if that was the master, nobody waits for its answers. */
+  /**
+   * The port with this GUID no longer says that a manager is there: if that was the master, nobody waits for its
+   * answers.
+   */
   managerLeft(portGuid: bigint, now: number): void {
     if (this.#master?.guid !== portGuid) return
     this.#now = now

@@ -1,5 +1,6 @@
 /*
- * Path records (IBA 15.2.5.16) from the routes of the subnet: MTU and rate are the least of the links between two ports.
+ * Path records (IBA 15.2.5.16) from the routes of the subnet: MTU and rate are the least of the links between two
+ * ports.
  */
 import { FULL_MEMBER, Selector } from '../../spec/wire/subnet.ts'
 import type { SaRecord } from '../../transport/wire/mad/subnet.ts'

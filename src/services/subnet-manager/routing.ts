@@ -87,7 +87,9 @@ export class Routes {
     for (const end of added) this.#add(end)
   }
 
-  /** The ports by which packets from an end port leave nodes on their way to another one; undefined: there is no way. */
+  /**
+   * The ports by which packets from an end port leave nodes on their way to another one; undefined: there is no way.
+   */
   walk(from: FoundPort, to: FoundPort): FoundPort[] | undefined {
     if (from === to) return []
     const passed: FoundPort[] = []
@@ -112,8 +114,8 @@ export class Routes {
   }
 
   /**
-   * The ports of each switch to which the packets of a group go, if `members` are in it: a tree of shortest paths to the
-   * switch that has them nearest.
+   * The ports of each switch to which the packets of a group go, if `members` are in it: a tree of shortest paths to
+   * the switch that has them nearest.
    */
   tree(members: readonly FoundPort[]): Map<FoundNode, Set<number>> {
     const ports = new Map<FoundNode, Set<number>>()

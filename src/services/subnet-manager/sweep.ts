@@ -1,6 +1,6 @@
 /*
- * One sweep of a subnet: finds all nodes and links by directed routes from the manager's port, and asks what the manager
- * decides on. `done` is called with what was found, once no request is open.
+ * One sweep of a subnet: finds all nodes and links by directed routes from the manager's port, and asks what the
+ * manager decides on. `done` is called with what was found, once no request is open.
  */
 import { MAX_HOPS, PKEY_BLOCK, PortCapability, PortState } from '../../spec/wire/subnet.ts'
 import type { Path, SmpRequests } from './requests.ts'
@@ -17,8 +17,8 @@ interface SweepOptions {
   /** The manager has the subnet: switches are told that what they say of changed ports is read. */
   readonly isMaster: boolean
   /**
-   * What the sweep before has found, all of which was set. Then of switches without a changed port, and of nodes behind ports
-   * that have stayed ACTIVE, nothing more is asked: a link that was away is INIT. Absent: everything is asked.
+   * What the sweep before has found, all of which was set. Then of switches without a changed port, and of nodes behind
+   * ports that have stayed ACTIVE, nothing more is asked: a link that was away is INIT. Absent: everything is asked.
    */
   readonly known?: Subnet | undefined
   /** GUIDs of adapters' ports of `known` to which somebody has set something since then: they are asked. */
@@ -102,8 +102,8 @@ const createSearch = (
     )
 
   /**
-   * The node of this port of the sweep before, by the way that leads there now; it has the ports that need not be asked.
-   * `from`: the other end of the link; undefined: it is the manager's own.
+   * The node of this port of the sweep before, by the way that leads there now; it has the ports that need not be
+   * asked. `from`: the other end of the link; undefined: it is the manager's own.
    */
   const keep = ({ node: old, number: inPort }: FoundPort, from: FoundPort | undefined): void => {
     const known = subnet.nodes.get(old.info.portGuid)
@@ -203,8 +203,8 @@ export const sweep = (requests: SmpRequests, options: SweepOptions, done: (subne
 }
 
 /**
- * A sweep of the switches that may have changed, and of adapters that somebody has set. `done` is called with the adapters that
- * came and went; undefined: more than that has changed, or something has not answered.
+ * A sweep of the switches that may have changed, and of adapters that somebody has set. `done` is called with the
+ * adapters that came and went; undefined: more than that has changed, or something has not answered.
  */
 export const look = (requests: SmpRequests, options: LookOptions, done: (change: Change | undefined) => void): void => {
   const { known, stale, changed, now } = options

@@ -9,7 +9,9 @@ import { MAX_HOPS, PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
 const [DIRECTION_AT, POINTER_AT, COUNT_AT, SLID_AT, DLID_AT, INITIAL_AT, RETURN_AT] = [4, 6, 7, 32, 34, 128, 192]
 const RETURNING = 0x80
 
-/** What a node does with a datagram: takes it, passes it on by a port, or by a LID and its table; undefined: drops it. */
+/**
+ * What a node does with a datagram: takes it, passes it on by a port, or by a LID and its table; undefined: drops it.
+ */
 type DirectedStep = 'local' | { readonly port: number } | { readonly lid: number } | undefined
 
 const isReturning = (mad: Uint8Array): boolean => (mad[DIRECTION_AT]! & RETURNING) !== 0

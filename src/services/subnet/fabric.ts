@@ -89,8 +89,8 @@ interface FabricHooks {
 /** Packets in flight; further ones are lost. */
 const MAX_WAITING = 65_536
 /**
- * µs for which a packet waits for a link with a rate, as HOQLife of a switch (IBA 18.2.5.4; at most 2.1 s): a program that sends
- * more than the link takes does not hold up others for longer.
+ * µs for which a packet waits for a link with a rate, as HOQLife of a switch (IBA 18.2.5.4; at most 2.1 s): a program
+ * that sends more than the link takes does not hold up others for longer.
  */
 const LIFETIME = 2_000_000
 /** Of a management packet on a link: LRH, BTH, DETH, 256 bytes, ICRC, VCRC. */
@@ -207,7 +207,10 @@ export class Fabric {
     return this.#reach(from, dlid).ends
   }
 
-  /** Whether packets from an end port to `dlid` pass a link that takes time or loses some: they are to be sent by `carry`. */
+  /**
+   * Whether packets from an end port to `dlid` pass a link that takes time or loses some: they are to be sent by
+   * `carry`.
+   */
   isCarried(from: FabricPort, dlid: number): boolean {
     return this.#reach(from, dlid).isCarried
   }
@@ -294,7 +297,9 @@ export class Fabric {
     this.#passOn(from.port, packet, 0, packet.dlid >= FIRST_MULTICAST_LID ? new Set() : undefined)
   }
 
-  /** Sends a carried packet by a port. `seen`: the ports that a packet to a group has reached, each once, as in `#walk`. */
+  /**
+   * Sends a carried packet by a port. `seen`: the ports that a packet to a group has reached, each once, as in `#walk`.
+   */
   #passOn(out: NodePort, packet: CarriedPacket, hops: number, seen: Set<NodePort> | undefined): void {
     const peer = out.isActive ? this.#peer(out) : undefined
     if (peer === undefined || hops >= MAX_PACKET_HOPS) out.count('port_xmit_discards')

@@ -1,6 +1,6 @@
 /*
- * Packets of a fabric on their way, by the time of their arrival; those with the same time in the order in which they were
- * added. A binary heap. Times are microseconds.
+ * Packets of a fabric on their way, by the time of their arrival; those with the same time in the order in which they
+ * were added. A binary heap. Times are microseconds.
  */
 
 export interface Timed {

@@ -157,8 +157,8 @@ export class SubnetNode {
   // ---- packets ----
 
   /**
-   * Sends a packet from a port of this node. The datagram is copied. A directed route begins here, and also ends here if
-   * it has no hops; one to a LID begins where the LID is.
+   * Sends a packet from a port of this node. The datagram is copied. A directed route begins here, and also ends here
+   * if it has no hops; one to a LID begins where the LID is.
    */
   send(from: NodePort, packet: SubnetPacket): void {
     const own = { ...packet, mad: packet.mad.slice(), hops: 0 }

@@ -1,5 +1,6 @@
 /*
- * Limits and missing operations of other adapters, and of ports of the other link, each with its source, for `userdma check
+ * Limits and missing operations of other adapters, and of ports of the other link, each with its source, for `userdma
+ * check
  * --like`, and what sysfs shows of their PCI functions, for `--device NAME@ADDRESS,model=NAME`.
  *
  * A limit is the largest value that the adapter accepts. If the limit depends on the size of WQEs, the table has the
@@ -78,7 +79,10 @@ export interface Adapter {
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
   /** The adapter frees slots of its send queues only when completions are polled: the source. */
   readonly freesAtPoll?: string
-  /** What happens to an atomic whose elements have more than 8 bytes, and the source; absent: the adapter has no atomics. */
+  /**
+   * What happens to an atomic whose elements have more than 8 bytes, and the source; absent: the adapter has no
+   * atomics.
+   */
   readonly longAtomic?: readonly [result: string, source: string]
 }
 

@@ -1,6 +1,6 @@
 /*
- * What asynchronous events of devices and the events of rdma_cm mean, and what a program does then, for `userdma explain`.
- * Sources: IBA 11.6.3 and 12.9, rdma_get_cm_event(3), ibv_get_async_event(3), Linux's cma.c.
+ * What asynchronous events of devices and the events of rdma_cm mean, and what a program does then, for `userdma
+ * explain`. Sources: IBA 11.6.3 and 12.9, rdma_get_cm_event(3), ibv_get_async_event(3), Linux's cma.c.
  */
 import type { AsyncEventType, CmEventType } from '../enums.ts'
 

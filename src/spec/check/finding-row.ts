@@ -25,22 +25,28 @@ export interface FindingRow {
    */
   readonly causes?: readonly CauseName[]
   /**
-   * The completion statuses to which the mistake can lead, each with its place among the findings that can: the likeliest, or
-   * the quickest to check, is 1 (`userdma explain STATUS`).
+   * The completion statuses to which the mistake can lead, each with its place among the findings that can: the
+   * likeliest, or the quickest to check, is 1 (`userdma explain STATUS`).
    */
   readonly statuses?: Readonly<Partial<Record<keyof typeof WcStatus.values, number>>>
   /** Present if it says what a program waits for (waits.ts): its place in reports. */
   readonly wait?: number
   /**
-   * 'events': it has a story (story.ts). 'post': it has one, whose reason is in the post of the request. 'none': it has none.
-   * Absent: it has one if it is a wait, or has causes or statuses.
+   * 'events': it has a story (story.ts). 'post': it has one, whose reason is in the post of the request. 'none': it has
+   * none. Absent: it has one if it is a wait, or has causes or statuses.
    */
   readonly story?: 'events' | 'post' | 'none'
-  /** The event that its story marks (tools/check/story/decisive.ts). Absent: that of a wait, or of the post of the request. */
+  /**
+   * The event that its story marks (tools/check/story/decisive.ts). Absent: that of a wait, or of the post of the
+   * request.
+   */
   readonly marks?: 'gone peer' | 'failed peer' | 'lack of receives' | 'end of a program' | 'nothing'
   /** Present if it shows the attributes of both ends. */
   readonly showsEnds?: true
-  /** What is not said once more, nor worse, where it is reported: a signal has ended the program; threads wait for each other, or why. */
+  /**
+   * What is not said once more, nor worse, where it is reported: a signal has ended the program; threads wait for each
+   * other, or why.
+   */
   readonly tells?: 'death' | 'deadlock' | 'reason'
   /** Present if the program goes on with what an event has made invalid: an outcome of `userdma walk`. */
   readonly isStale?: true

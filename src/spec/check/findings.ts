@@ -1,6 +1,6 @@
 /*
- * The kinds of mistakes that `userdma check` finds, by id. Ids keep their meaning. A row is in the folder beside, in the file
- * of its id, or of the detector that reports it with others.
+ * The kinds of mistakes that `userdma check` finds, by id. Ids keep their meaning. A row is in the folder beside, in
+ * the file of its id, or of the detector that reports it with others.
  */
 
 import { type CauseName, causes } from './causes.ts'

@@ -1,14 +1,14 @@
 /*
- * What findings need (`needs` of their rows, in findings/): of the producer of program events (program-events.ts), and of
- * the device. Where a finding is not told, something that it needs is missing.
+ * What findings need (`needs` of their rows, in findings/): of the producer of program events (program-events.ts), and
+ * of the device. Where a finding is not told, something that it needs is missing.
  */
 
 /**
  * What a finding needs to know. `call`, `post`, `completion`: those of the program. `peer`: also those of the peer's
  * program. `library`: what only the program's libraries and our preload library know: posts and calls that they refuse,
- * their order, and destroyed objects. `device`: what a device of ours knows at no cost, and recordings of every depth have:
- * why it has failed a request, and what the program has polled when it makes a call. `check`: what costs so much that it is
- * only for the checker, and in recordings with `--record-depth check`: memory, waits, events.
+ * their order, and destroyed objects. `device`: what a device of ours knows at no cost, and recordings of every depth
+ * have: why it has failed a request, and what the program has polled when it makes a call. `check`: what costs so much
+ * that it is only for the checker, and in recordings with `--record-depth check`: memory, waits, events.
  */
 export type Need = 'call' | 'post' | 'completion' | 'peer' | 'library' | 'device' | 'check' | Told | Offered | Done
 

@@ -1,6 +1,6 @@
 /*
- * What the checker of a host of a net tells that of another host about the other end of a connection: the queue pair with its
- * history and first failure, the regions of its program, and its part of the story.
+ * What the checker of a host of a net tells that of another host about the other end of a connection: the queue pair
+ * with its history and first failure, the regions of its program, and its part of the story.
  */
 import type { Failure } from './failures.ts'
 import type { Moment, Program, Story } from './finding.ts'

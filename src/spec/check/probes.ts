@@ -83,7 +83,10 @@ export interface ProgramProbes {
    * only samples.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
-  /** For `--who` and for lent memory: a hash of `length` bytes of the region of an lkey; undefined: unreadable. `address`: in requests. */
+  /**
+   * For `--who` and for lent memory: a hash of `length` bytes of the region of an lkey; undefined: unreadable.
+   * `address`: in requests.
+   */
   rangeHash?(device: number, lkey: number, address: number, length: number): number | undefined
   /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/context-logs.ts). */
   postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
@@ -95,8 +98,8 @@ export interface ProgramProbes {
    */
   isCopiedByFork?(program: Program, address: number): boolean | undefined
   /**
-   * The file of which the memory of this address is a private, writable mapping (MAP_PRIVATE), unless it is the data of a
-   * program or library; undefined: none, or unknown. Absent: programs run without the preload library.
+   * The file of which the memory of this address is a private, writable mapping (MAP_PRIVATE), unless it is the data of
+   * a program or library; undefined: none, or unknown. Absent: programs run without the preload library.
    */
   privateFile?(program: Program, address: number): string | undefined
   /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */

@@ -70,7 +70,10 @@ export interface CheckedCall {
    * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
-  /** At the destroy or disconnect of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
+  /**
+   * At the destroy or disconnect of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that
+   * exists.
+   */
   readonly queuePair?: number
   /** Present if `why` is `close` because a signal ended the program. */
   readonly wasKilled?: true
@@ -342,7 +345,9 @@ interface ProgramEvents extends EventsOfPreload {
   /** The program relies on it that no access of a peer to these bytes is outstanding. */
   expectsFinished: Bytes & Pick<Lending, 'time' | 'stack'>
   advertised: Advertisement
-  /** What a process has said of its memory is of no use any more; `lost`: entries that were lost, so it is not known. */
+  /**
+   * What a process has said of its memory is of no use any more; `lost`: entries that were lost, so it is not known.
+   */
   lendsEnd: { readonly pid: number | undefined; readonly lost: number }
   /** Programs have written to their event logs, perhaps: time to read them (`ProgramProbes.readLog`). */
   logged: object

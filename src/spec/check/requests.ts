@@ -3,7 +3,9 @@
  * (tools/clients/requests/feed.ts). Addresses are Numbers: addresses of Linux programs are below 2^48.
  */
 
-/** `userdma check --buffers`: the sends whose bytes are compared at the fetch and at the end, with the text of `--help`. */
+/**
+ * `userdma check --buffers`: the sends whose bytes are compared at the fetch and at the end, with the text of `--help`.
+ */
 export const bufferChecks = {
   sampled: 'some requests, parts of long messages',
   all: 'all bytes of all requests',
@@ -54,7 +56,9 @@ export interface WorkRequest {
    */
   readonly postIndex?: number | undefined
   readonly wrId: bigint
-  /** The wr_id as the device knows it, if that is another: on mlx5 the number of a block, on EFA a number of its own. */
+  /**
+   * The wr_id as the device knows it, if that is another: on mlx5 the number of a block, on EFA a number of its own.
+   */
   readonly deviceWrId?: bigint
   /** The program's wr_id is unknown (it posts directly): `wrId` is the device's number. */
   readonly numbered?: RequestNumber
@@ -74,7 +78,9 @@ export interface WorkRequest {
   readonly swap?: Swap
   /** For a datagram, and DC: the number of the destination queue pair. */
   readonly destQpn: number | undefined
-  /** For a datagram with an address handle, and DC. `qkey`: as in the request. `hasNoGrh`: of a datagram by a LID alone. */
+  /**
+   * For a datagram with an address handle, and DC. `qkey`: as in the request. `hasNoGrh`: of a datagram by a LID alone.
+   */
   readonly destination: { readonly gid: Uint8Array; readonly qkey: number; readonly hasNoGrh?: true } | undefined
 }
 
@@ -142,8 +148,8 @@ interface RequestClock {
 }
 
 /**
- * Tells each of the watchers, also of ones that are added later. `onFault` gets what a watcher throws; without it, that is
- * thrown, and later watchers are not told. `clock` learns first of each event.
+ * Tells each of the watchers, also of ones that are added later. `onFault` gets what a watcher throws; without it, that
+ * is thrown, and later watchers are not told. `clock` learns first of each event.
  */
 export const allWatchers = (
   watchers: readonly RequestWatcher[],

@@ -1,6 +1,7 @@
 /*
- * The meaning of each completion status, and the findings of `userdma check` that lead to the status, likeliest first. What
- * providers say by a status in another sense than InfiniBand is from reading rdma-core 65.0: `to_ibv_status` and the like.
+ * The meaning of each completion status, and the findings of `userdma check` that lead to the status, likeliest first.
+ * What providers say by a status in another sense than InfiniBand is from reading rdma-core 65.0: `to_ibv_status` and
+ * the like.
  */
 
 import type { AsyncEventType } from '../enums.ts'

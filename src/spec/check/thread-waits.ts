@@ -5,8 +5,8 @@
 
 /**
  * What a thread waits for; `poll`: it polls CQs in a loop; `batch`: it does so while a batch of ibv_wr_* that it has
- * started is open; `sleep`: for time; `runs`: it makes no calls. Of threads that only /proc shows: `system-call`, and without rights
- * `unknown`.
+ * started is open; `sleep`: for time; `runs`: it makes no calls. Of threads that only /proc shows: `system-call`, and
+ * without rights `unknown`.
  */
 export const threadWaitKinds = [
   'channel',

@@ -93,8 +93,8 @@ export interface TormentDecision {
   readonly number: number
   readonly kind: TormentKind
   /**
-   * KIND/DEVICE/PROCESS/OBJECT/THING: the same decision in each run of the same programs. PROCESS: its ancestors' and own
-   * command; OBJECT: class and n-th creation by that process; `-`: the decision has none.
+   * KIND/DEVICE/PROCESS/OBJECT/THING: the same decision in each run of the same programs. PROCESS: its ancestors' and
+   * own command; OBJECT: class and n-th creation by that process; `-`: the decision has none.
    */
   readonly id: string
   /** The decision as a sentence without its full stop. */

@@ -21,7 +21,10 @@ export interface WaitingRequest {
   readonly wrId: bigint
   /** The number of its context; absent: that of the wait. */
   readonly context?: number
-  /** What the wait's text has before and after the request's name, such as `wr_id 7`. Absent: it has no name in the text. */
+  /**
+   * What the wait's text has before and after the request's name, such as `wr_id 7`. Absent: it has no name in the
+   * text.
+   */
   readonly around?: readonly [before: string, after: string]
 }
 

@@ -1,6 +1,6 @@
 /*
- * Class `dm`: device memory (Linux: DM_ALLOC, DM_FREE), registered as a region of kind DEVICE. Of the drivers here mlx5 has
- * the class.
+ * Class `dm`: device memory (Linux: DM_ALLOC, DM_FREE), registered as a region of kind DEVICE. Of the drivers here mlx5
+ * has the class.
  */
 import { CREATE, DESTROY, method, objectClass, QUERY, u32, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'

@@ -1,7 +1,7 @@
 /*
- * Class `dmah`: a DMA handle, hints for the processor caches to which a device writes (Linux: DMAH_ALLOC, DMAH_FREE; TPH of
- * PCI Express, 6.17). Regions refer to one (`mr.create`). Of the drivers here mlx5 has the class; it accepts the hints, and
- * needs none of them, since it writes with a processor.
+ * Class `dmah`: a DMA handle, hints for the processor caches to which a device writes (Linux: DMAH_ALLOC, DMAH_FREE;
+ * TPH of PCI Express, 6.17). Regions refer to one (`mr.create`). Of the drivers here mlx5 has the class; it accepts the
+ * hints, and needs none of them, since it writes with a processor.
  */
 import { TphMemType } from '../enums.ts'
 import { CREATE, DESTROY, enumOf, method, objectClass, optional, u8, u32 } from '../schema/schema.ts'

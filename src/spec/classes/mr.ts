@@ -59,7 +59,10 @@ export const Mr = objectClass('mr', ClassId.mr, {
         length: u64(66),
         iova: u64(67),
         kind: optional(enumOf(68, MrKind)),
-        /** Of on-demand regions: pages that accesses have found missing, the number of these accesses, pages of `advise`. */
+        /**
+         * Of on-demand regions: pages that accesses have found missing, the number of these accesses, pages of
+         * `advise`.
+         */
         pageFaults: optional(u64(69)),
         pageFaultsHandled: optional(u64(70)),
         pagesPrefetched: optional(u64(71)),

@@ -79,8 +79,9 @@ const size = (id: number) => u32(id, { min: 64, max: CtxLimits.bytes })
 export const CtxContext = objectClass('ctx_context', 0x8000, {
   methods: {
     /**
-     * Assigns a free context. ENOMEM if all contexts, or those of the user's share, are assigned. `eagerCount`: a power of two. Contexts with the same
-     * `jobKey` can send to each other. `ops`: a descriptor that is notified of messages (`arm`).
+     * Assigns a free context. ENOMEM if all contexts, or those of the user's share, are assigned. `eagerCount`: a power
+     * of two. Contexts with the same `jobKey` can send to each other. `ops`: a descriptor that is notified of messages
+     * (`arm`).
      */
     create: method(CREATE, {
       in: {

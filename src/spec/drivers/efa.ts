@@ -1,7 +1,7 @@
 /*
  * The EFA driver's additions to the common classes (R4, R22), as in efa-abi.h of Linux and rdma-core: in the object
- * dialect attributes with ids from 0x8000, in Linux's dialects the driver's bytes of requests and responses. Offsets for
- * mmap(2) are those of the context's file.
+ * dialect attributes with ids from 0x8000, in Linux's dialects the driver's bytes of requests and responses. Offsets
+ * for mmap(2) are those of the context's file.
  */
 import { ClassId } from '../classes/ids.ts'
 import { driverMethod } from '../linux/ioctl.ts'

@@ -1,16 +1,16 @@
 /*
  * What is known of drivers above them: the default one, how their devices are named, and the attributes of calls
  * that tools know. Records of calls need no declarations of these; all other attributes of drivers are declared in the
- * record (`Declaration` in spec/records.ts). The ABI is that of Linux's rxe: devices of this machine (`--host`) and drivers that
- * take the provider `rxe` have it too.
+ * record (`Declaration` in spec/records.ts). The ABI is that of Linux's rxe: devices of this machine (`--host`) and
+ * drivers that take the provider `rxe` have it too.
  */
 import type { Attributes } from '../schema/schema.ts'
 import type { LinuxAbi } from './linux-abi.ts'
 import { RXE_DRIVER_ID, RxeAbi, RxeAttributes } from './rxe.ts'
 
 /**
- * The driver of a device with an address whose settings name none: the first of drivers/registered.ts. For programs that
- * load no drivers.
+ * The driver of a device with an address whose settings name none: the first of drivers/registered.ts. For programs
+ * that load no drivers.
  */
 export const DEFAULT_DRIVER = 'rxe'
 

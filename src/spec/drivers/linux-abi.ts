@@ -35,15 +35,17 @@ export interface LinuxAbi {
   readonly attributes: Readonly<
     Record<string, Readonly<Record<string, { readonly in?: Attributes; readonly out?: Attributes }>>>
   >
-  /** Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverMethod`), and in place of Linux's. */
+  /**
+   * Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverMethod`), and in place of Linux's.
+   */
   readonly methods?: readonly IoctlMethod[]
   /** Absent: a queue pair of type DRIVER is of class `driver_qp`. */
   readonly driverQps?: DriverQpClasses
   /** By 'class.method': bits of the attribute of flags that Linux's driver knows and this one has not: EOPNOTSUPP. */
   readonly absentFlags?: Readonly<Record<string, number>>
   /**
-   * Attributes of queue pairs that Linux's driver lets programs modify, whatever their types: others are EOPNOTSUPP. Absent: the
-   * type decides, with EINVAL.
+   * Attributes of queue pairs that Linux's driver lets programs modify, whatever their types: others are EOPNOTSUPP.
+   * Absent: the type decides, with EINVAL.
    */
   readonly qpModifications?: readonly string[]
 }

@@ -4,8 +4,8 @@
  * `input` and `output` are the bytes of mlx5_ifc.h, as declared in mlx5-firmware/. `outBytes`: the program's buffer for
  * `output`.
  *
- * An adapter refuses a command by a status and a syndrome in its answer. As in Linux, the call then fails with EREMOTEIO,
- * and the answer is written nevertheless.
+ * An adapter refuses a command by a status and a syndrome in its answer. As in Linux, the call then fails with
+ * EREMOTEIO, and the answer is written nevertheless.
  */
 
 import { SRQ_CLASSES } from '../classes/ids.ts'

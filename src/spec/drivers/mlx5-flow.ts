@@ -1,7 +1,7 @@
 /*
- * Flow steering of mlx5 devices beside the rules of verbs (mlx5dv_create_flow, and mlx5dv_dr in root tables): the classes
- * of matchers and actions, the attributes of a rule that has a matcher, and Linux's objects and methods for them
- * (mlx5_user_ioctl_cmds.h). Masks and values are those of mlx5_ifc.h (mlx5-firmware/flow.ts).
+ * Flow steering of mlx5 devices beside the rules of verbs (mlx5dv_create_flow, and mlx5dv_dr in root tables): the
+ * classes of matchers and actions, the attributes of a rule that has a matcher, and Linux's objects and methods for
+ * them (mlx5_user_ioctl_cmds.h). Masks and values are those of mlx5_ifc.h (mlx5-firmware/flow.ts).
  */
 import { Flow } from '../classes/flow.ts'
 import { FlowFlags, FlowType } from '../enums.ts'
@@ -39,7 +39,10 @@ import {
 /** The length of an attribute is a u16. */
 const MAX_BYTES = 0xffff
 
-/** mlx5_ib_uapi_flow_table_type: tables that rules are in. Received frames, sent frames, and what the device does not have. */
+/**
+ * mlx5_ib_uapi_flow_table_type: tables that rules are in. Received frames, sent frames, and what the device does not
+ * have.
+ */
 export const FlowTableType = { NIC_RX: 0n, NIC_TX: 1n, FDB: 2n, RDMA_RX: 3n, RDMA_TX: 4n } as const
 /** The last one that rdma-core 65 knows (RDMA_TRANSPORT_TX). */
 export const LAST_FLOW_TABLE_TYPE = 6n
@@ -70,7 +73,10 @@ export const ReformatType = {
   L2_TO_L3_TUNNEL: 3n,
 } as const
 
-/** A change of frames: `settings` (set_action_in) of header fields, or a header that is put on or taken off (`reformat`). */
+/**
+ * A change of frames: `settings` (set_action_in) of header fields, or a header that is put on or taken off
+ * (`reformat`).
+ */
 export const FlowAction = objectClass('flow_action', 0x8011, {
   methods: {
     create: method(CREATE, {

@@ -1,6 +1,6 @@
 /*
- * The mlx5 driver's additions to the common classes (R4, R22), and its own class of doorbell pages, as in mlx5-abi.h and
- * mlx5_user_ioctl_cmds.h of Linux and rdma-core: in the object dialect attributes with ids from 0x8000, in Linux's
+ * The mlx5 driver's additions to the common classes (R4, R22), and its own class of doorbell pages, as in mlx5-abi.h
+ * and mlx5_user_ioctl_cmds.h of Linux and rdma-core: in the object dialect attributes with ids from 0x8000, in Linux's
  * dialects the driver's bytes of requests and responses. Addresses are those of the program's memory.
  */
 import { DeviceClass } from '../classes/device/device.ts'
@@ -48,8 +48,8 @@ export const MLX5_DRIVER_ID = 1
 export const MLX5_ABI = 1
 
 /**
- * Pages that the provider maps by their number (mlx5_ib_mmap_cmd): the command in bits 8 to 15, and an index with its lower
- * byte in bits 0 to 7, and its upper one from bit 16 on.
+ * Pages that the provider maps by their number (mlx5_ib_mmap_cmd): the command in bits 8 to 15, and an index with its
+ * lower byte in bits 0 to 7, and its upper one from bit 16 on.
  */
 export const Mlx5Page = { CORE_CLOCK: 5 << 8, CLOCK_INFO: 7 << 8, DEVICE_MEMORY: 8 << 8 } as const
 /** MLX5_IB_UAPI_DM_TYPE_… */
@@ -73,8 +73,8 @@ export const HAS_NULL_KEY = 2
 /** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_SQD2RTS: a queue pair leaves SQD for RTS. */
 export const HAS_SQD_TO_RTS = 8
 /**
- * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros, local
- * writes go nowhere, in every protection domain.
+ * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros,
+ * local writes go nowhere, in every protection domain.
  */
 export const NULL_KEY = 0xd5
 /** A key that no memory has: in a list of ranges, it says that a block of ranges repeats. */
@@ -101,8 +101,8 @@ export const Mlx5QpFlags = {
   DCI_STREAM: 1 << 11,
 } as const
 /**
- * MLX5_IB_QUERY_DEV_RESP_FLAGS_…: entries of 128 bytes may be padded; receives may be taken in another order than messages
- * are sent, which here they never are.
+ * MLX5_IB_QUERY_DEV_RESP_FLAGS_…: entries of 128 bytes may be padded; receives may be taken in another order than
+ * messages are sent, which here they never are.
  */
 export const Mlx5DeviceFlags = { CQE_128B_PAD: 2, OOO_DP: 16 } as const
 /** MLX5_IB_CREATE_CQ_FLAGS_… */
@@ -119,8 +119,8 @@ export const Uar = objectClass('uar', 0x8000, {
 /** MLX5_IB_UAPI_VAR_ALLOC_FLAG_TLP: for devices whose transactions (TLP) a program serves. */
 const VAR_TLP = 1
 /**
- * A page of doorbells for queues of VirtIO (MLX5_IB_OBJECT_VAR): the program maps it, and gives it to a guest. `page`: its
- * number in commands. The device has no such queues, so nothing listens to it.
+ * A page of doorbells for queues of VirtIO (MLX5_IB_OBJECT_VAR): the program maps it, and gives it to a guest. `page`:
+ * its number in commands. The device has no such queues, so nothing listens to it.
  */
 export const Var = objectClass('var', 0x8012, {
   methods: {
@@ -276,8 +276,8 @@ export const Mlx5Attributes = {
         /** The lowest byte of the key. */
         keyByte: optional(u8(0x8000)),
         /**
-         * Of kind INDIRECT: ranges of other keys, one behind the other. `length`: at most 2^32 - 1. `stride`: how much further
-         * a repetition is (`repeats`).
+         * Of kind INDIRECT: ranges of other keys, one behind the other. `length`: at most 2^32 - 1. `stride`: how much
+         * further a repetition is (`repeats`).
          */
         entries: optional(
           list(
@@ -567,8 +567,8 @@ const Mlx5Device = objectClass('device', DeviceClass.id, {
 export const queryNumber = method(Block.DRIVER_FAST + 2, { role: 'asks', in: {}, out: { number: u32(64) } })
 
 /**
- * The driver's method of ports (MLX5_IB_METHOD_QUERY_PORT; mlx5dv_query_port). `flags`: the values that the port has, of which
- * there are none outside of a switch (MLX5_IB_UAPI_QUERY_PORT_…).
+ * The driver's method of ports (MLX5_IB_METHOD_QUERY_PORT; mlx5dv_query_port). `flags`: the values that the port has,
+ * of which there are none outside of a switch (MLX5_IB_UAPI_QUERY_PORT_…).
  */
 export const querySwitchPort = method(Block.DRIVER_FAST + 2, { role: 'asks', in: {}, out: { flags: u64(64) } })
 /** mlx5_ib_uapi_query_port. */
@@ -584,7 +584,9 @@ const portQuery = driverObjectMethod(
 /** Layouts of `dmPlace`. */
 const DM_PLACE = [value(0, 8, 'startOffset'), value(0, 2, 'pageIndex')]
 
-/** IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK, and of raw packets SCATTER_FCS, CVLAN_STRIPPING, PCI_WRITE_END_PADDING. */
+/**
+ * IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK, and of raw packets SCATTER_FCS, CVLAN_STRIPPING, PCI_WRITE_END_PADDING.
+ */
 const UD_FLAGS = 1 << 1
 const RAW_PACKET_FLAGS = UD_FLAGS | (1 << 8) | (1 << 9) | (1 << 11)
 

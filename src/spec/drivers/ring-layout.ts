@@ -1,7 +1,7 @@
 /*
  * Ring layouts (docs/decisions/rings.md): the offsets of the indices of a ring and of the fields of its elements. The
- * layout of rxe's user library (mapped-rings.ts) is for programs in other processes, the compact layout (compact-rings.ts)
- * for programs in this process. Offsets are in bytes; fields are little-endian.
+ * layout of rxe's user library (mapped-rings.ts) is for programs in other processes, the compact layout
+ * (compact-rings.ts) for programs in this process. Offsets are in bytes; fields are little-endian.
  */
 import { RecvWqe, RingHeader, SendWqe, Wc } from './mapped-rings.ts'
 

@@ -24,8 +24,8 @@ export const UHW_OUT = 0x1001
 /**
  * - `in`: up to 8 bytes in the attribute itself, more bytes at its address
  * - `records`: records at its address, our argument of kind `list`
- * - `blob`: bytes of any length, our argument of kind `blob`; `blobOut`: the caller's buffer for our result of kind `blob`,
- *   whose length is our argument `outBytes`
+ * - `blob`: bytes of any length, our argument of kind `blob`; `blobOut`: the caller's buffer for our result of kind
+ *   `blob`, whose length is our argument `outBytes`
  * - `out`: the caller's buffer for bytes; `list`: the caller's buffer for records
  * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are refused with EINVAL
  * - `handle`: the handle of an object; `destroy`: the handle of the object to destroy; `fd`: a descriptor
@@ -60,8 +60,8 @@ export interface IoctlAttribute {
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /**
-   * `handle`, `fd`, `enum`, `list`, `records`, `blob`, `blobOut`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is
-   * the handle of the call's object.
+   * `handle`, `fd`, `enum`, `list`, `records`, `blob`, `blobOut`, `flags`: the name of our attribute, or '' for none.
+   * 'object': the attribute is the handle of the call's object.
    */
   readonly name: string
   /** `handle`, `destroy`: the allowed classes; none: every handle is refused with EINVAL. */
@@ -111,7 +111,9 @@ export interface IoctlMethod {
   readonly choices?: readonly Choice[]
   /** The converter in uapi/linux/ioctl.ts for what the attributes' cells do not express. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
-  /** Of a driver's own object or method (`LinuxAbi.methods`): the class that has it, which is none of spec/classes.ts. */
+  /**
+   * Of a driver's own object or method (`LinuxAbi.methods`): the class that has it, which is none of spec/classes.ts.
+   */
   readonly driverClass?: ObjectClass
 }
 
@@ -264,7 +266,10 @@ const method = <const O extends LinuxObjectName>(
   }
 }
 
-/** The creation of a driver's own object. The attributes, from DRIVER_OBJECTS on: the new handle, then `inputs` and `outputs`. */
+/**
+ * The creation of a driver's own object. The attributes, from DRIVER_OBJECTS on: the new handle, then `inputs` and
+ * `outputs`.
+ */
 export const driverCreation = (
   name: string,
   object: number,
@@ -318,8 +323,8 @@ export const driverMethod = (
 })
 
 /**
- * A method of Linux's with optional attributes of a driver, from DRIVER_OBJECTS on: `outputs`, then `inputs`. `cls`: the
- * class with the driver's attributes.
+ * A method of Linux's with optional attributes of a driver, from DRIVER_OBJECTS on: `outputs`, then `inputs`. `cls`:
+ * the class with the driver's attributes.
  */
 export const withDriverAttributes = <const O extends LinuxObjectName>(
   object: O,

@@ -211,8 +211,8 @@ export const CREATE_FD = 4
 export const CHAIN = 5
 
 /**
- * What methods can need: a Linux capability, without the prefix CAP_; RAW_PACKETS: CAP_NET_RAW, or to be the daemon's own
- * user (docs/why/threat-model.md).
+ * What methods can need: a Linux capability, without the prefix CAP_; RAW_PACKETS: CAP_NET_RAW, or to be the daemon's
+ * own user (docs/why/threat-model.md).
  */
 export type Capability = 'NET_RAW' | 'RAW_PACKETS'
 
@@ -225,10 +225,10 @@ export interface RefusedArgument {
 }
 
 /**
- * What a method is for. `asks`: tells state; `waits`: takes an event, for which programs wait; `transfers`: passes messages
- * or requests, or asks for an event of them; `prepares`: tells with what another object can be connected: none of these
- * changes the object. `resolves`, `connects`, `listens`, `closes`: of connections. `undoes`: ends what another method has
- * begun. `changes`: all else.
+ * What a method is for. `asks`: tells state; `waits`: takes an event, for which programs wait; `transfers`: passes
+ * messages or requests, or asks for an event of them; `prepares`: tells with what another object can be connected: none
+ * of these changes the object. `resolves`, `connects`, `listens`, `closes`: of connections. `undoes`: ends what another
+ * method has begun. `changes`: all else.
  */
 export type MethodRole =
   | 'opens'

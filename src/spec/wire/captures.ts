@@ -17,8 +17,8 @@ export const PCAPNG_BYTE_ORDER = 0x1a2b_3c4d
 export const PcapngOption = { END: 0, COMMENT: 1, IF_NAME: 2, IF_TSRESOL: 9, IF_TSOFFSET: 14, EPB_FLAGS: 2 } as const
 
 /**
- * By pcap's first four bytes, read big-endian: byte order, nanoseconds per unit of fractional time, and bytes of a packet's
- * header (24: the form of Kuznetzov).
+ * By pcap's first four bytes, read big-endian: byte order, nanoseconds per unit of fractional time, and bytes of a
+ * packet's header (24: the form of Kuznetzov).
  */
 export const pcapMagics: ReadonlyMap<
   number,

@@ -55,7 +55,10 @@ export const FlowKey = {
 } as const
 export const FLOW_KEY_BYTES = 2 * FlowKey.INNER
 
-/** Headers that a frame has, outside of a tunnel and behind it. VLAN: the frame has a tag. FRAGMENT: it is a part of a datagram. */
+/**
+ * Headers that a frame has, outside of a tunnel and behind it. VLAN: the frame has a tag. FRAGMENT: it is a part of a
+ * datagram.
+ */
 export const FlowHeader = {
   ETH: 1 << 0,
   VLAN: 1 << 1,

@@ -1,10 +1,14 @@
 /*
  * The path of a packet: the addresses by which its network forwards it, and the fields of the headers that a sender
- * chooses. On RoCE these are the IP and UDP headers, on InfiniBand the LRH and perhaps a GRH (docs/decisions/infiniband.md).
+ * chooses. On RoCE these are the IP and UDP headers, on InfiniBand the LRH and perhaps a GRH
+ * (docs/decisions/infiniband.md).
  */
 
 export interface PacketFlow {
-  /** 16 bytes, both of one kind: IPv6; IPv4 as ::ffff:a.b.c.d; or a LID as `lidAddress` (transport/wire/address.ts) has it. */
+  /**
+   * 16 bytes, both of one kind: IPv6; IPv4 as ::ffff:a.b.c.d; or a LID as `lidAddress` (transport/wire/address.ts) has
+   * it.
+   */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   /** UDP source port; 0 on InfiniBand. */

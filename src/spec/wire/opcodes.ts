@@ -1,9 +1,9 @@
 /*
  * The opcodes of RC, UC, UD and XRC packets (InfiniBand Architecture Specification, volume 1, clause 9.2.1; annexes A14
  * for XRC, A17 for CNP, A19 for FLUSH and ATOMIC WRITE; SRD and DC are our own, in the range for manufacturers). The
- * upper three bits of BTH.opcode are the transport service, the lower five the operation. The operation determines the headers after the BTH; UD packets also have a DETH, XRC
- * requests an XRCETH. There are two forms: `opcodes` has a record per opcode; for the data path there are tables of 256
- * numbers.
+ * upper three bits of BTH.opcode are the transport service, the lower five the operation. The operation determines the
+ * headers after the BTH; UD packets also have a DETH, XRC requests an XRCETH. There are two forms: `opcodes` has a
+ * record per opcode; for the data path there are tables of 256 numbers.
  */
 import { type HeaderName, headers } from './headers.ts'
 

@@ -6,8 +6,8 @@ import { opcodeFlags, type TransportName, transportBits } from './opcodes.ts'
 
 /**
  * The engine's numbers of services. An XRC target receives into SRQs and never sends requests. An initiator of DC
- * (docs/decisions/dc.md) only sends requests, to a queue pair of RC. RAW sends and receives whole frames of the link, which
- * have no BTH.
+ * (docs/decisions/dc.md) only sends requests, to a queue pair of RC. RAW sends and receives whole frames of the link,
+ * which have no BTH.
  */
 export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4, DCI: 5, RAW: 6 } as const
 export type ServiceName = keyof typeof Service

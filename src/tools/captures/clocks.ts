@@ -1,8 +1,8 @@
 /*
- * Clocks of several captures, aligned by packets that two of them have. Of each packet there is the time at one point and
- * at another; their difference is the offset of the clocks, plus the drift, plus the delay between the points, which is
- * positive in one direction and negative in the other. Delays are never negative, so the offset lies between the
- * directions, and half of their distance is its error.
+ * Clocks of several captures, aligned by packets that two of them have. Of each packet there is the time at one point
+ * and at another; their difference is the offset of the clocks, plus the drift, plus the delay between the points,
+ * which is positive in one direction and negative in the other. Delays are never negative, so the offset lies between
+ * the directions, and half of their distance is its error.
  *
  * Nothing here knows files or packets: times in, clocks out. All times are nanoseconds.
  */

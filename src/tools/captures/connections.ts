@@ -1,6 +1,6 @@
 /*
- * Connections that the communication manager made within the capture: REQ, REP, RTU, REJ, DREQ and their answers, and the
- * datagram services' SIDR. Messages may be cut: what was not captured is undefined, not zero.
+ * Connections that the communication manager made within the capture: REQ, REP, RTU, REJ, DREQ and their answers, and
+ * the datagram services' SIDR. Messages may be cut: what was not captured is undefined, not zero.
  */
 import { Mtu } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
@@ -123,8 +123,8 @@ export class ConnectionTable {
   }
 
   /**
-   * A packet to queue pair 1. Returns a connection whose queue pairs became both known, or that has ended (DREP). `time`:
-   * nanoseconds since the first packet.
+   * A packet to queue pair 1. Returns a connection whose queue pairs became both known, or that has ended (DREP).
+   * `time`: nanoseconds since the first packet.
    */
   add(packet: RawPacket, located: Located, qpn: number, time: number): CaptureConnection | undefined {
     if (qpn !== GSI_QPN) return undefined

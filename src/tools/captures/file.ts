@@ -88,8 +88,9 @@ const ethernetErf: readonly number[] = [
 const knownErf: readonly number[] = Object.values(ErfType)
 
 /**
- * Whether a file begins as ERF does. It has no mark: types, lengths and times of the first records must fit, and one must be
- * whole, so that text and random bytes are no ERF. Undefined: `bytes` are too few to tell; never if they are the whole file (`isAll`).
+ * Whether a file begins as ERF does. It has no mark: types, lengths and times of the first records must fit, and one
+ * must be whole, so that text and random bytes are no ERF. Undefined: `bytes` are too few to tell; never if they are
+ * the whole file (`isAll`).
  */
 export const startsErf = (bytes: Uint8Array, isAll: boolean): boolean | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -455,8 +456,8 @@ export class CaptureReader {
 }
 
 /**
- * What an ERF record from `at` to `end` contains: where, how many bytes on the wire, and of which link type. Undefined: a
- * record that is no packet.
+ * What an ERF record from `at` to `end` contains: where, how many bytes on the wire, and of which link type. Undefined:
+ * a record that is no packet.
  */
 export const erfPayload = (
   view: DataView,

@@ -1,11 +1,12 @@
 /*
- * Frames with several transport packets: a host's own capture sees what it has not yet segmented (GSO), or has joined (GRO,
- * an adapter). All packets of such a frame have the same size, but the last may be shorter, and there is one IP and one
- * UDP header; each packet has its ICRC, for the headers that it has on the wire, whose identifications count up or are
- * all the same.
+ * Frames with several transport packets: a host's own capture sees what it has not yet segmented (GSO), or has joined
+ * (GRO, an adapter). All packets of such a frame have the same size, but the last may be shorter, and there is one IP
+ * and one UDP header; each packet has its ICRC, for the headers that it has on the wire, whose identifications count up
+ * or are all the same.
  *
- * A frame is split where the next packet's BTH follows and the ICRC of a part is right. Of a cut frame, the BTHs that were not
- * captured are made from the last one that was: of packets with a full path MTU, which other packets have shown.
+ * A frame is split where the next packet's BTH follows and the ICRC of a part is right. Of a cut frame, the BTHs that
+ * were not captured are made from the last one that was: of packets with a full path MTU, which other packets have
+ * shown.
  *
  * Most frames have one packet, and tell it by their length; only others are searched, and of the messages whose length
  * nothing tells those with a UDP checksum.
@@ -50,8 +51,9 @@ const MTUS = 1 << 14
 const ICRC_FLOWS = 1 << 8
 
 /**
- * By opcode: what the next packet of the frame is, as far as that can be guessed, and what it is if it is shorter; 0: nobody
- * knows. A message that begins behind the last packet of one is of the same kind, if that has no larger first packet.
+ * By opcode: what the next packet of the frame is, as far as that can be guessed, and what it is if it is shorter; 0:
+ * nobody knows. A message that begins behind the last packet of one is of the same kind, if that has no larger first
+ * packet.
  */
 const nextOf = new Uint8Array(256)
 const shorterOf = new Uint8Array(256)

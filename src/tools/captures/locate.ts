@@ -1,12 +1,12 @@
 /*
  * Finds the transport packets (BTH to ICRC) in a captured packet: through Ethernet with tags, Linux cooked capture, raw
- * IP and InfiniBand's headers, and through tunnels of networks and of mirrors (VXLAN, GENEVE, GRE, IP in IP, MPLS, ERSPAN I
- * to III). A frame that a host joined has several (joined.ts). Reads only bytes that were captured. What is no RoCE packet
- * has a kind, for counts.
+ * IP and InfiniBand's headers, and through tunnels of networks and of mirrors (VXLAN, GENEVE, GRE, IP in IP, MPLS,
+ * ERSPAN I to III). A frame that a host joined has several (joined.ts). Reads only bytes that were captured. What is no
+ * RoCE packet has a kind, for counts.
  *
  * Layouts: IEEE 802.3, 802.1Q; draft-ietf-opsawg-pcaplinktype; RFC 791, 8200, 768, 7348, 8926, 2890, 2003, 2473, 3032,
- * 4448, 7510; draft-foschiano-erspan; InfiniBand Architecture Specification, clauses 7.7 (LRH) and 8.3 (GRH), annexes A16
- * and A17.
+ * 4448, 7510; draft-foschiano-erspan; InfiniBand Architecture Specification, clauses 7.7 (LRH) and 8.3 (GRH), annexes
+ * A16 and A17.
  */
 import { LinkType } from '../../spec/wire/captures.ts'
 import { EtherType, IpProtocol, Ipv6Extension, TunnelPort } from '../../spec/wire/ethernet.ts'
@@ -183,7 +183,9 @@ export class Locator {
     return kind
   }
 
-  /** Makes `located`, and the packet's arena, those of a packet of the frame, from 0. Before the next frame, select 0. */
+  /**
+   * Makes `located`, and the packet's arena, those of a packet of the frame, from 0. Before the next frame, select 0.
+   */
   select(packet: RawPacket, part: number): void {
     if (part !== this.located.part) this.joined.select(packet, this.located, part)
   }

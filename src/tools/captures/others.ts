@@ -1,6 +1,6 @@
 /*
- * What a capture has beside RoCE, by the number that names it: EtherTypes, IP protocols, UDP ports. An encapsulation that is
- * not decoded is seen there.
+ * What a capture has beside RoCE, by the number that names it: EtherTypes, IP protocols, UDP ports. An encapsulation
+ * that is not decoded is seen there.
  */
 import { etherTypeNames, ipProtocolNames, udpPortNames } from './protocol-names.ts'
 

@@ -2,8 +2,8 @@
  * Packets followed over the points of several captures, by their aligned times: where each was seen, how long it took
  * from point to point, and which left one and never came to the next.
  *
- * Packets come in the order of their times. What is remembered of one ends after a window that is longer than the delays:
- * memory depends on the rate of packets, not on their number.
+ * Packets come in the order of their times. What is remembered of one ends after a window that is longer than the
+ * delays: memory depends on the rate of packets, not on their number.
  */
 
 /** The packets from one address to another, over the points that saw any of them. Points are numbers of captures. */

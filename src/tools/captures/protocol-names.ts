@@ -1,6 +1,6 @@
 /*
- * Names of what captures have beside RoCE: EtherTypes, IP protocols and UDP ports (IANA's registries), as far as networks
- * with RDMA have them.
+ * Names of what captures have beside RoCE: EtherTypes, IP protocols and UDP ports (IANA's registries), as far as
+ * networks with RDMA have them.
  */
 
 export const etherTypeNames: ReadonlyMap<number, string> = new Map([

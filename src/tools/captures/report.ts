@@ -33,7 +33,9 @@ const connectionText = ({ addresses }: CaptureAnalysis, connection: CaptureConne
 const subjectText = (analysis: CaptureAnalysis, { flow, connection }: CaptureProblem): string =>
   flow !== undefined ? flowText(analysis, flow) : connection !== undefined ? connectionText(analysis, connection) : ''
 
-/** `3 WRITE of 4096 bytes`, `2 SEND, 3 READ of 64 to 4096 bytes`; sizes are those of messages without missing packets. */
+/**
+ * `3 WRITE of 4096 bytes`, `2 SEND, 3 READ of 64 to 4096 bytes`; sizes are those of messages without missing packets.
+ */
 const messagesText = (flow: Flow): string => {
   const { smallestMessage: least, largestMessage: most } = flow
   const sizes = least > most ? '' : ` of ${least === most ? '' : `${least} to `}${counted(most, 'byte')}`
@@ -226,7 +228,10 @@ const refusedJson = ({ opcode, remote, length }: Refused) => ({
 
 const hexOf = (bytes: Uint8Array | undefined): string | undefined => bytes && hexBytes(bytes)
 
-/** The report as objects: the capture, its problems, its connections and flows. Times are nanoseconds since the first packet. */
+/**
+ * The report as objects: the capture, its problems, its connections and flows. Times are nanoseconds since the first
+ * packet.
+ */
 export const reportObjects = function* (analysis: CaptureAnalysis, name: string): Generator<Record<string, unknown>> {
   const { reader, kinds, connections, flows, table, others, joined } = analysis
   yield {

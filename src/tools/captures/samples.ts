@@ -19,9 +19,10 @@ const mixed = (hash: number, word: number): number => {
 }
 
 /**
- * A number of 53 bits for a packet, the same wherever it is seen: its addresses (numbers of one table), IP identification,
- * length, service, queue pair and PSN, and whether it is a request. Packets that were sent again have the same, unless their
- * identification tells. What a cut frame with several packets does not show is not part of it (joined.ts).
+ * A number of 53 bits for a packet, the same wherever it is seen: its addresses (numbers of one table), IP
+ * identification, length, service, queue pair and PSN, and whether it is a request. Packets that were sent again have
+ * the same, unless their identification tells. What a cut frame with several packets does not show is not part of it
+ * (joined.ts).
  */
 export const packetNumber = ({ arena }: RawPacket, located: Located): number => {
   const { at, source, destination, identification, length } = located

@@ -1,8 +1,8 @@
 /*
- * Writes packets of captures into a smaller capture: pcapng with nanoseconds, one interface for each of the source. With
- * a redactor, only RoCEv2 packets are written, as plain Ethernet frames without tags and tunnels: payloads, private data,
- * immediate data and operands are zero, and addresses are renamed, each the same everywhere. ICRCs that were right are
- * right for the new bytes.
+ * Writes packets of captures into a smaller capture: pcapng with nanoseconds, one interface for each of the source.
+ * With a redactor, only RoCEv2 packets are written, as plain Ethernet frames without tags and tunnels: payloads,
+ * private data, immediate data and operands are zero, and addresses are renamed, each the same everywhere. ICRCs that
+ * were right are right for the new bytes.
  */
 import { LinkType, PCAPNG_BYTE_ORDER, PcapngBlock, PcapngOption } from '../../spec/wire/captures.ts'
 import { type BitField, headers, ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -198,7 +198,9 @@ export class CaptureRedactor {
     else bytes.fill(0, opcodeHeaderBytes[bytes[0]], end)
   }
 
-  /** The connection manager's fields stay, without GUIDs, GIDs and private data; other datagrams have only their header. */
+  /**
+   * The connection manager's fields stay, without GUIDs, GIDs and private data; other datagrams have only their header.
+   */
   #clearMad(mad: Uint8Array): void {
     // It may be cut.
     const whole = new Uint8Array(MAD_BYTES)

@@ -83,8 +83,8 @@ export const isNotYetBound = ({ key, currentKey }: Failure['cause']['args']): bo
 }
 
 /**
- * Functions of librdmacm whose calls of verbs were refused, and what to look at: the program knows the function, not the
- * calls that it makes.
+ * Functions of librdmacm whose calls of verbs were refused, and what to look at: the program knows the function, not
+ * the calls that it makes.
  */
 const cmAdvice: Readonly<Record<string, string>> = {
   rdma_create_qp:

@@ -1,7 +1,7 @@
 /*
- * Arguments of libibverbs' and librdmacm's functions, other than their first objects, that must not be NULL: their names
- * in the manual pages, by function and position. The preload library refuses such calls (shim/recorder/functions.c and
- * verbs.c), which would crash.
+ * Arguments of libibverbs' and librdmacm's functions, other than their first objects, that must not be NULL: their
+ * names in the manual pages, by function and position. The preload library refuses such calls
+ * (shim/recorder/functions.c and verbs.c), which would crash.
  */
 import type { Severity } from '../../spec/check/severity.ts'
 
@@ -105,8 +105,8 @@ const inlineFunctions: readonly (readonly [names: RegExp, argument: string, lack
 ]
 
 /**
- * The first argument of an inline function of verbs, and what else than a wrong pointer ends the program there. Undefined:
- * the function is none.
+ * The first argument of an inline function of verbs, and what else than a wrong pointer ends the program there.
+ * Undefined: the function is none.
  */
 export const inlineArgument = (name: string): { argument: string; lacks: string | undefined } | undefined => {
   const [, argument, lacks] = inlineFunctions.find(([names]) => names.test(name)) ?? []

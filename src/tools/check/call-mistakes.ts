@@ -28,8 +28,8 @@ export const BatchCall = {
  * started the batch has ended. LEFT_OPEN: the batch never ends. NOT_STARTED: there is no batch. OTHER_THREAD: another
  * thread has started it. NO_REQUEST: a setter before the first request. SET_AGAIN: a second setter of one kind for a
  * request. WRONG_SETTER: one that operation or queue pair do not allow. NO_DATA, NO_ADDRESS: a setter is missing.
- * FIELDS_LATE: wr_id or wr_flags was changed after the request was added, before its setter. NO_FUNCTION: the queue pair
- * lacks the function. NOT_REQUESTED: it has the function, although send_ops_flags lacked it.
+ * FIELDS_LATE: wr_id or wr_flags was changed after the request was added, before its setter. NO_FUNCTION: the queue
+ * pair lacks the function. NOT_REQUESTED: it has the function, although send_ops_flags lacked it.
  */
 export const BatchMistake = {
   STARTED_AGAIN: 1,
@@ -64,18 +64,19 @@ export const OrderCall = {
 } as const
 
 /**
- * `order.mistake`, of an extended CQ's poll from ibv_start_poll to ibv_end_poll. STARTED_AGAIN: the thread has a poll of
- * the CQ open. OWNER_ENDED: the thread that has started the poll has ended. LEFT_OPEN: the poll never ends. NOT_STARTED:
- * there is no poll; EMPTY: and the last ibv_start_poll has found no completion. OTHER_THREAD: another thread has started
- * it. NO_COMPLETION: a read after the last completion. NOT_REQUESTED: wc_flags lacked the field. HELD: the call needs the
- * lock of a CQ whose poll the thread has open.
+ * `order.mistake`, of an extended CQ's poll from ibv_start_poll to ibv_end_poll. STARTED_AGAIN: the thread has a poll
+ * of the CQ open. OWNER_ENDED: the thread that has started the poll has ended. LEFT_OPEN: the poll never ends.
+ * NOT_STARTED: there is no poll; EMPTY: and the last ibv_start_poll has found no completion. OTHER_THREAD: another
+ * thread has started it. NO_COMPLETION: a read after the last completion. NOT_REQUESTED: wc_flags lacked the field.
+ * HELD: the call needs the lock of a CQ whose poll the thread has open.
  *
  * Of objects that the program has promised to use by one thread at a time. AT_ONCE: by another thread, in a call now.
  * IN_TURNS: two threads use the object in turns. `field` is then 1 for the promise of a thread domain, 0 for that of
  * SINGLE_THREADED.
  *
- * WAITS: the call has waited for a second for the lock of a CQ whose poll another thread has open. FURTHER_POLLER, which is
- * no mistake: a thread polls a CQ that another thread has polled before; `field` is how many threads that are now.
+ * WAITS: the call has waited for a second for the lock of a CQ whose poll another thread has open. FURTHER_POLLER,
+ * which is no mistake: a thread polls a CQ that another thread has polled before; `field` is how many threads that are
+ * now.
  */
 export const OrderMistake = {
   STARTED_AGAIN: 1,

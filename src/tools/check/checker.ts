@@ -1,7 +1,7 @@
 /*
  * The engine of `userdma check`: calls, requests and failures of programs go in, findings come out. Detectors
- * (detector-table.ts) find them; this makes them, with the table of objects and the story, and passes events to them. The
- * engine does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
+ * (detector-table.ts) find them; this makes them, with the table of objects and the story, and passes events to them.
+ * The engine does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
  */
 
 import type { Omission } from '../../spec/check/omissions.ts'

@@ -123,7 +123,9 @@ const attributeRows: readonly (readonly [
 const isSwappedPsn = (psn: number, other: number): boolean =>
   psn !== other && ((swap32(other) & 0xffffff) === psn || (swap32(psn) & 0xffffff) === other)
 
-/** A line for each rq_psn that is the peer's sq_psn in the other byte order, or if one end has exchanged its two PSNs. */
+/**
+ * A line for each rq_psn that is the peer's sq_psn in the other byte order, or if one end has exchanged its two PSNs.
+ */
 export const psnLines = (qp: KnownObject, peer: KnownObject): string[] => {
   const [{ rqPsn, sqPsn }, theirs] = [qp.attributes, peer.attributes]
   if (rqPsn !== undefined && rqPsn !== sqPsn && rqPsn === theirs.rqPsn && sqPsn === theirs.sqPsn)

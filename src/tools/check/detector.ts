@@ -1,6 +1,6 @@
 /*
- * The interface of the checker's detectors. A detector takes events, and reports mistakes through `DetectorServices`, or
- * keeps what others ask for. Its memory must be bounded by the existing requests and objects, or by constants.
+ * The interface of the checker's detectors. A detector takes events, and reports mistakes through `DetectorServices`,
+ * or keeps what others ask for. Its memory must be bounded by the existing requests and objects, or by constants.
  */
 
 import type { WhoRange } from '../../settings/who.ts'
@@ -45,8 +45,8 @@ export interface CheckerSources extends ProgramProbes, ProducerFacts {
   /** Microseconds since 1970 at time 0 of the events' clock; absent: there is no net. */
   readonly clock?: number
   /**
-   * Asks the checkers of the other hosts of a net about the other end of a connection, and calls `answered`. False: there is
-   * no net. Absent: likewise.
+   * Asks the checkers of the other hosts of a net about the other end of a connection, and calls `answered`. False:
+   * there is no net. Absent: likewise.
    */
   askPeer?(question: PeerQuestion, answered: (host: string | undefined, facts: PeerFacts | undefined) => void): boolean
 }
@@ -64,7 +64,9 @@ type PreloadOwner<N extends PreloadEventName> = (typeof PreloadEvents)[N]['about
   ? undefined
   : KnownObject
 
-/** An access of a peer to registered memory. `address`: in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
+/**
+ * An access of a peer to registered memory. `address`: in requests. `access`: ibv_access_flags. `qpn`: the responder's.
+ */
 interface Access {
   readonly device: number
   readonly rkey: number
@@ -85,7 +87,10 @@ export interface EventParts {
   /** An object is about to be removed from the table. */
   ends(call: CheckedCall, object: KnownObject): void
   destroyed(call: CheckedCall, object: KnownObject): void
-  /** A call on no known object has ended, such as a query of a port, or a refused create; of one on an object comes `called`. */
+  /**
+   * A call on no known object has ended, such as a query of a port, or a refused create; of one on an object comes
+   * `called`.
+   */
   asked(call: CheckedCall): void
   /** `contextEnds`, if it is known what was outstanding. */
   contextSettled(end: ContextEnd): void
@@ -105,8 +110,8 @@ type About<N extends ProgramEventName> = N extends PreloadEventName
     : undefined
 
 /**
- * What a detector may take. Events of requests are only about objects that the checker knows. A taker of another event that
- * returns TOLD has told what later detectors would tell, and they do not get it.
+ * What a detector may take. Events of requests are only about objects that the checker knows. A taker of another event
+ * that returns TOLD has told what later detectors would tell, and they do not get it.
  */
 export type Takers = RequestWatcher &
   EventParts & { readonly [N in ProgramEventName]: (event: ProgramEvent<N>, object: About<N>) => unknown }
@@ -199,7 +204,9 @@ export class DetectorServices {
     return destination === undefined ? this.peerDeviceOf(owner) : this.deviceWithGid(destination.gid)
   }
 
-  /** Whether the checker may see the requests of the peer of a queue pair: of SRD and DC it is unknown who the peer is. */
+  /**
+   * Whether the checker may see the requests of the peer of a queue pair: of SRD and DC it is unknown who the peer is.
+   */
   maySeePeerOf(qp: KnownObject): boolean {
     if (qp.attributes.address === undefined) return true
     const device = this.peerDeviceOf(qp)
@@ -288,7 +295,10 @@ export class DetectorServices {
   }
 }
 
-/** Makes a detector that reports each `event` as the finding `id`, about the object of the event unless `contentOf` names others. */
+/**
+ * Makes a detector that reports each `event` as the finding `id`, about the object of the event unless `contentOf`
+ * names others.
+ */
 export const reportsEach =
   <N extends PreloadEventName>(
     event: N,

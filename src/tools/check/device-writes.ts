@@ -1,7 +1,7 @@
 /*
- * What devices have written to the memory of programs lately, for findings about changed buffers: a change by a device is
- * none of the program. Receives, READs, atomics and copies write to their elements, WRITEs and atomics to memory of the peer.
- * Memory is compared by program and address. What is unknown counts as written.
+ * What devices have written to the memory of programs lately, for findings about changed buffers: a change by a device
+ * is none of the program. Receives, READs, atomics and copies write to their elements, WRITEs and atomics to memory of
+ * the peer. Memory is compared by program and address. What is unknown counts as written.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { AccessFlags } from '../../spec/enums.ts'
@@ -34,8 +34,8 @@ interface DeviceWrites {
   /** A request has ended. `qp`: as in `Write`. */
   ended(request: WorkRequest, qp: number): void
   /**
-   * Whether a device may have written to the buffer of `send`, of queue pair `owner`, since the device fetched the send.
-   * `outstanding`: requests that have not ended.
+   * Whether a device may have written to the buffer of `send`, of queue pair `owner`, since the device fetched the
+   * send. `outstanding`: requests that have not ended.
    */
   mayHaveWritten(send: WorkRequest, owner: KnownObject, outstanding: Iterable<readonly WorkRequest[]>): boolean
   /** Whether a message or WRITE of the peer has reached queue pair `qp` since `time`, in microseconds. */

@@ -1,6 +1,6 @@
 /*
- * The one dispatch of the checker: each event goes to the detectors that take it, in their order, with the object that it is
- * about. An event of a preload library about an unknown object, or a destroyed one, is dropped, unless its row in
+ * The one dispatch of the checker: each event goes to the detectors that take it, in their order, with the object that
+ * it is about. An event of a preload library about an unknown object, or a destroyed one, is dropped, unless its row in
  * `PreloadEvents` (spec/preload-events.ts) says that it is about destroyed ones.
  */
 import type { ProgramEvent, ProgramEventName } from '../../spec/check/program-events.ts'

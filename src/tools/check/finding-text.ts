@@ -12,8 +12,8 @@ import { waitLines } from './waits/wait-lines.ts'
 
 export interface Symbols {
   /**
-   * Frames, innermost first. An address with inlined functions has several frames. `most`: so many are printed; of the others
-   * only their number matters.
+   * Frames, innermost first. An address with inlined functions has several frames. `most`: so many are printed; of the
+   * others only their number matters.
    */
   framesOf(stack: Stack, most?: number): readonly Frame[]
 }

@@ -1,5 +1,6 @@
 /*
- * What keys of devices name, for detectors that look at each access: kept until a call or a request may have changed it.
+ * What keys of devices name, for detectors that look at each access: kept until a call or a request may have changed
+ * it.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { isOfDriver, WrOpcode } from '../../spec/work.ts'

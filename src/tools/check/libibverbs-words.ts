@@ -1,6 +1,6 @@
 /*
- * The words of libibverbs for what refusals name by our schema: functions, struct members, masks and constants. Findings
- * about programs in C use them (src/tools/check/c-words.ts).
+ * The words of libibverbs for what refusals name by our schema: functions, struct members, masks and constants.
+ * Findings about programs in C use them (src/tools/check/c-words.ts).
  */
 import type { ReasonCode } from '../../spec/reason.ts'
 

@@ -1,7 +1,8 @@
 /*
- * Calls that libibverbs, a provider or librdmacm refuse themselves, without a call of the device: by function, the errno
- * and the reasons. The preload library reports such a call (`refusedByLibrary` in spec/preload-events.ts) with facts about its arguments,
- * which tell the reasons apart. From reading rdma-core 44.0 and 64.0; `source` names file and function there.
+ * Calls that libibverbs, a provider or librdmacm refuse themselves, without a call of the device: by function, the
+ * errno and the reasons. The preload library reports such a call (`refusedByLibrary` in spec/preload-events.ts) with
+ * facts about its arguments, which tell the reasons apart. From reading rdma-core 44.0 and 64.0; `source` names file
+ * and function there.
  *
  * Not seen, because verbs.h refuses them in the program: operations that a context lacks (ibv_create_flow, ibv_alloc_dm
  * …: EOPNOTSUPP), ibv_bind_mw of a window of type 2, and comp_mask of the input of ibv_query_device_ex. Refused posts

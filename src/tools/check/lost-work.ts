@@ -1,6 +1,6 @@
 /*
- * What explains a wait in which nothing is outstanding: work that the program has lost earlier without a completion. The
- * queues of its context do not show it any more.
+ * What explains a wait in which nothing is outstanding: work that the program has lost earlier without a completion.
+ * The queues of its context do not show it any more.
  */
 
 import { counted } from '../../base/text.ts'
@@ -41,7 +41,10 @@ interface LostBefore {
   readonly unreached: string | undefined
 }
 
-/** The message that one of these processes, which wait for messages, has dropped; undefined: none has. `text`: a sentence. */
+/**
+ * The message that one of these processes, which wait for messages, has dropped; undefined: none has. `text`: a
+ * sentence.
+ */
 export const dropBehind = (
   objects: KnownObjects,
   pids: ReadonlySet<number>,

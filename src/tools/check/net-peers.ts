@@ -1,6 +1,7 @@
 /*
- * The other ends of connections to other hosts of a net, whose checkers are asked for them (spec/check/peer-facts.ts). They
- * are objects as those of this host, with the name of theirs: so what is found about both ends is found of them too.
+ * The other ends of connections to other hosts of a net, whose checkers are asked for them (spec/check/peer-facts.ts).
+ * They are objects as those of this host, with the name of theirs: so what is found about both ends is found of them
+ * too.
  */
 import type { CauseName } from '../../spec/check/causes.ts'
 import type { Moment, Story } from '../../spec/check/finding.ts'

@@ -1,6 +1,6 @@
 /*
- * Explains the number of a queue pair that does not exist: it may be that of another one, in the other byte order or cut to
- * 16 bits on the way.
+ * Explains the number of a queue pair that does not exist: it may be that of another one, in the other byte order or
+ * cut to 16 bits on the way.
  */
 import { CUT_NUMBER, SWAPPED_QPN } from './advice.ts'
 import { hex, type KnownObject, type KnownObjects } from './objects.ts'

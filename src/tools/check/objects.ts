@@ -163,7 +163,9 @@ export class KnownObject {
    * since RESET.
    */
   mostReads = 0
-  /** Of an identifier of rdma_cm: the address of its struct rdma_cm_id; undefined: unknown (`KnownObjects.nameCmId`). */
+  /**
+   * Of an identifier of rdma_cm: the address of its struct rdma_cm_id; undefined: unknown (`KnownObjects.nameCmId`).
+   */
   userHandle: bigint | undefined
   /** Multicast groups that a UD queue pair is attached to: addresses as text. */
   readonly groups = new Set<string>()
@@ -171,8 +173,8 @@ export class KnownObject {
   hasSentWrongKey = false
 
   /**
-   * The place of its context among those of its process, from 1, if at its creation another one had an object of the class
-   * with this handle: handles are numbers of a context.
+   * The place of its context among those of its process, from 1, if at its creation another one had an object of the
+   * class with this handle: handles are numbers of a context.
    */
   contextPlace: number | undefined
 
@@ -482,8 +484,8 @@ export class KnownObjects {
   }
 
   /**
-   * The destroyed object of a program with one of these classes and this number (QPN, else handle; undefined: any) whose
-   * destruction was nearest to `time`, at most NEAR_MICROSECONDS. A parent's object if the program has none.
+   * The destroyed object of a program with one of these classes and this number (QPN, else handle; undefined: any)
+   * whose destruction was nearest to `time`, at most NEAR_MICROSECONDS. A parent's object if the program has none.
    */
   destroyedOf(
     program: Program | undefined,

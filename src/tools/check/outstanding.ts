@@ -1,6 +1,6 @@
 /*
- * The requests that devices have not finished, and the READs and atomics whose data may not have reached the program: what
- * findings about buffers compare with. This is after their detectors: they see a queue as it was before the event.
+ * The requests that devices have not finished, and the READs and atomics whose data may not have reached the program:
+ * what findings about buffers compare with. This is after their detectors: they see a queue as it was before the event.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -90,7 +90,10 @@ const createOutstandingRequests = ({ objects }: DetectorServices) => {
   return {
     on,
     byQueue: byQueue as ReadonlyMap<number, readonly WorkRequest[]>,
-    /** READs and atomics of a queue that have ended, and have no completion. Their data may reach the memory later (`--torment`). */
+    /**
+     * READs and atomics of a queue that have ended, and have no completion. Their data may reach the memory later
+     * (`--torment`).
+     */
     endedReads: (owner: number): readonly WorkRequest[] => reads.get(owner) ?? NONE,
     /** READs and atomics of a queue that have completed, as the program cannot know yet. */
     readsInUse(owner: number): readonly WorkRequest[] {

@@ -103,8 +103,8 @@ export class FindingReporter {
   }
 
   /**
-   * From now on mistakes are new findings, though they were found before, and those of one device are not those of another: tests
-   * that run beside each other have devices of their own. Returns the number of findings so far.
+   * From now on mistakes are new findings, though they were found before, and those of one device are not those of
+   * another: tests that run beside each other have devices of their own. Returns the number of findings so far.
    */
   beginFresh(): number {
     this.#isByDevice = true

@@ -1,6 +1,6 @@
 /*
- * Who has written words that compare-and-swaps of programs want to change: of each queue pair the last writes and atomics
- * are kept, by address.
+ * Who has written words that compare-and-swaps of programs want to change: of each queue pair the last writes and
+ * atomics are kept, by address.
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import type { ContextEnd } from '../../spec/check/program-events.ts'
@@ -102,8 +102,8 @@ export class SwapWriters {
   }
 
   /**
-   * Who wrote the word of the swaps since `since`, of which `last` is the last and found `found`. 'taken': it is a lock that
-   * others give back meanwhile, so that the swap may have an effect yet.
+   * Who wrote the word of the swaps since `since`, of which `last` is the last and found `found`. 'taken': it is a lock
+   * that others give back meanwhile, so that the swap may have an effect yet.
    */
   of(last: SwapRequest, since: number, qp: KnownObject, found: bigint): 'taken' | WordWriter {
     const word = this.#placeOf(last, qp)

@@ -1,6 +1,6 @@
 /*
- * The bytes that `userdma check --who` watches, which are found as regions are registered, bytes are named and requests are
- * posted; and the bytes of requests.
+ * The bytes that `userdma check --who` watches, which are found as regions are registered, bytes are named and requests
+ * are posted; and the bytes of requests.
  */
 import type { WhoRange } from '../../settings/who.ts'
 import type { ProgramEvent } from '../../spec/check/program-events.ts'

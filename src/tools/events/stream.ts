@@ -1,7 +1,7 @@
 /*
- * The fan-out of the stream of program events: producers give it events, and it passes them to consumers in the order of
- * their ranks. An event has one time for all consumers, whole nanoseconds as in session files, so that what a consumer
- * concludes from a file is what it concluded when it happened.
+ * The fan-out of the stream of program events: producers give it events, and it passes them to consumers in the order
+ * of their ranks. An event has one time for all consumers, whole nanoseconds as in session files, so that what a
+ * consumer concludes from a file is what it concluded when it happened.
  */
 
 import { type ProbeName, type ProgramProbes, probeNames } from '../../spec/check/probes.ts'

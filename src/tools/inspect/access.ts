@@ -1,7 +1,8 @@
 /*
  * Who may use the server of the page (docs/why/threat-model.md). Each local user, and each web page in the user's
  * browser, can connect to its port. So a request needs
- * - a `Host` that names this server: a page of another site, whose name was made to resolve to our address, has its own;
+ * - a `Host` that names this server: a page of another site, whose name was made to resolve to our address, has its
+ *   own;
  * - no `Origin`, or our own;
  * - a session, which the page gets in exchange for the token of the link. A token can be used once. It is in the link's
  *   fragment, which browsers do not send, and in no process's arguments. Pages of other sites cannot set the session's
@@ -57,8 +58,8 @@ interface Access {
 const withPort = (host: string): string => (/:\d+$/.test(host) ? host : `${host}:80`)
 
 /**
- * `hostsOf`: the values of `Host`, such as `127.0.0.1:8080`, by which a browser may name the server on the connection of
- * a request.
+ * `hostsOf`: the values of `Host`, such as `127.0.0.1:8080`, by which a browser may name the server on the connection
+ * of a request.
  */
 export const createAccess = (hostsOf: (request: IncomingMessage) => readonly string[]): Access => {
   const tokens = new Secrets()

@@ -1,6 +1,6 @@
 /*
- * Addresses of this machine as browsers and scrapers name them, for servers that refuse other names: pages of others could
- * give their name our address (DNS rebinding).
+ * Addresses of this machine as browsers and scrapers name them, for servers that refuse other names: pages of others
+ * could give their name our address (DNS rebinding).
  */
 import { hostname } from 'node:os'
 

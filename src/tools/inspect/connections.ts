@@ -1,7 +1,7 @@
 /*
  * Limits the connections of a server, of the page or of metrics, so that one peer cannot use up those of the others
- * (docs/why/threat-model.md). At the limit a new connection closes one of the peer that has the most. A peer is a user of
- * this machine, as far as the kernel tells, or a remote address.
+ * (docs/why/threat-model.md). At the limit a new connection closes one of the peer that has the most. A peer is a user
+ * of this machine, as far as the kernel tells, or a remote address.
  */
 import type { IncomingMessage, Server } from 'node:http'
 import { isIPv6, type Socket } from 'node:net'

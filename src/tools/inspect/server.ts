@@ -1,6 +1,6 @@
 /*
- * The HTTP server of the page: its files, and for pages with a session (access.ts) what protocol.ts has. The page decodes
- * the session file itself.
+ * The HTTP server of the page: its files, and for pages with a session (access.ts) what protocol.ts has. The page
+ * decodes the session file itself.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -117,8 +117,8 @@ const wholeNumber = (url: URL, name: string, max: number): number => {
 }
 
 /**
- * The names by which a browser reaches the server on this connection: the address that it has connected to, which is one
- * of the machine, and the machine's names. Names that others may give to the address are refused: their pages could
+ * The names by which a browser reaches the server on this connection: the address that it has connected to, which is
+ * one of the machine, and the machine's names. Names that others may give to the address are refused: their pages could
  * send requests here (DNS rebinding).
  */
 const hostsOf = ({ localAddress = '' }: Socket, port: number, names: readonly string[]): string[] => {

@@ -187,7 +187,9 @@ export class ObservedCalls {
     this.#observation.output.recording?.call(record, object, stack)
   }
 
-  /** The object with a handle. Identifiers of rdma_cm are those of all channels: a call can move one to another channel. */
+  /**
+   * The object with a handle. Identifiers of rdma_cm are those of all channels: a call can move one to another channel.
+   */
   objectOf({ contexts }: ObservedProcess, context: ObservedContext, handle: number): ObservedObject | undefined {
     const found = context.objects.get(handle)
     if (found !== undefined || context.fileKind !== FileKind.CM) return found

@@ -19,16 +19,16 @@ export const ObserveEnv = {
 
 /**
  * The file of a process with a flight recorder: posts and polls are kept there, and only there. A thread claims a ring
- * and overwrites its oldest records: it moves `tail` over them before it writes, so that a reader who looks at `tail` again
- * after it has copied a ring knows what of its copy is whole. Of a ring, `pid` is the thread and `ended` 1 if it has ended:
- * the next thread goes on behind its records. The last ring is that of all threads that found no other; `lostTail` is its
- * lock. `least`: bytes of the smallest file.
+ * and overwrites its oldest records: it moves `tail` over them before it writes, so that a reader who looks at `tail`
+ * again after it has copied a ring knows what of its copy is whole. Of a ring, `pid` is the thread and `ended` 1 if it
+ * has ended: the next thread goes on behind its records. The last ring is that of all threads that found no other;
+ * `lostTail` is its lock. `least`: bytes of the smallest file.
  */
 export const FlightFile = { version: 1, rings: 16, firstRing: 4096, least: 0x10_0000 } as const
 
 /**
- * `firstRing`: its offset; `ringHeader`: bytes of a ring before its data; `reserve`: bytes of a ring that only records of
- * descriptors and processes use: whose the later calls are is known also after a loss.
+ * `firstRing`: its offset; `ringHeader`: bytes of a ring before its data; `reserve`: bytes of a ring that only records
+ * of descriptors and processes use: whose the later calls are is known also after a loss.
  */
 export const ObserveFile = {
   version: 3,
@@ -95,9 +95,15 @@ export const RecordKind = {
   GONE: 19,
   /** A library refused a call itself (`refusedByLibrary` in spec/preload-events.ts). The thread's stack is that of the call. */
   REFUSAL: 20,
-  /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batchMistaken` of preload-events.ts. */
+  /**
+   * A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batchMistaken` of
+   * preload-events.ts.
+   */
   BATCH: 21,
-  /** Calls on a queue in a wrong order: an `openRecord` with the context's descriptor, and `misordered` of preload-events.ts. */
+  /**
+   * Calls on a queue in a wrong order: an `openRecord` with the context's descriptor, and `misordered` of
+   * preload-events.ts.
+   */
   ORDER: 22,
 } as const
 

@@ -1,8 +1,8 @@
 /*
- * The flight recorder of observed programs (`run --host --flight-recorder`). Posts and polls stay in the programs' files,
- * which overwrite their oldest records, and nobody reads them; calls are read as always, so that the objects that exist
- * are known, and the last calls. When something fails, a session file is written: the objects, the last calls, and what
- * the files have of posts and polls.
+ * The flight recorder of observed programs (`run --host --flight-recorder`). Posts and polls stay in the programs'
+ * files, which overwrite their oldest records, and nobody reads them; calls are read as always, so that the objects
+ * that exist are known, and the last calls. When something fails, a session file is written: the objects, the last
+ * calls, and what the files have of posts and polls.
  */
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -191,8 +191,8 @@ export class FlightRecorder {
   }
 
   /**
-   * Writes a session file for a process, and gives the observer `newer` records of calls beside those of the files. False:
-   * it has no flight recorder, or there are enough files; then nothing was taken.
+   * Writes a session file for a process, and gives the observer `newer` records of calls beside those of the files.
+   * False: it has no flight recorder, or there are enough files; then nothing was taken.
    */
   dump(pid: number, why: string, newer: readonly ObservedRecord[] = []): boolean {
     const { files, open, addressText } = this.#settings

@@ -1,8 +1,8 @@
 /*
  * The door of this folder: programs on the machine's own devices, observed (`--host`). `observe` makes the file that
  * programs record into and the environment that makes them record (shim/host/), passes their records on while they run,
- * and answers their questions about fault rules. `Observer` makes findings and the trace of records. The caller runs the
- * programs.
+ * and answers their questions about fault rules. `Observer` makes findings and the trace of records. The caller runs
+ * the programs.
  */
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /*
- * What observed programs do, as the events of a session file (`run --host --record`): calls, objects, posts, completions
- * that polls have returned. Times are microseconds of CLOCK_MONOTONIC.
+ * What observed programs do, as the events of a session file (`run --host --record`): calls, objects, posts,
+ * completions that polls have returned. Times are microseconds of CLOCK_MONOTONIC.
  *
  * There is no device to ask: a send ends when a poll has returned its completion, or a later one's, and packets are not
  * seen.

@@ -83,8 +83,8 @@ export const hasTimes = ({ base, last }: { readonly base: number; readonly last:
   base >= 0 && base <= last && last <= MAX_TIME
 
 /**
- * The header of a block of segment `sequence` (0: of any) at the start of `bytes`; undefined: there is none, because the
- * segment ends here or was being overwritten.
+ * The header of a block of segment `sequence` (0: of any) at the start of `bytes`; undefined: there is none, because
+ * the segment ends here or was being overwritten.
  */
 export const readBlockHeader = (bytes: Uint8Array, sequence: number): BlockFacts | undefined => {
   if (bytes.length < BlockHeader.size) return undefined
@@ -460,8 +460,8 @@ const flowOf = (body: Body): PacketFlow => {
 }
 
 /**
- * The events of a whole block, whose header is `header`. `wanted`: others are left out. Throws a SessionFileError at the
- * first damaged record.
+ * The events of a whole block, whose header is `header`. `wanted`: others are left out. Throws a SessionFileError at
+ * the first damaged record.
  */
 export const eventsOf = (block: Uint8Array, header: BlockFacts, wanted?: WantedEvents): SessionEvent[] => {
   const view = viewOf(block)

@@ -1,5 +1,6 @@
 /*
- * Lent memory in sessions of depth `check`: what programs say of their memory, and what peers do there, as bars over time.
+ * Lent memory in sessions of depth `check`: what programs say of their memory, and what peers do there, as bars over
+ * time.
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import type { ProgramEvent } from '../../spec/check/program-events.ts'

@@ -185,7 +185,9 @@ export interface Connection {
   readonly rightQpn: number | undefined
 }
 
-/** The queue pair that `qp` is connected to: of those with the peer's number, the one that points back, if there is one. */
+/**
+ * The queue pair that `qp` is connected to: of those with the peer's number, the one that points back, if there is one.
+ */
 const peerOf = (qp: QueuePair, byQpn: ReadonlyMap<number, readonly QueuePair[]>): QueuePair | undefined => {
   const candidates = (byQpn.get(qp.peerQpn ?? -1) ?? []).filter(other => other !== qp)
   return candidates.find(other => other.peerQpn === qp.qpn) ?? candidates[0]

@@ -376,8 +376,8 @@ const slotOf = ({ segmentBytes, segments }: SessionHeader, sequence: number): nu
 /** Reads segments of a file. `onDamage` is called for what cannot be read. */
 const segmentReader = (source: SessionSource, { segmentBytes }: SessionHeader, onDamage: () => void) => {
   /**
-   * The blocks of a segment from `at` on, by their headers. `isGrowing`: up to the first that is not written entirely; a
-   * writer may still write it.
+   * The blocks of a segment from `at` on, by their headers. `isGrowing`: up to the first that is not written entirely;
+   * a writer may still write it.
    */
   const scan = async (sequence: number, position: number, at: number, isGrowing: boolean): Promise<SessionBlock[]> => {
     const blocks: SessionBlock[] = []

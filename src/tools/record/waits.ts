@@ -11,7 +11,10 @@ export interface SessionWait {
   /** Of the finding. */
   readonly id: WaitId
   readonly facts: WaitFacts
-  /** `waits`: it is not over as far as the session goes. `closed`: it lasted until the program ended or closed the device. */
+  /**
+   * `waits`: it is not over as far as the session goes. `closed`: it lasted until the program ended or closed the
+   * device.
+   */
   state: 'waits' | 'over' | 'closed'
   /** Microseconds of the recorder's clock, when it was over; undefined: `waits`. */
   end: number | undefined

@@ -1,11 +1,12 @@
 /*
- * A network in virtual time: one engine (src/transport/engine/) per host, connected by links (src/transport/phy/links/). The engines are
- * those of real devices. Payloads are not carried: memory accepts every access and copies nothing, and links keep only
- * headers, so that thousands of queue pairs fit. Nothing is allocated per packet.
+ * A network in virtual time: one engine (src/transport/engine/) per host, connected by links
+ * (src/transport/phy/links/). The engines are those of real devices. Payloads are not carried: memory accepts every
+ * access and copies nothing, and links keep only headers, so that thousands of queue pairs fit. Nothing is allocated
+ * per packet.
  *
- * A flow is a queue pair at each end, and WRITEs of one size, of which `depth` are outstanding. Each event is the arrival
- * of packets at a host, or a host's time: a timer of its engine, or room in front of its link. The host then receives
- * everything that has arrived, and its engine sends what it may.
+ * A flow is a queue pair at each end, and WRITEs of one size, of which `depth` are outstanding. Each event is the
+ * arrival of packets at a host, or a host's time: a timer of its engine, or room in front of its link. The host then
+ * receives everything that has arrived, and its engine sends what it may.
  */
 
 import type { EngineCounter } from '../../spec/counters.ts'

@@ -7,7 +7,10 @@ import { InputError, UnreadableFile } from './input-error.ts'
 /** Bytes per read. */
 const PART = 2 ** 16
 
-/** The text of a file. `what`: what it has, such as "scenario". Throws InputError: longer than `maxBytes`; UnreadableFile. */
+/**
+ * The text of a file. `what`: what it has, such as "scenario". Throws InputError: longer than `maxBytes`;
+ * UnreadableFile.
+ */
 export const readInputFile = (file: string, what: string, maxBytes: number): string => {
   let fd: number | undefined
   try {

@@ -9,7 +9,8 @@
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
  *   folders: [/var/spool/slurmd]      of which each host has its own
  *   check: true                       the hosts' daemons check programs
- *   fat-tree: { leaves: 4, spines: 2, hosts: 16 }    InfiniBand switches in this shape, or ring: { switches: 4, hosts: 8 }, with
+ *   fat-tree: { leaves: 4, spines: 2, hosts: 16 }    InfiniBand switches in this shape, or ring: { switches: 4, hosts:
+ *                                                    8 }, with
  *                                     rate, delay and loss of the links between them
  *   subnet-manager: none              of InfiniBand hosts (layer: infiniband)
  */
@@ -50,7 +51,9 @@ interface NamedManager {
   readonly complain: Complain
 }
 
-/** The driver that the file names for the devices of a host. Which there are is known only where the host is planned. */
+/**
+ * The driver that the file names for the devices of a host. Which there are is known only where the host is planned.
+ */
 interface NamedDriver {
   readonly name: string
   readonly complain: Complain
@@ -123,8 +126,8 @@ const listed = (names: readonly string[]): string => names.join(', ')
 export const MAX_DEPTH = 32
 
 /**
- * Line and column where `source` has more than `MAX_DEPTH` levels, as `3:5`; undefined: nowhere. The parser's first half
- * keeps a stack of them.
+ * Line and column where `source` has more than `MAX_DEPTH` levels, as `3:5`; undefined: nowhere. The parser's first
+ * half keeps a stack of them.
  */
 export const deepAt = (source: string): string | undefined => {
   const parser = new Parser()
@@ -470,7 +473,9 @@ const readFlag = (reader: Reader, name: string, key: Node, node: Node | undefine
 const SHAPES = Object.keys(fabricShapes) as readonly ShapeName[]
 const KEYS = ['name', 'hosts', 'switches', 'links', 'folders', 'check', 'subnet-manager', ...SHAPES] as const
 
-/** The setting of a topology that names a shape of InfiniBand switches, and the number of hosts in it, if it has one. */
+/**
+ * The setting of a topology that names a shape of InfiniBand switches, and the number of hosts in it, if it has one.
+ */
 const readShape = (reader: Reader, top: ReturnType<Reader['entries']>) => {
   const [name, second] = SHAPES.filter(each => top.has(each))
   if (name === undefined) return undefined

@@ -449,7 +449,9 @@ const actionText = (action: PlayAction): string => {
   }
 }
 
-/** The rule of a trigger. `link`: milliseconds for which it takes the link down at its moment; absent: it never acts. */
+/**
+ * The rule of a trigger. `link`: milliseconds for which it takes the link down at its moment; absent: it never acts.
+ */
 export const ruleOf = ({ selectors, effect, nth }: CountTrigger, link?: number): string =>
   [selectors, ...(link === undefined ? [NEVER, effect] : [`nth=${nth}`, `link=${link}ms`])].filter(Boolean).join(',')
 

@@ -56,8 +56,8 @@ export class Section {
   readonly #hasNumbers: boolean
 
   /**
-   * Throws an InputError if `value` is no map, or has other keys than `keys` (undefined: any). `source`: the file, which
-   * begins messages; `place`: where the map is in it.
+   * Throws an InputError if `value` is no map, or has other keys than `keys` (undefined: any). `source`: the file,
+   * which begins messages; `place`: where the map is in it.
    */
   constructor(
     source: Source | undefined,

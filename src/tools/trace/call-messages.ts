@@ -1,6 +1,6 @@
 /*
- * A call as message and answer of the object dialect: the contents of a trace record (spec/records.ts). Any call has one,
- * of whatever dialect, and of the library in its own process.
+ * A call as message and answer of the object dialect: the contents of a trace record (spec/records.ts). Any call has
+ * one, of whatever dialect, and of the library in its own process.
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { AttributeFlag } from '../../spec/classes/ids.ts'

@@ -19,8 +19,8 @@ interface Waiting {
 }
 
 /**
- * Opcode, flags, destination queue pair and PSN, and the path; the first key has the identification too: it tells the copies of
- * a packet apart that are in flight at the same time.
+ * Opcode, flags, destination queue pair and PSN, and the path; the first key has the identification too: it tells the
+ * copies of a packet apart that are in flight at the same time.
  */
 const keysOf = ({ payload, flow, identification }: PcapngPacket): Waiting['keys'] => {
   let packet = ''
@@ -43,8 +43,8 @@ interface Losses {
 }
 
 /**
- * Passes packets to `write` in the order in which they were sent. `hold`: microseconds for which a packet waits, the longest
- * time in which it may be lost.
+ * Passes packets to `write` in the order in which they were sent. `hold`: microseconds for which a packet waits, the
+ * longest time in which it may be lost.
  */
 export const createLosses = (write: (packet: PcapngPacket) => void, hold = 0): Losses => {
   let waiting: Waiting[] = []

@@ -1,9 +1,9 @@
 /*
  * Writes captures as pcapng (draft-ietf-opsawg-pcapng): a section header, an interface for each device, and enhanced
- * packet blocks. Packets of a port have no Ethernet, IP and UDP headers, or LRH, GRH and VCRC. These are built here from
- * the flow of the packet, with the values that the packet's ICRC covers. Packets with LIDs are of an interface of their own,
- * which is described before the first one: as records of ERF of the type InfiniBand, because Wireshark (4.0) does not know
- * LINKTYPE_INFINIBAND (247). The caller writes the blocks to a file.
+ * packet blocks. Packets of a port have no Ethernet, IP and UDP headers, or LRH, GRH and VCRC. These are built here
+ * from the flow of the packet, with the values that the packet's ICRC covers. Packets with LIDs are of an interface of
+ * their own, which is described before the first one: as records of ERF of the type InfiniBand, because Wireshark (4.0)
+ * does not know LINKTYPE_INFINIBAND (247). The caller writes the blocks to a file.
  */
 
 import { ErfType, LinkType, PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
@@ -50,8 +50,8 @@ const EPB_FLAGS = 2
 const DIRECTION = { received: 1, sent: 2 } as const
 
 /**
- * An Ethernet address for an IP address: locally administered (02:00 for IPv4, 02:06 for IPv6), with the last four bytes
- * of the IP address. For a multicast address, the group address (RFC 1112, RFC 2464).
+ * An Ethernet address for an IP address: locally administered (02:00 for IPv4, 02:06 for IPv6), with the last four
+ * bytes of the IP address. For a multicast address, the group address (RFC 1112, RFC 2464).
  */
 export const macFor = (address: Uint8Array): Uint8Array => {
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)
@@ -135,7 +135,10 @@ const block = (type: number, words: readonly number[], data: Uint8Array, options
 const ERF_BYTES = 16
 const ERF_VARYING = 4
 
-/** The header of an ERF record with a packet of InfiniBand, of which `captured` of `length` bytes follow. `time`: microseconds. */
+/**
+ * The header of an ERF record with a packet of InfiniBand, of which `captured` of `length` bytes follow. `time`:
+ * microseconds.
+ */
 const erfHeader = (time: number, captured: number, length: number): Uint8Array => {
   const header = new Uint8Array(ERF_BYTES)
   const view = new DataView(header.buffer)

@@ -96,8 +96,8 @@ export interface Engine {
   /** Bytes that a queue pair may have unacknowledged, with 64 bytes per packet: `windowBytes`, or less after a loss. */
   windowOf(row: number): number
   /**
-   * Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN; `since`: the
-   * time of the first RNR NAK, in microseconds.
+   * Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN; `since`:
+   * the time of the first RNR NAK, in microseconds.
    */
   visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number, since: number) => void): void
   /** Number of RNR NAKs for the oldest outstanding request. */
@@ -136,8 +136,8 @@ export interface Engine {
     now: number,
   ): number
   /**
-   * Handles a frame of the link for a queue pair of the service RAW: `length` bytes at `offset`. `tag` and `headers` are
-   * the IMM and SL of its completion.
+   * Handles a frame of the link for a queue pair of the service RAW: `length` bytes at `offset`. `tag` and `headers`
+   * are the IMM and SL of its completion.
    */
   onFrame(row: number, arena: Arena, offset: number, length: number, tag: number, headers: number): void
   /**
@@ -629,8 +629,8 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): number =
 }
 
 /**
- * The first row to poll; -1: none. Polls that send begin in turn with a scheduled row and with a row that waited for its
- * shared window, because the port may be full after one row.
+ * The first row to poll; -1: none. Polls that send begin in turn with a scheduled row and with a row that waited for
+ * its shared window, because the port may be full after one row.
  */
 const firstRow = (s: EngineState): number => {
   s.windows.servedRow = -1

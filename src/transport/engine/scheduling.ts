@@ -1,7 +1,7 @@
 /*
  * Sending, for packets (transport/engine/requester/requester.ts) and for messages between local queue pairs
- * (transport/engine/loopback/slices.ts): result codes, and the requester's cursor, which is the PSN and the WQE to send next.
- * state.ts explains short names such as `row`, `base` and `request`.
+ * (transport/engine/loopback/slices.ts): result codes, and the requester's cursor, which is the PSN and the WQE to send
+ * next. state.ts explains short names such as `row`, `base` and `request`.
  */
 import { WcStatus } from '../../spec/work.ts'
 import { storeCause, takeCause } from './causes.ts'
@@ -49,8 +49,8 @@ export const advance = (
 }
 
 /**
- * Whether memory of a queue pair may be scattered (`Memory.isScattered`). Then a copy is of one packet, so that a poll can
- * end after it (`isBusy`).
+ * Whether memory of a queue pair may be scattered (`Memory.isScattered`). Then a copy is of one packet, so that a poll
+ * can end after it (`isBusy`).
  */
 export const isScattered = (s: EngineState, row: number): boolean => {
   const { memory } = s.env
@@ -58,7 +58,9 @@ export const isScattered = (s: EngineState, row: number): boolean => {
   return memory.isScattered?.(s.rows[base + QP.PD]) === true || memory.isScattered?.(s.rows[base + QP.RECV_PD]) === true
 }
 
-/** A poll in which copies have accessed so many ranges copies no more to or from scattered memory: half a millisecond. */
+/**
+ * A poll in which copies have accessed so many ranges copies no more to or from scattered memory: half a millisecond.
+ */
 const MAX_RANGES = 512
 
 /** Whether copies of scattered memory in this poll have taken so long that others come first. */

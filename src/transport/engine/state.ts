@@ -34,7 +34,10 @@ import {
 /** Indices of `pollCounts`. */
 export const PollCounts = { SENT: 0, SENT_BYTES: 1, RECEIVED: 2, RECEIVED_BYTES: 3, WORDS: 4 } as const
 
-/** A batch of WQEs of the fast path (transport/engine/loopback/fast-path.ts): arrays indexed by the position in the batch. */
+/**
+ * A batch of WQEs of the fast path (transport/engine/loopback/fast-path.ts): arrays indexed by the position in the
+ * batch.
+ */
 export interface FastBatch {
   /** Blocks of the WQEs, and of the peer's receive WQEs (0: not a SEND). */
   readonly requests: Int32Array

@@ -1,8 +1,8 @@
 /*
- * The transmit queue: rows (queue pairs) that may have something to send. Each owner, a user of the device, has a queue of
- * its own. The owner that was served least recently is served next, with one row, so that an owner's many rows and long
- * messages delay those of others by one row at most. If there are several owners, the search for posts and the sending of a
- * poll each end after TURN (docs/decisions/others-wait.md).
+ * The transmit queue: rows (queue pairs) that may have something to send. Each owner, a user of the device, has a queue
+ * of its own. The owner that was served least recently is served next, with one row, so that an owner's many rows and
+ * long messages delay those of others by one row at most. If there are several owners, the search for posts and the
+ * sending of a poll each end after TURN (docs/decisions/others-wait.md).
  */
 import { QP } from './fields.ts'
 import type { Environment } from './types.ts'

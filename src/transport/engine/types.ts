@@ -51,8 +51,8 @@ export const Send = {
   QKEY: 9,
   FLOW: 10,
   /**
-   * RAW only, as for UD: the frame's first bytes, which precede the data, from INLINE_AT + HEADER_AT on, and their number;
-   * `FrameChecksum` bits of the checksums that the device computes.
+   * RAW only, as for UD: the frame's first bytes, which precede the data, from INLINE_AT + HEADER_AT on, and their
+   * number; `FrameChecksum` bits of the checksums that the device computes.
    */
   HEADER_AT: 7,
   HEADER_BYTES: 8,
@@ -122,8 +122,8 @@ export const Completion = {
   VENDOR: 9,
   PKEY_INDEX: 10,
   /**
-   * Bits 0 to 3: service level; of a datagram on InfiniBand bits 16 to 31: the sender's LID. RAW: the headers of the frame,
-   * and IMM the tag of its rule (`Engine.onFrame`).
+   * Bits 0 to 3: service level; of a datagram on InfiniBand bits 16 to 31: the sender's LID. RAW: the headers of the
+   * frame, and IMM the tag of its rule (`Engine.onFrame`).
    */
   SL: 11,
   WORDS: 12,
@@ -136,8 +136,8 @@ export const Completion = {
 export interface WorkSource {
   /**
    * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to `into`, from word `at` on, with at most
-   * the number of elements given to `Engine.create`. False if the WQE was not posted yet. Indices ascend by one; only the
-   * last one may be loaded again. `isFlushed`: it completes at once and does nothing; default false.
+   * the number of elements given to `Engine.create`. False if the WQE was not posted yet. Indices ascend by one; only
+   * the last one may be loaded again. `isFlushed`: it completes at once and does nothing; default false.
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number, isFlushed?: boolean): boolean
   /** The `count` oldest send WQEs have completed: their slots are free. */
@@ -334,8 +334,8 @@ export interface Causes {
   /** Why the queue pair's peer has refused `psn`; undefined if unknown, as for a peer in another process. */
   causeAtPeer(row: number, psn: number): Cause | undefined
   /**
-   * PSN_DIFFERS if the requester, which is the queue pair (`isRequester`) or its peer, sends from another first PSN than
-   * the responder expects. Undefined if not, or if it is unknown, as for a peer in another process.
+   * PSN_DIFFERS if the requester, which is the queue pair (`isRequester`) or its peer, sends from another first PSN
+   * than the responder expects. Undefined if not, or if it is unknown, as for a peer in another process.
    */
   psnsDiffer(row: number, isRequester: boolean): Cause | undefined
 }
@@ -383,7 +383,9 @@ export const DatagramPath = { HAS_GRH: 1 << 4, LID_SHIFT: 16 } as const
 
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface GrhBuilder {
-  /** Of the packet of the last `header`: `Completion.SL`, and DatagramPath.HAS_GRH unless the 40 bytes are only room. */
+  /**
+   * Of the packet of the last `header`: `Completion.SL`, and DatagramPath.HAS_GRH unless the 40 bytes are only room.
+   */
   path: number
   /**
    * Writes the GRH (40 bytes) of a received packet to `arena`, and returns the GRH's offset. `at`, `length`: offset and
@@ -394,8 +396,8 @@ export interface GrhBuilder {
 }
 
 /**
- * A device that receives messages from engines of this process without packets (transport/engine/loopback/slices.ts). Flows
- * (`QpAttributes.flow`) are numbers of this device's port.
+ * A device that receives messages from engines of this process without packets (transport/engine/loopback/slices.ts).
+ * Flows (`QpAttributes.flow`) are numbers of this device's port.
  */
 export interface LocalPeerDevice {
   /** The state of the device's engine, set by `createEngine`. */
@@ -417,8 +419,8 @@ export interface LocalPeerDevice {
 }
 
 /**
- * Told what the engine does, for observers: with work requests only while `watched.requests` is not undefined. Words are
- * valid during the call.
+ * Told what the engine does, for observers: with work requests only while `watched.requests` is not undefined. Words
+ * are valid during the call.
  */
 export interface WorkTaps {
   readonly watched: { readonly requests: object | undefined }
@@ -450,8 +452,8 @@ export interface Environment {
   /** Required for UD queue pairs. */
   readonly grh?: GrhBuilder
   /**
-   * Whether a datagram that is longer than the path MTU completes with LOC_LEN_ERR, as on adapters. If not, it is dropped
-   * without an error, as by rxe.
+   * Whether a datagram that is longer than the path MTU completes with LOC_LEN_ERR, as on adapters. If not, it is
+   * dropped without an error, as by rxe.
    */
   readonly refusesLongDatagrams?: boolean
   /** Required for RAW queue pairs. */

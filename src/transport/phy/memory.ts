@@ -20,7 +20,10 @@ interface MemorySwitchOptions {
   readonly arena: Arena
   /** Number of run buffers of RUN_BYTES (264 KiB), default 64. */
   readonly runs?: number
-  /** Maximum number of ports, default `runs`. More ports than that share the buffers, at most one of each size for a port. */
+  /**
+   * Maximum number of ports, default `runs`. More ports than that share the buffers, at most one of each size for a
+   * port.
+   */
   readonly ports?: number | undefined
   /** Number of run buffers of 2 KiB, default 256. */
   readonly smallRuns?: number

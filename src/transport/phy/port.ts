@@ -103,8 +103,8 @@ export interface PortFabric {
   /** The LID with which the port sends; 0: it is not ACTIVE, and sends nothing; PERMISSIVE_LID: it has all LIDs. */
   readonly lid: number
   /**
-   * Behind the port are others, in another process or behind links that take time: it is a member of each group whose packets
-   * reach it, and gets none of its own back.
+   * Behind the port are others, in another process or behind links that take time: it is a member of each group whose
+   * packets reach it, and gets none of its own back.
    */
   readonly isTrunk?: boolean
   /** What the ports that packets to `dlid` reach have given to `setFabric`; at most one, but for multicast. */
@@ -164,8 +164,8 @@ export interface Port {
   setInterface?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
   /**
-   * Gives an InfiniBand port, which has no addresses, its fabric. To be called again when an answer of the fabric may have
-   * changed. Absent from ports to other machines.
+   * Gives an InfiniBand port, which has no addresses, its fabric. To be called again when an answer of the fabric may
+   * have changed. Absent from ports to other machines.
    */
   setFabric?: ((fabric: PortFabric) => void) | undefined
   /**
@@ -180,8 +180,9 @@ export interface Port {
   peerOf(address: Uint8Array): number
 
   /**
-   * As in `TransmitSink` (transport/engine/types.ts). When `commit` returns, the ICRCs are written, unless the port omits them
-   * (`requireSeal`). A fault layer may change the bytes of the run until the next call of these three functions.
+   * As in `TransmitSink` (transport/engine/types.ts). When `commit` returns, the ICRCs are written, unless the port
+   * omits them (`requireSeal`). A fault layer may change the bytes of the run until the next call of these three
+   * functions.
    */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void

@@ -1,6 +1,6 @@
 /*
- * Common parts of ports with sockets (transport/phy/udp/port.ts, dgram.ts): addresses, buffers for layers that keep packets,
- * peers of flows.
+ * Common parts of ports with sockets (transport/phy/udp/port.ts, dgram.ts): addresses, buffers for layers that keep
+ * packets, peers of flows.
  */
 import { type FlowTable, ONLY_PORT } from './flow-table.ts'
 import { addressWords } from './key-table.ts'

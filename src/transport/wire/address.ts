@@ -1,6 +1,6 @@
 /*
- * Addresses of packets, in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17),
- * or an InfiniBand LID as ::fffe:0:LID, so that tables of addresses need not know of which kind they are.
+ * Addresses of packets, in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex
+ * A17), or an InfiniBand LID as ::fffe:0:LID, so that tables of addresses need not know of which kind they are.
  */
 
 export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {

@@ -38,8 +38,8 @@ export const bthPkey = (view: DataView, at: number): number => view.getUint16(at
 export const PKEY_FULL_MEMBER = 0x8000
 
 /**
- * Whether ends with these P_Keys may exchange packets: they are of one partition, and one end is a full member, which the
- * most significant bit says (IBA 10.9.1, 10.9.3). 0 and 0x8000 are no P_Keys.
+ * Whether ends with these P_Keys may exchange packets: they are of one partition, and one end is a full member, which
+ * the most significant bit says (IBA 10.9.1, 10.9.3). 0 and 0x8000 are no P_Keys.
  */
 export const doPkeysMatch = (a: number, b: number): boolean =>
   ((a ^ b) & ~PKEY_FULL_MEMBER) === 0 && (a & ~PKEY_FULL_MEMBER) !== 0 && ((a | b) & PKEY_FULL_MEMBER) !== 0

@@ -1,6 +1,7 @@
 /*
- * The key of a frame: the fields that flow rules match, at fixed places (`FlowKey`), so that one comparison of words under
- * a mask tells whether a frame has them. Hostile frames: what is cut off has no header. Nothing is allocated per frame.
+ * The key of a frame: the fields that flow rules match, at fixed places (`FlowKey`), so that one comparison of words
+ * under a mask tells whether a frame has them. Hostile frames: what is cut off has no header. Nothing is allocated per
+ * frame.
  */
 import {
   ETHERNET_BYTES,
@@ -33,7 +34,10 @@ export interface FrameKey {
   isFragment: boolean
   /** A packet of RoCE, of version 1 or 2. */
   isRoce: boolean
-  /** Offset of what a tunnel of VXLAN, GENEVE or GRE carries, -1: none; and whether that is an Ethernet frame, or an IP datagram. */
+  /**
+   * Offset of what a tunnel of VXLAN, GENEVE or GRE carries, -1: none; and whether that is an Ethernet frame, or an IP
+   * datagram.
+   */
   inner: number
   isInnerFrame: boolean
 }

@@ -4,8 +4,8 @@
 import type { PacketFlow } from '../../spec/wire/flow.ts'
 
 /**
- * The ECN field, the lower two bits of the traffic class (RFC 3168): the sender reacts to marks; a switch has marked the
- * packet, "congestion experienced". 0: the sender does not react.
+ * The ECN field, the lower two bits of the traffic class (RFC 3168): the sender reacts to marks; a switch has marked
+ * the packet, "congestion experienced". 0: the sender does not react.
  */
 export const ECN_MASK = 3
 export const ECN_CAPABLE = 2
@@ -19,8 +19,8 @@ const LABEL_SPACE = 2 ** 20
 const portOfLabel = (label: number): number => FIRST_SOURCE_PORT | ((label ^ (label >>> 14)) & 0x3fff)
 
 /**
- * The UDP source port of a queue pair's packets, as Linux's rdma_get_udp_sport: from the flow label (20 bits) or, if that
- * is 0, from both QPNs, so that switches spread queue pairs over paths.
+ * The UDP source port of a queue pair's packets, as Linux's rdma_get_udp_sport: from the flow label (20 bits) or, if
+ * that is 0, from both QPNs, so that switches spread queue pairs over paths.
  */
 export const sourcePortOf = (flowLabel: number, qpn: number, destQpn: number): number => {
   if (flowLabel !== 0) return portOfLabel(flowLabel)
@@ -42,7 +42,9 @@ export const markedFlow = (flow: PacketFlow): PacketFlow => {
   return marked
 }
 
-/** A number of 32 bits for the addresses of a flow; rarely others have the same. `isBack`: of the opposite direction. */
+/**
+ * A number of 32 bits for the addresses of a flow; rarely others have the same. `isBack`: of the opposite direction.
+ */
 export const flowHash = (
   { source, destination }: Pick<PacketFlow, 'source' | 'destination'>,
   isBack = false,

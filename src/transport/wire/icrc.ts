@@ -1,10 +1,10 @@
 /*
- * The invariant CRC at the end of every packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17). Of RoCEv2:
- * CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC. Fields that may
- * change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop limit
- * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. On InfiniBand it covers the LRH with ones as VL; or,
- * if there is a GRH, ones in place of the LRH, and the GRH with ones as traffic class, flow label and hop limit. The ICRC
- * is stored little-endian.
+ * The invariant CRC at the end of every packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17). Of
+ * RoCEv2: CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC. Fields
+ * that may change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop
+ * limit (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. On InfiniBand it covers the LRH with ones as
+ * VL; or, if there is a GRH, ones in place of the LRH, and the GRH with ones as traffic class, flow label and hop
+ * limit. The ICRC is stored little-endian.
  *
  * Only the UDP payload is read for each packet. A CRC is linear: if a byte at a known offset changes, the CRC changes
  * by a known value (exclusive or). A `Flow` therefore stores the CRC of its IP and UDP headers with lengths and
@@ -46,7 +46,10 @@ const GLOBAL = 1
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 
-/** By i: how the CRC of `size` bytes changes if the byte at `offset` changes by i (exclusive or of the changes by its bits). */
+/**
+ * By i: how the CRC of `size` bytes changes if the byte at `offset` changes by i (exclusive or of the changes by its
+ * bits).
+ */
 const changeTable = (size: number, offset: number): Int32Array => {
   const table = new Int32Array(256)
   for (let bit = 1; bit < 256; bit *= 2) {

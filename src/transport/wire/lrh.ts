@@ -1,7 +1,7 @@
 /*
- * The headers before the BTH of an InfiniBand packet, LRH and GRH (InfiniBand Architecture Specification, clauses 7.7 and
- * 8.3), and the variant CRC behind its ICRC (7.8.2). Ports carry packets from the BTH to the ICRC: these bytes are made
- * for those who look. Data packets are on VL 0.
+ * The headers before the BTH of an InfiniBand packet, LRH and GRH (InfiniBand Architecture Specification, clauses 7.7
+ * and 8.3), and the variant CRC behind its ICRC (7.8.2). Ports carry packets from the BTH to the ICRC: these bytes are
+ * made for those who look. Data packets are on VL 0.
  */
 import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { lidOf } from './address.ts'

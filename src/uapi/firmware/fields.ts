@@ -1,6 +1,6 @@
 /*
- * Structs of firmware commands ⇄ records of their fields, by the declarations of spec/drivers/mlx5-firmware. A struct is
- * compiled once.
+ * Structs of firmware commands ⇄ records of their fields, by the declarations of spec/drivers/mlx5-firmware. A struct
+ * is compiled once.
  */
 import type { FieldValue, FieldValues, PartOf, RecordOf, Struct } from '../../spec/drivers/mlx5-firmware/fields.ts'
 import { viewOf } from '../scalar.ts'
@@ -97,7 +97,10 @@ export const decodeFields = <S extends Struct>(struct: S, bytes: Uint8Array): Re
   return readFields(struct, viewOf(whole), whole, 0) as RecordOf<S>
 }
 
-/** Writes fields over `bytes`, which has at least the struct's bytes and those of a `rest`. Numbers are cut to their width. */
+/**
+ * Writes fields over `bytes`, which has at least the struct's bytes and those of a `rest`. Numbers are cut to their
+ * width.
+ */
 export const encodeFieldsInto = <S extends Struct>(struct: S, bytes: Uint8Array, values: PartOf<S>): void =>
   writeFields(struct, viewOf(bytes), bytes, 0, values as FieldValues)
 

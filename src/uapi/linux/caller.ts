@@ -42,7 +42,9 @@ export const answering = <T>(body: () => T): T | Answer => {
   }
 }
 
-/** As `answering`. `body` passes the call's name to `onName`, so that the trace shows the name even if decoding fails. */
+/**
+ * As `answering`. `body` passes the call's name to `onName`, so that the trace shows the name even if decoding fails.
+ */
 export const answeringAs = (body: (onName: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
   const decoded = answering(() =>
@@ -304,7 +306,9 @@ export const responseStruct = (
   return { bytes, installs }
 }
 
-/** The inverse of `responseStruct`: the result in a response of Linux's kernel, of which `bytes` may be the beginning. */
+/**
+ * The inverse of `responseStruct`: the result in a response of Linux's kernel, of which `bytes` may be the beginning.
+ */
 export const readResponse = (compiled: CompiledLayout, bytes: Uint8Array): Result => {
   const struct = new Uint8Array(compiled.layout.size)
   struct.set(bytes.subarray(0, struct.length))

@@ -167,8 +167,8 @@ const readMask = (
 
 /**
  * Reads a struct into `values` and `facts`; `bytes` has at least the layout's size. `isChecked`: refuses values outside
- * their limits and wrong mask bits; `known`: attributes that may be in the mask for some class (default all), others are
- * EOPNOTSUPP. Cells that must be 0 are always checked. Throws CallError.
+ * their limits and wrong mask bits; `known`: attributes that may be in the mask for some class (default all), others
+ * are EOPNOTSUPP. Cells that must be 0 are always checked. Throws CallError.
  */
 export const readCells = (
   compiled: CompiledLayout,

@@ -42,7 +42,10 @@ export const IoctlHeader = {
   reserved2: 20,
   bytes: 24,
 } as const
-/** Offsets of the fields of struct ib_uverbs_attr, and the struct's size. The first byte of `reserved` is an `enum`'s; `data`: u64. */
+/**
+ * Offsets of the fields of struct ib_uverbs_attr, and the struct's size. The first byte of `reserved` is an `enum`'s;
+ * `data`: u64.
+ */
 export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, bytes: 16 } as const
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
@@ -290,8 +293,8 @@ export const constantOf = (message: Message, id: number, max: bigint): number =>
 }
 
 /**
- * The flags in an attribute of 4 or 8 bytes. Throws CallError: EINVAL for other lengths and unknown flags, EOPNOTSUPP for
- * the `absentFlags` of the driver. `allowed`: flags that are known.
+ * The flags in an attribute of 4 or 8 bytes. Throws CallError: EINVAL for other lengths and unknown flags, EOPNOTSUPP
+ * for the `absentFlags` of the driver. `allowed`: flags that are known.
  */
 export const flagsOf = (
   message: Message,

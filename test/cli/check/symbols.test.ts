@@ -28,8 +28,8 @@ const setPath = (path: string, t: TestContext): void => {
 const framesOf = (stack: Stack) => lookUp(symbols => symbols.framesOf(stack))
 
 /**
- * Makes tools of shell scripts, and no others are found. Returns their starts: process and file of each. By default there
- * is one, which answers every address with the function `f` in /x.c, line 1.
+ * Makes tools of shell scripts, and no others are found. Returns their starts: process and file of each. By default
+ * there is one, which answers every address with the function `f` in /x.c, line 1.
  */
 const makeTools = (t: TestContext, scripts: Readonly<Record<string, string>> = { 'llvm-symbolizer': ANSWERS }) => {
   const bin = mkdtempSync(join(folder, 'bin'))

@@ -4,7 +4,9 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { compileC } from '../../tools.ts'
 
-/** Compiles it in a folder; returns the header, whose line 3 has `inHeader`, the program, and the function's address. */
+/**
+ * Compiles it in a folder; returns the header, whose line 3 has `inHeader`, the program, and the function's address.
+ */
 export const compileWithHeader = (folder: string, ...options: readonly string[]) => {
   const [header, source] = [join(folder, 'header.h'), join(folder, 'includes.c')]
   writeFileSync(header, '\n\nstatic __attribute__((noinline)) int inHeader(int x) { return x + 1; }\n')

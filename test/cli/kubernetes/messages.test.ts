@@ -1,6 +1,6 @@
 /*
- * Messages of kubelet's API: protobufjs, with the stand-in's own declarations (test/system/kubelet.proto), reads what we
- * write and writes what we read; damaged bytes are an Error.
+ * Messages of kubelet's API: protobufjs, with the stand-in's own declarations (test/system/kubelet.proto), reads what
+ * we write and writes what we read; damaged bytes are an Error.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

@@ -52,7 +52,9 @@ interface Setup {
   close(): void
 }
 
-/** This process is also the program. With `isPassed` the daemon has only its own end, and knows the program's number. */
+/**
+ * This process is also the program. With `isPassed` the daemon has only its own end, and knows the program's number.
+ */
 const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   const self = openProcess(process.pid) as ProcessHandle
   const socket = new EventSocket(

@@ -14,7 +14,9 @@ const PAGE = 4096
 const ADDRESS = 0x7f00_0000_0000
 const PID = 100
 
-/** A program whose pages have the number of the page in each byte. `isPrivate`: not after the preload library's mapping. */
+/**
+ * A program whose pages have the number of the page in each byte. `isPrivate`: not after the preload library's mapping.
+ */
 const programOf = () => ({
   isPrivate: () => true,
   check: () => true,

@@ -82,7 +82,9 @@ test('a call that gets no descriptor is traced as refused', async t => {
   ])
 })
 
-/** Sends a chain that creates a protection domain and `channels` completion channels; resolves with its return value. */
+/**
+ * Sends a chain that creates a protection domain and `channels` completion channels; resolves with its return value.
+ */
 const createByChain = (client: Client, context: number, channels: number): Promise<number> => {
   const { memory } = client
   const [entriesAt, resultsAt, reasonAt] = [4096, 16384, 32768]

@@ -1,6 +1,6 @@
 /*
- * One table of cases for the formats and drivers of drivers.ts. A case that a driver lacks is skipped with the reason of
- * its line.
+ * One table of cases for the formats and drivers of drivers.ts. A case that a driver lacks is skipped with the reason
+ * of its line.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Ends of a driver with a link and a connection protocol of its own, as examples/drivers/wire.mjs. The test is rdma_cm: it
- * connects by the driver's protocol, over sockets, so that the pair runs in turns of the event loop.
+ * Ends of a driver with a link and a connection protocol of its own, as examples/drivers/wire.mjs. The test is rdma_cm:
+ * it connects by the driver's protocol, over sockets, so that the pair runs in turns of the event loop.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Connection, ConnectionEnd, ConnectionProtocol } from '../../../src/core/driver-contract.ts'

@@ -1,6 +1,6 @@
 /*
- * Ends on the rings of libibverbs' provider `rxe`: of the driver rxe, and of every driver that takes its layout, such as
- * those of examples/drivers.
+ * Ends on the rings of libibverbs' provider `rxe`: of the driver rxe, and of every driver that takes its layout, such
+ * as those of examples/drivers.
  */
 
 import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
@@ -40,7 +40,10 @@ export const statusOf = (status: number): Completion['status'] => {
   return status === REM_ACCESS_ERR ? 'access' : 'failed'
 }
 
-/** An end that is not connected. `connect` connects it, and its second queue pair, if the driver has no protocol for that. */
+/**
+ * An end that is not connected. `connect` connects it, and its second queue pair, if the driver has no protocol for
+ * that.
+ */
 interface MappedEnd extends End {
   readonly memory: { readonly address: number; readonly rkey: number }
   /** Moves its queue pairs to INIT. */

@@ -1,6 +1,6 @@
 /*
- * What an EFA device allocates per packet: nothing for datagrams and for messages that end at once. A message that waits is
- * an object; long copies take views of the test's memory (core/memory/local-space.ts).
+ * What an EFA device allocates per packet: nothing for datagrams and for messages that end at once. A message that
+ * waits is an object; long copies take views of the test's memory (core/memory/local-space.ts).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

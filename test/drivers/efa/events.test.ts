@@ -1,6 +1,6 @@
 /*
- * Completion queues of EFA with events: none is lost, whatever the device sees of the stores to the doorbell, and a queue
- * that is full says so.
+ * Completion queues of EFA with events: none is lost, whatever the device sees of the stores to the doorbell, and a
+ * queue that is full says so.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * EFA devices on a memory link in this process, with the test's own clock, and programs that write descriptors as libefa
- * does. All messages are packets if a fault rule is given, otherwise they are delivered directly.
+ * EFA devices on a memory link in this process, with the test's own clock, and programs that write descriptors as
+ * libefa does. All messages are packets if a fault rule is given, otherwise they are delivered directly.
  */
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'

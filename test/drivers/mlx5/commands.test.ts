@@ -1,6 +1,6 @@
 /*
- * Firmware commands (DEVX) of mlx5 devices: what Linux refuses, what the firmware refuses, objects of commands as objects
- * of the model, and user memory.
+ * Firmware commands (DEVX) of mlx5 devices: what Linux refuses, what the firmware refuses, objects of commands as
+ * objects of the model, and user memory.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

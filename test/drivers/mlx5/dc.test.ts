@@ -1,6 +1,6 @@
 /*
- * The dynamically connected transport of mlx5 devices (docs/decisions/dc.md): all requests, targets that change from one
- * request to the next, what fails and how, connections that end, and what a hostile program or peer may do.
+ * The dynamically connected transport of mlx5 devices (docs/decisions/dc.md): all requests, targets that change from
+ * one request to the next, what fails and how, connections that end, and what a hostile program or peer may do.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * mlx5 devices on a memory link in this process, with the test's own clock, and programs that keep their queues as libmlx5
- * does: in their own memory, with requests in blocks and doorbell records, big-endian. The queues are made by verbs, or by
- * firmware commands.
+ * mlx5 devices on a memory link in this process, with the test's own clock, and programs that keep their queues as
+ * libmlx5 does: in their own memory, with requests in blocks and doorbell records, big-endian. The queues are made by
+ * verbs, or by firmware commands.
  */
 import assert from 'node:assert/strict'
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
@@ -658,7 +658,10 @@ export const program = (
     }
   }
 
-  /** `order`: of a pool that a command makes. By command, `object` is the number, as queue pairs name it, and `handle` the handle. */
+  /**
+   * `order`: of a pool that a command makes. By command, `object` is the number, as queue pairs name it, and `handle`
+   * the handle.
+   */
   const sharedReceives = (count = 16, sges = 1, order: keyof typeof ReceiveTopology = 'LIST') => {
     const shift = Math.max(5, Math.ceil(Math.log2(16 + sges * 16)))
     const at = pages.take(count * 2 ** shift)

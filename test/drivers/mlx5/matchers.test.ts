@@ -1,7 +1,7 @@
 /*
  * Flow rules with matchers on mlx5 devices (mlx5dv_create_flow; root tables of mlx5dv_dr): what they match, actions,
- * counters and receivers of firmware commands, and what hostile programs do with them. raw-packets.test.ts has the rules of
- * verbs.
+ * counters and receivers of firmware commands, and what hostile programs do with them. raw-packets.test.ts has the
+ * rules of verbs.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

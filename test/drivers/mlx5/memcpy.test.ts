@@ -1,6 +1,6 @@
 /*
- * Copies within the memory of a program by work requests (mlx5dv_wr_memcpy): what they copy, what they may not reach, how
- * they fail, and that they do not keep others waiting.
+ * Copies within the memory of a program by work requests (mlx5dv_wr_memcpy): what they copy, what they may not reach,
+ * how they fail, and that they do not keep others waiting.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -239,7 +239,10 @@ describe('copies and other requests', () => {
     assert.deepEqual(syndromesSeen.slice(-2), [syndromes[LOC_PROT_ERR], syndromes[WR_FLUSH_ERR]])
   })
 
-  /** Two connected programs, and `count` more queue pairs of the first one with `each` copies. Polls until a message has arrived. */
+  /**
+   * Two connected programs, and `count` more queue pairs of the first one with `each` copies. Polls until a message has
+   * arrived.
+   */
   const pollsUntilMessage = (count: number, each: number, isScattered: boolean) => {
     const m = machine(2)
     const [a, b] = [program(m, 0), program(m, 1)]

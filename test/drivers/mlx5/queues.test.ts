@@ -1,6 +1,6 @@
 /*
- * Queues of mlx5 devices as libmlx5 keeps them (docs/decisions/mlx5.md): all requests, over memory and over a network that
- * loses packets; wraps of the queues, errors, events, and what a hostile program may store.
+ * Queues of mlx5 devices as libmlx5 keeps them (docs/decisions/mlx5.md): all requests, over memory and over a network
+ * that loses packets; wraps of the queues, errors, events, and what a hostile program may store.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

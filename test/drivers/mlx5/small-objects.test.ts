@@ -1,6 +1,6 @@
 /*
- * Small objects of mlx5 devices that programs of mlx5dv make: doorbell pages for queues of VirtIO (VAR); and what a port
- * says of the switch that it is not in.
+ * Small objects of mlx5 devices that programs of mlx5dv make: doorbell pages for queues of VirtIO (VAR); and what a
+ * port says of the switch that it is not in.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The walk of a WRITE over mlx5 in ARCHITECTURE.md: the stacks at the reads of its queue and payload and at the send of its
- * packets have the files of the page, from the poll of the device on, and each calls only later ones.
+ * The walk of a WRITE over mlx5 in ARCHITECTURE.md: the stacks at the reads of its queue and payload and at the send of
+ * its packets have the files of the page, from the poll of the device on, and each calls only later ones.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

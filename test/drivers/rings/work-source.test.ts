@@ -1,5 +1,6 @@
 /*
- * Work requests in rxe's rings are copied to the engine's layout (`queueWork`). Invalid contents are refused or bounded.
+ * Work requests in rxe's rings are copied to the engine's layout (`queueWork`). Invalid contents are refused or
+ * bounded.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -29,7 +29,9 @@ import { makeQpWithSrq, makeSrq } from '../rxe/srq-and-xrc.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ } = WrOpcode.values
 
-/** Two programs with connected queue pairs and `bytes` bytes of memory, which JavaScript can access if `isLocatable`. */
+/**
+ * Two programs with connected queue pairs and `bytes` bytes of memory, which JavaScript can access if `isLocatable`.
+ */
 const connected = (bytes: number, isLocatable = true, torment?: Torment) => {
   const m = machine(2, { path: 'direct', torment })
   const [a, b] = [0, 1].map(device => {

@@ -1,6 +1,6 @@
 /*
- * Messages without packets (path 'direct', transport/engine/loopback/slices.ts) have the results of messages with packets
- * (path 'packets').
+ * Messages without packets (path 'direct', transport/engine/loopback/slices.ts) have the results of messages with
+ * packets (path 'packets').
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

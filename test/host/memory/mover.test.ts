@@ -1,6 +1,6 @@
 /*
- * Movers inherit only the descriptors in their options, also on kernels without close_range(2). Closers make the last closes
- * of descriptors.
+ * Movers inherit only the descriptors in their options, also on kernels without close_range(2). Closers make the last
+ * closes of descriptors.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

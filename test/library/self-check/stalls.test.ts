@@ -1,6 +1,6 @@
 /*
- * A send that waits for a receive of its peer, on a checked device: the finding comes after a second, whether or not the
- * peer is checked. In virtual time.
+ * A send that waits for a receive of its peer, on a checked device: the finding comes after a second, whether or not
+ * the peer is checked. In virtual time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -113,7 +113,10 @@ const WITH_IMMEDIATE = [SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM, LOCAL
 /** Opcodes whose payload may be inline. */
 const SENDS = [WrOpcode.values.SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM] as number[]
 
-/** Writes a request as library/verbs/qp/operations.ts does. `length` is also the immediate data or the rkey to invalidate. */
+/**
+ * Writes a request as library/verbs/qp/operations.ts does. `length` is also the immediate data or the rkey to
+ * invalidate.
+ */
 const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void => {
   const at = nextSlot(ring)
   const { opcode, address, rkey, qpnOrNewRkey, qkeyOrLkey } = request

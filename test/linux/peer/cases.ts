@@ -70,8 +70,8 @@ export const mlx5Cases: readonly PeerCase[] = allCases.map(({ program, args }) =
 )
 
 /**
- * Both ends have regions with on-demand paging. perftest has no atomics with them. Only data at the beginning of a page are
- * compared, in one packet: others Linux's rxe copies to the wrong place (docs/decisions/departures-from-rxe.md).
+ * Both ends have regions with on-demand paging. perftest has no atomics with them. Only data at the beginning of a page
+ * are compared, in one packet: others Linux's rxe copies to the wrong place (docs/decisions/departures-from-rxe.md).
  */
 export const pagingCases: readonly PeerCase[] = [
   peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-s', '1000', '-o'),

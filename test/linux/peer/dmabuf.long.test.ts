@@ -1,6 +1,6 @@
 /*
- * Regions of real dma-bufs, in a guest whose kernel has /dev/udmabuf and /dev/dma_heap. The guest has no Node.js, so userdma is
- * there as its tarball.
+ * Regions of real dma-bufs, in a guest whose kernel has /dev/udmabuf and /dev/dma_heap. The guest has no Node.js, so
+ * userdma is there as its tarball.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

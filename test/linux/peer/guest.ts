@@ -16,8 +16,8 @@ export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
 /**
- * Values of KERNEL_PEER_SUITE for the guest's kernels; '': the host's Debian release. Debian's newest kernel is 7.3.4 in
- * November 2026, with the programs of Debian 13.
+ * Values of KERNEL_PEER_SUITE for the guest's kernels; '': the host's Debian release. Debian's newest kernel is 7.3.4
+ * in November 2026, with the programs of Debian 13.
  */
 const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie', 'newest Linux': 'trixie-backports' } as const
 export type Kernel = keyof typeof SUITES

@@ -121,7 +121,8 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
 
 /**
  * Device attributes that differ: XRC, which Linux's rxe lacks; FLUSH, ATOMIC WRITE and on-demand paging, which the
- * recorded kernel lacks; max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, for which Linux's rxe reports values that exceed memory.
+ * recorded kernel lacks; max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, for which Linux's rxe reports values that
+ * exceed memory.
  */
 const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 52, 60] as const, // max_qp, max_qp_wr

@@ -1,10 +1,10 @@
 /*
- * Calls of ibv_wr_* in right and wrong orders, for `userdma check` (test/system/check/batches.test.ts). `correct`: batches
- * of two threads that are posted. `unfinished`: batches whose first request lacks its data, each with a buffer that is
- * changed after its completion was polled. Otherwise each argument is a list of calls on a queue pair of its own, separated by
- * commas: a function without `ibv_wr_`, `set_…` for setters, `id` (wr_id changes), `thread:CALL` (in another thread, that
- * ends), `post` (ibv_post_send), `destroy`, `exit`. Before the calls, `ud:` makes a queue pair of type UD, `none:` one
- * without operations, `rts:` one in RTS that is connected to itself. Nothing is posted.
+ * Calls of ibv_wr_* in right and wrong orders, for `userdma check` (test/system/check/batches.test.ts). `correct`:
+ * batches of two threads that are posted. `unfinished`: batches whose first request lacks its data, each with a buffer
+ * that is changed after its completion was polled. Otherwise each argument is a list of calls on a queue pair of its
+ * own, separated by commas: a function without `ibv_wr_`, `set_…` for setters, `id` (wr_id changes), `thread:CALL` (in
+ * another thread, that ends), `post` (ibv_post_send), `destroy`, `exit`. Before the calls, `ud:` makes a queue pair of
+ * type UD, `none:` one without operations, `rts:` one in RTS that is connected to itself. Nothing is posted.
  */
 #define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"

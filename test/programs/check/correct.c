@@ -1,6 +1,6 @@
 /*
- * Correct programs, one of each kind, for `userdma check` under `--torment` (test/system/check/correct.test.ts): none has
- * a finding, with any seed, on any device that has the services. They assume no more than verbs promise.
+ * Correct programs, one of each kind, for `userdma check` under `--torment` (test/system/check/correct.test.ts): none
+ * has a finding, with any seed, on any device that has the services. They assume no more than verbs promise.
  *
  *   correct CASE
  */
@@ -485,7 +485,8 @@ static void extended_connections(void)
 
 /* ---- memory ---- */
 
-/* The peer's WRITE through a window of type 2, which a SEND tells it; then it is invalidated. One of type 1 the same. */
+/* The peer's WRITE through a window of type 2, which a SEND tells it; then it is invalidated. One of type 1 the same.
+ * */
 static void windows(void)
 {
     struct two two = open_two(IBV_QPT_RC, 0);
@@ -1246,7 +1247,8 @@ static void moderated(void)
     check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
 }
 
-/* A pool of connections, one of which is made anew after each round: by new queue pairs, or by the same through RESET. */
+/* A pool of connections, one of which is made anew after each round: by new queue pairs, or by the same through RESET.
+ * */
 static void pool(void)
 {
     enum { SLOTS = 4 };

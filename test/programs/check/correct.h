@@ -1,7 +1,7 @@
 /*
- * What the programs of correct.c and queue_threads.c have in common: one device, one protection domain, queue pairs that reach each other by their
- * numbers. Where the device has no reliable connections, but SRD, that takes their place. A failure ends the program
- * with a message and exit status 1.
+ * What the programs of correct.c and queue_threads.c have in common: one device, one protection domain, queue pairs
+ * that reach each other by their numbers. Where the device has no reliable connections, but SRD, that takes their
+ * place. A failure ends the program with a message and exit status 1.
  */
 #ifndef CORRECT_H
 #define CORRECT_H

@@ -1,7 +1,7 @@
 /*
- * Posts that do not end as they began, for `userdma check` (test/system/check/queue-threads.test.ts): the preload library
- * has counted the request, and the provider has not got it yet. This program defines mincore, which the preload library
- * calls at that moment. Each request has memory of its own, which is written before the post alone.
+ * Posts that do not end as they began, for `userdma check` (test/system/check/queue-threads.test.ts): the preload
+ * library has counted the request, and the provider has not got it yet. This program defines mincore, which the preload
+ * library calls at that moment. Each request has memory of its own, which is written before the post alone.
  *
  *   interrupted_posts signal    a signal handler posts to the same queue: its request comes first
  *                     jump      a signal handler leaves the post by siglongjmp

@@ -1,7 +1,7 @@
 /*
- * A peer is slow: its owner waits LIMIT for it, gives the request up, and uses the memory otherwise. With torment of kind
- * `late` (test/system/check/late.test.ts) the request arrives then; without torment it is there at once, and the program
- * passes. With `right` the owner waits until the request has ended. Exit status 1: wrong bytes.
+ * A peer is slow: its owner waits LIMIT for it, gives the request up, and uses the memory otherwise. With torment of
+ * kind `late` (test/system/check/late.test.ts) the request arrives then; without torment it is there at once, and the
+ * program passes. With `right` the owner waits until the request has ended. Exit status 1: wrong bytes.
  *
  *   late_cases CASE [right]
  */
@@ -74,7 +74,8 @@ static int late_read(void)
     return destroy_pair(&owner, &peer) | wrong;
 }
 
-/* A retry over another rail; the WRITE of the first one lands after it. `is_destroyed`: its peer gives the rail up wholly. */
+/* A retry over another rail; the WRITE of the first one lands after it. `is_destroyed`: its peer gives the rail up
+ * wholly. */
 static int late_write(bool is_destroyed)
 {
     struct end one = {0}, first = {0}, two = {0}, second = {0};

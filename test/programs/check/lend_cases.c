@@ -1,7 +1,8 @@
 /*
- * An owner lends parts of its memory (userdma.h), and a peer READs: first bytes that are lent, then, but for `right`, bytes
- * that are not, or not any more: the error not-lent of `userdma check` (test/system/check/lent.test.ts). CASE is how they
- * are lent. The cases `…-early` take bytes back while a READ of them is outstanding: the warning taken-back-early.
+ * An owner lends parts of its memory (userdma.h), and a peer READs: first bytes that are lent, then, but for `right`,
+ * bytes that are not, or not any more: the error not-lent of `userdma check` (test/system/check/lent.test.ts). CASE is
+ * how they are lent. The cases `…-early` take bytes back while a READ of them is outstanding: the warning
+ * taken-back-early.
  *
  *   lend_cases CASE [right] | hold
  */
@@ -35,7 +36,8 @@ static uint64_t lend(uint32_t offset, uint32_t length, const char *label)
     return userdma_lend(owner.buffer + offset, length, USERDMA_READ, label);
 }
 
-/* A pool lends a slab, then a block of it, then a buffer of that: what the outer ones allow, the inner one's end leaves. */
+/* A pool lends a slab, then a block of it, then a buffer of that: what the outer ones allow, the inner one's end
+ * leaves. */
 static void levels(void)
 {
     const uint64_t slab = lend(0, 3 * BLOCK, "slab"), block = lend(BLOCK, BLOCK, "block"), buffer = lend(BLOCK, 64, "buffer");
@@ -92,7 +94,8 @@ static void on_demand(void *start, size_t length)
     check(ibv_dereg_mr(region), "ibv_dereg_mr");
 }
 
-/* Ends a lend while a READ of its bytes is outstanding, `milliseconds` after the post, or after it. Each packet takes 1 s (--fault). */
+/* Ends a lend while a READ of its bytes is outstanding, `milliseconds` after the post, or after it. Each packet takes 1
+ * s (--fault). */
 static void end_early(uint64_t lend, useconds_t milliseconds)
 {
     if (is_right)

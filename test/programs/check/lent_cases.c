@@ -1,8 +1,9 @@
 /*
  * An owner tells a peer of memory, changes it, and tells of it again; the peer READs it for the first time: the note
- * late-read of `userdma check` (test/system/check/lent.test.ts). With `right` the peer READs before the change. CASE is how
- * the owner tells the first time. With `writers` two peers are told by datagrams, and WRITE in the wrong order: late-write.
- * With `freed` the owner tells of a block, gives the request up and frees the block, and the peer WRITEs it: memory-gone.
+ * late-read of `userdma check` (test/system/check/lent.test.ts). With `right` the peer READs before the change. CASE is
+ * how the owner tells the first time. With `writers` two peers are told by datagrams, and WRITE in the wrong order:
+ * late-write. With `freed` the owner tells of a block, gives the request up and frees the block, and the peer WRITEs
+ * it: memory-gone.
  *
  *   lent_cases CASE [right] | hold
  */

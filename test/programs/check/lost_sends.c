@@ -1,7 +1,7 @@
 /*
  * Ends a queue pair with one send: lost_sends TYPE WAY FATE. TYPE: rc, uc, srq or xrc; srq and xrc are types of the
- * peer's receive queue. WAY: how the queue pair ends. FATE: `lost`, no receive is posted for the send; `unpolled`, it is
- * complete and not polled; `polled`. The process is named TYPE-WAY-FATE, abbreviated.
+ * peer's receive queue. WAY: how the queue pair ends. FATE: `lost`, no receive is posted for the send; `unpolled`, it
+ * is complete and not polled; `polled`. The process is named TYPE-WAY-FATE, abbreviated.
  */
 #define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"

@@ -1,6 +1,6 @@
 /*
- * Mistakes of programs, one a run, for `userdma check` (test/system/check/mistakes.test.ts): the argument names it. Those
- * whose program would wait for ever are ended by SIGALRM.
+ * Mistakes of programs, one a run, for `userdma check` (test/system/check/mistakes.test.ts): the argument names it.
+ * Those whose program would wait for ever are ended by SIGALRM.
  */
 #include "../../../docs/findings/cm.h"
 #include "../../../docs/findings/datagrams.h"

@@ -1,6 +1,6 @@
 /*
- * A WRITE between two connected queue pairs fails in an outage. `outages HOW [BEFORE [AFTER]]`: shell commands before the
- * WRITE and after its failure. HOW: `recovers` connects again and writes, `closes` closes the device, `dies` exits,
+ * A WRITE between two connected queue pairs fails in an outage. `outages HOW [BEFORE [AFTER]]`: shell commands before
+ * the WRITE and after its failure. HOW: `recovers` connects again and writes, `closes` closes the device, `dies` exits,
  * `again` connects again with the sgid_index from before. `forgets` names a queue pair that it has destroyed.
  */
 #include "../../../docs/findings/pair.h"

@@ -1,7 +1,7 @@
 /*
- * An allocator in the program, which `userdma check` does not see: the memory of a CQ that a thread destroys is that of a
- * new CQ of another thread before ibv_destroy_cq returns. Correct. Ends with 3 if the second CQ cannot be destroyed, and
- * with 4 if it is elsewhere.
+ * An allocator in the program, which `userdma check` does not see: the memory of a CQ that a thread destroys is that of
+ * a new CQ of another thread before ibv_destroy_cq returns. Correct. Ends with 3 if the second CQ cannot be destroyed,
+ * and with 4 if it is elsewhere.
  */
 #include <infiniband/verbs.h>
 #include <malloc.h>

@@ -1,6 +1,6 @@
 /*
- * Calls on extended CQs in lists, for `userdma check` (test/system/check/poll-orders.test.ts). Each argument is a list of
- * calls on a new CQ with COMPLETIONS completions: CALL,CALL,… or [WORDS]CALL,CALL,…
+ * Calls on extended CQs in lists, for `userdma check` (test/system/check/poll-orders.test.ts). Each argument is a list
+ * of calls on a new CQ with COMPLETIONS completions: CALL,CALL,… or [WORDS]CALL,CALL,…
  *
  *   start, next, end, poll (ibv_poll_cq), resize, destroy_qp, destroy_cq; read_FIELD. `drain` calls next until it fails
  *   thread:CALL   another thread, which ends, makes the call

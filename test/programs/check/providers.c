@@ -1,10 +1,10 @@
 /*
- * Programs of adapters, for `userdma check` (test/system/check/devices.test.ts). The argument: `batch`, WRITEs by ibv_wr_* on
- * RC; `dc`, a WRITE from an initiator to a target of DC (mlx5dv); `srd`, a SEND of EFA's SRD (efadv). They are correct,
- * but each first posts two receives with wr_id 77 and one buffer, and `batch` with `open` leaves its last batch open, with
- * `lacking` has a queue pair that was made for SEND only; `dc` with `cut` has the lower half of the target's access key;
- * `direct` asks for the memory of the send queue (mlx5dv_init_obj), and `direct write` writes a WRITE with a wrong rkey
- * into it; `refused` opens a device by a function of libmlx5, which fails under a fault rule.
+ * Programs of adapters, for `userdma check` (test/system/check/devices.test.ts). The argument: `batch`, WRITEs by
+ * ibv_wr_* on RC; `dc`, a WRITE from an initiator to a target of DC (mlx5dv); `srd`, a SEND of EFA's SRD (efadv). They
+ * are correct, but each first posts two receives with wr_id 77 and one buffer, and `batch` with `open` leaves its last
+ * batch open, with `lacking` has a queue pair that was made for SEND only; `dc` with `cut` has the lower half of the
+ * target's access key; `direct` asks for the memory of the send queue (mlx5dv_init_obj), and `direct write` writes a
+ * WRITE with a wrong rkey into it; `refused` opens a device by a function of libmlx5, which fails under a fault rule.
  */
 #include "../../../docs/findings/pair.h"
 

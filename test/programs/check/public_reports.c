@@ -147,7 +147,8 @@ static void connect_to(struct sockaddr *address)
     _exit(0);
 }
 
-/* libevpl #52: a server frees its connection when it disconnects it; DISCONNECTED comes later, for the same identifier. */
+/* libevpl #52: a server frees its connection when it disconnects it; DISCONNECTED comes later, for the same identifier.
+ * */
 static void frees_connection(void)
 {
     struct connection {

@@ -1,6 +1,6 @@
 /*
- * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts), modelled on the cases of
- * RMARaceBench (RWTH-HPC) for MPI, SHMEM and GASPI. Prints one line per case: its number, which is the wr_id of its
+ * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts), modelled on the cases
+ * of RMARaceBench (RWTH-HPC) for MPI, SHMEM and GASPI. Prints one line per case: its number, which is the wr_id of its
  * requests, its name, and the id of the expected finding or "none".
  */
 #define _GNU_SOURCE

@@ -1,6 +1,6 @@
 /*
- * Two programs of two daemons, for `userdma check`: `owner PORT` frees a registered block, and the peer of its queue pair
- * accesses it afterwards: `peer PORT read|write`. They exchange addresses over TCP.
+ * Two programs of two daemons, for `userdma check`: `owner PORT` frees a registered block, and the peer of its queue
+ * pair accesses it afterwards: `peer PORT read|write`. They exchange addresses over TCP.
  */
 #include "../../../docs/findings/pair.h"
 

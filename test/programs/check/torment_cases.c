@@ -549,8 +549,8 @@ static int entries(int is_right)
     return 1;
 }
 
-/* Creates a queue pair with 16 elements in a request; if `is_right`, with at most as many as the device has, and with 64
- * bytes inline, which all adapters have. */
+/* Creates a queue pair with 16 elements in a request; if `is_right`, with at most as many as the device has, and with
+ * 64 bytes inline, which all adapters have. */
 static int adapter(int is_right)
 {
     struct ibv_device_attr device;

@@ -1,7 +1,7 @@
 /*
  * One device and two queue pairs, of which the second one's buffer is accessed in each way, for `userdma check --who`:
- * a SEND arrives in it, the program changes it, and a WRITE, a READ and a FETCH_ADD of the peer follow. The region is the
- * second of the process, and its bytes have the name "target".
+ * a SEND arrives in it, the program changes it, and a WRITE, a READ and a FETCH_ADD of the peer follow. The region is
+ * the second of the process, and its bytes have the name "target".
  *
  *   touches [-d DEVICE] [-g GID-INDEX]
  */

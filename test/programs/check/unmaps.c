@@ -1,6 +1,6 @@
 /*
- * Unmaps registered memory: `unmaps CASE`. In the last case a child of fork unmaps its own copy, and no registered memory
- * of the parent.
+ * Unmaps registered memory: `unmaps CASE`. In the last case a child of fork unmaps its own copy, and no registered
+ * memory of the parent.
  */
 #define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"

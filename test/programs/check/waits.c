@@ -1,6 +1,6 @@
 /*
- * Waits that do not end, for `userdma check` (test/system/check/waits.test.ts): `waits KIND...` runs each kind in a process
- * of its own, whose name is the kind, all at the same time, until standard input ends.
+ * Waits that do not end, for `userdma check` (test/system/check/waits.test.ts): `waits KIND...` runs each kind in a
+ * process of its own, whose name is the kind, all at the same time, until standard input ends.
  */
 #ifndef SRD
 #include "../../../docs/findings/cm.h"

@@ -1,7 +1,8 @@
 /*
- * Calls of libibverbs and librdmacm with pointers that are those of no object, one after the other, under `userdma check`,
- * which refuses them. Prints a line for each: function, kind of the object, and what the pointer is: `wild` (no memory),
- * `memory`, `kind` (an object of another kind), `freed` (a destroyed object), `foreign` (an object of another context).
+ * Calls of libibverbs and librdmacm with pointers that are those of no object, one after the other, under `userdma
+ * check`, which refuses them. Prints a line for each: function, kind of the object, and what the pointer is: `wild` (no
+ * memory), `memory`, `kind` (an object of another kind), `freed` (a destroyed object), `foreign` (an object of another
+ * context).
  */
 #include "../../../docs/findings/cm.h"
 

@@ -1,7 +1,7 @@
 /*
- * Pairs of threads and of processes that ask each other, with a time limit of a minute for each answer, while other threads
- * sleep for hours. The answers take work: a clock that skips must not go past it. Prints how many questions were
- * asked, and ends with 1 if one was not answered in time, or a sleeper has woken before or after its time.
+ * Pairs of threads and of processes that ask each other, with a time limit of a minute for each answer, while other
+ * threads sleep for hours. The answers take work: a clock that skips must not go past it. Prints how many questions
+ * were asked, and ends with 1 if one was not answered in time, or a sleeper has woken before or after its time.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,5 +1,6 @@
 /*
- * Sleeps for half a second where a clock that skips cannot end the sleep, and prints how long it was. For tests of that clock.
+ * Sleeps for half a second where a clock that skips cannot end the sleep, and prints how long it was. For tests of that
+ * clock.
  *
  * confined blocked: all signals are blocked by the system call itself, in which the C library's own are too.
  * confined filtered: a seccomp filter allows hardly more than the sleep.

@@ -1,6 +1,6 @@
 /*
- * details CASE: what programs rely on, of waits and timers, in ways that are seldom. A case is written as its function, and
- * fails with a message; its times are of the clock that it sees. It takes up to two minutes by the machine's clock.
+ * details CASE: what programs rely on, of waits and timers, in ways that are seldom. A case is written as its function,
+ * and fails with a message; its times are of the clock that it sees. It takes up to two minutes by the machine's clock.
  */
 #define _GNU_SOURCE
 #include <errno.h>

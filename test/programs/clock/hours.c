@@ -1,6 +1,6 @@
 /*
- * Waits an hour in each way that the clock of `--clock skip` knows, one after the other, and prints how long each took on
- * two clocks. For tests of that clock.
+ * Waits an hour in each way that the clock of `--clock skip` knows, one after the other, and prints how long each took
+ * on two clocks. For tests of that clock.
  */
 #define _GNU_SOURCE
 #include <errno.h>

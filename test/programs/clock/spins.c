@@ -1,11 +1,11 @@
 /*
  * Spins, for tests of a clock that skips.
  *
- * spins alone SECONDS WAY [DEVICE]: until the clock says that so many seconds are over, by WAY: clock, yield, poll, or cq: the
- * polls of an empty completion queue of DEVICE; two: by two processes that yield. Prints the seconds.
+ * spins alone SECONDS WAY [DEVICE]: until the clock says that so many seconds are over, by WAY: clock, yield, poll, or
+ * cq: the polls of an empty completion queue of DEVICE; two: by two processes that yield. Prints the seconds.
  *
- * spins asks ROUNDS: a thread spins for a while, asks another one, which sleeps, in each way to wake it, and spins until it has
- * worked and answered. Prints by how much the clock was ahead of the machine's at most, in milliseconds.
+ * spins asks ROUNDS: a thread spins for a while, asks another one, which sleeps, in each way to wake it, and spins
+ * until it has worked and answered. Prints by how much the clock was ahead of the machine's at most, in milliseconds.
  */
 #define _GNU_SOURCE
 #include <infiniband/verbs.h>

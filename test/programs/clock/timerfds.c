@@ -1,10 +1,9 @@
 /*
- * timerfds many COUNT: COUNT timerfds, of 10 s and 1 ms more each, waited for together. Prints how long this took, and how
- * late the latest was, in seconds.
- * timerfds left: spins for 10 s, and prints what is left then of 100 s.
- * timerfds again: waits for a timerfd that was never set, and has the descriptor of one that was set and closed.
- * timerfds inherited: a process waits for a timerfd that its parent has set to two seconds; the parent has ended.
- * timerfds copied: waits for a timerfd of 1000 s that was set by another descriptor, which is closed.
+ * timerfds many COUNT: COUNT timerfds, of 10 s and 1 ms more each, waited for together. Prints how long this took, and
+ * how late the latest was, in seconds. timerfds left: spins for 10 s, and prints what is left then of 100 s. timerfds
+ * again: waits for a timerfd that was never set, and has the descriptor of one that was set and closed. timerfds
+ * inherited: a process waits for a timerfd that its parent has set to two seconds; the parent has ended. timerfds
+ * copied: waits for a timerfd of 1000 s that was set by another descriptor, which is closed.
  */
 #include <errno.h>
 #include <poll.h>

@@ -1,6 +1,7 @@
 /*
- * A program that holds the lock of a memory file which the daemon uses, by a write from a page that never comes, and then has
- * the daemon free memory of this file or write to it. It prints "sent", and runs until its standard input ends.
+ * A program that holds the lock of a memory file which the daemon uses, by a write from a page that never comes, and
+ * then has the daemon free memory of this file or write to it. It prints "sent", and runs until its standard input
+ * ends.
  *
  *   holding cq         a CQ, in the context's file
  *   holding doorbell   a page of doorbells, in the context's file (EFA)

@@ -1,8 +1,8 @@
 /*
  * How long calls with the largest arguments make other programs wait: calls of one process on DEVICE, while another one
  * exchanges messages with itself on OTHER. Prints for each call the microseconds that the daemon worked at most between
- * two polls of its devices or turns of its event loop: the time for which a program waits on an idle machine. The device of
- * test/system/turns/turns.mjs measures it, and writes it to FILE.
+ * two polls of its devices or turns of its event loop: the time for which a program waits on an idle machine. The
+ * device of test/system/turns/turns.mjs measures it, and writes it to FILE.
  *
  *   longest_calls DEVICE OTHER FILE
  */

@@ -1,9 +1,9 @@
 /*
- * Tells the events that it receives, in their order, of a connection of rdma_cm, its device and its requests, as lines of
- * SOURCE EVENT: `async PORT_ERR`, `cm DISCONNECTED 0`, `completion SEND success`, `netlink REGISTER`, `sysfs state …`.
- * `witness server|client ADDRESS`, or `witness device` without a connection. Commands on standard input: `send`,
- * `disconnect`, `destroy` (the queue pair and the identifier), `quit`; a line of another word is printed as it is, so that
- * what came before and after can be told apart.
+ * Tells the events that it receives, in their order, of a connection of rdma_cm, its device and its requests, as lines
+ * of SOURCE EVENT: `async PORT_ERR`, `cm DISCONNECTED 0`, `completion SEND success`, `netlink REGISTER`, `sysfs state
+ * …`. `witness server|client ADDRESS`, or `witness device` without a connection. Commands on standard input: `send`,
+ * `disconnect`, `destroy` (the queue pair and the identifier), `quit`; a line of another word is printed as it is, so
+ * that what came before and after can be told apart.
  */
 #include <arpa/inet.h>
 #include <errno.h>

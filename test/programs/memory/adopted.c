@@ -19,7 +19,8 @@
  *             if vm.max_map_count is not raised
  *   many      MANY objects
  *   stack     pages of the stack that the call uses itself
- *   unmapped  the program unmaps pages, or makes them unreadable, before the destroy: they stay so, the others are ordinary
+ *   unmapped  the program unmaps pages, or makes them unreadable, before the destroy: they stay so, the others are
+ *             ordinary
  *
  * Each prints "good" at its end.
  */

@@ -1,11 +1,11 @@
 /*
- * Queues and doorbell records in the memory of a parent domain's allocator. Queues begin and end within pages, which they share
- * with other data of the program, and with records.
+ * Queues and doorbell records in the memory of a parent domain's allocator. Queues begin and end within pages, which
+ * they share with other data of the program, and with records.
  *
  *   allocator DEVICE pages|huge|close
  *
- * huge: the block has huge pages; without them it prints "absent". close: queues begin in the last page of other queues,
- * and messages are in a region of the same pages.
+ * huge: the block has huge pages; without them it prints "absent". close: queues begin in the last page of other
+ * queues, and messages are in a region of the same pages.
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"

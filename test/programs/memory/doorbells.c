@@ -6,7 +6,8 @@
  *
  * CASE:
  *
- *   wake      stores ROUNDS times while the page is protected; prints the median and least times of the store and of the echo
+ *   wake      stores ROUNDS times while the page is protected; prints the median and least times of the store and of
+ *             the echo
  *   awake     stores ROUNDS times, without waiting for protection; prints how many stores were at an unprotected page
  *   threads   a thread for each of PAGES pages, and a second one for each page, store at the same time
  *   unmap     unmaps protected pages by munmap and by a new mapping, and stores to the last one

@@ -1,6 +1,7 @@
 /*
- * A page with a queue and its doorbell record has other data of the program, too. While the queue is created and destroyed
- * again and again, a peer writes there, and threads store and read(2) there: nothing fails, and nothing is lost.
+ * A page with a queue and its doorbell record has other data of the program, too. While the queue is created and
+ * destroyed again and again, a peer writes there, and threads store and read(2) there: nothing fails, and nothing is
+ * lost.
  *
  *   frozen DEVICE ROUNDS
  *

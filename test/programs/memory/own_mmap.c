@@ -1,6 +1,7 @@
 /*
- * A program with its own mmap, as the memory hooks of UCX and Open MPI are: the preload library learns of no mapping. Its
- * datagram queue pair on an EFA device maps one page of doorbells three times; each of the three must wake the daemon.
+ * A program with its own mmap, as the memory hooks of UCX and Open MPI are: the preload library learns of no mapping.
+ * Its datagram queue pair on an EFA device maps one page of doorbells three times; each of the three must wake the
+ * daemon.
  *
  *   own_mmap DEVICE
  */

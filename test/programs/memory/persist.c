@@ -37,8 +37,8 @@ struct last_members {
 };
 
 /*
- * The server's buffer starts with the number of the last published block. Slots of one block begin at FIRST_SLOT, each at
- * a page: Linux's rxe copies to and from the beginning of the page in a region with on-demand paging.
+ * The server's buffer starts with the number of the last published block. Slots of one block begin at FIRST_SLOT, each
+ * at a page: Linux's rxe copies to and from the beginning of the page in a region with on-demand paging.
  */
 #define PAGE 4096
 #define FIRST_SLOT PAGE

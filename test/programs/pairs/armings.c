@@ -7,8 +7,8 @@
  * - A child arms an inherited CQ, posts a WRITE, and waits for its event.
  * - Of CQS armed CQs, only the one with a completion raises an event, and an unsolicited one none if it is armed for
  *   solicited completions.
- * - -w: meanwhile a thread stores random words over the words by which CQs are armed. Events may be lost, so the threads
- *   poll.
+ * - -w: meanwhile a thread stores random words over the words by which CQs are armed. Events may be lost, so the
+ *   threads poll.
  */
 #define _GNU_SOURCE
 #include <poll.h>

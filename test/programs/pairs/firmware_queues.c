@@ -1,12 +1,13 @@
 /*
- * Queues that firmware commands make (mlx5dv_devx_…), without a call of verbs for them: two contexts of one process, each with
- * a completion queue, an RC queue pair with a pool of receives, a target and an initiator of DC. SENDs, and WRITEs to a key whose
- * range a work request has set (UMR), go from one to the other, and their completions are told by a channel of events, and by
- * an eventfd. The doorbell records of both contexts are in one page.
+ * Queues that firmware commands make (mlx5dv_devx_…), without a call of verbs for them: two contexts of one process,
+ * each with a completion queue, an RC queue pair with a pool of receives, a target and an initiator of DC. SENDs, and
+ * WRITEs to a key whose range a work request has set (UMR), go from one to the other, and their completions are told by
+ * a channel of events, and by an eventfd. The doorbell records of both contexts are in one page.
  *
  *   firmware_queues DEVICE [attacked]
  *
- * attacked: before the first request it prints the arguments of firmware_attack, and waits for the end of its standard input.
+ * attacked: before the first request it prints the arguments of firmware_attack, and waits for the end of its standard
+ * input.
  */
 #define _GNU_SOURCE
 #include <infiniband/mlx5dv.h>

@@ -1,6 +1,6 @@
 /*
- * A program imports a context, a protection domain, a region and device memory of another program (ibv_import_…), and writes to
- * the other one's memory.
+ * A program imports a context, a protection domain, a region and device memory of another program (ibv_import_…), and
+ * writes to the other one's memory.
  *
  *   imports DEVICE        starts itself as the importer
  */

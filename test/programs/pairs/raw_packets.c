@@ -1,6 +1,6 @@
 /*
- * Raw packets on one device: frames with checksums of the device reach the queue pairs that flow rules name, with the tag
- * of the rule; a rule drops others, a sniffer gets copies. A receiver waits for an event.
+ * Raw packets on one device: frames with checksums of the device reach the queue pairs that flow rules name, with the
+ * tag of the rule; a rule drops others, a sniffer gets copies. A receiver waits for an event.
  *
  *   raw_packets DEVICE
  */

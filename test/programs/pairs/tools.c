@@ -1,6 +1,6 @@
 /*
- * Two queue pairs of one device, for the table of what each tool does on each device (test/system/devices/tools.test.ts):
- * RC, or SRD if the device has no RC.
+ * Two queue pairs of one device, for the table of what each tool does on each device
+ * (test/system/devices/tools.test.ts): RC, or SRD if the device has no RC.
  *
  *   tools DEVICE [CASE]
  *

@@ -3,8 +3,8 @@
  *
  *   call_habits closing   closes all descriptors of the preload library's sockets by raw system calls, between calls
  *   call_habits malloc    first calls of threads in a signal handler that may have interrupted malloc
- *   call_habits leaving PID   leaves a call by siglongjmp while the daemon PID is stopped: its results are not written to the
- *                             stack when the daemon continues
+ *   call_habits leaving PID   leaves a call by siglongjmp while the daemon PID is stopped: its results are not written
+ *                             to the stack when the daemon continues
  *   call_habits late PID      another thread calls while the first one waits for the answer of the stopped daemon
  */
 #define _GNU_SOURCE

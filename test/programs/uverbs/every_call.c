@@ -1,5 +1,6 @@
 /*
- * Makes uverbs calls and prints a line "NAME = OK" or "NAME = ERRNO" for each call, followed by lines "  FIELD VALUE" for
+ * Makes uverbs calls and prints a line "NAME = OK" or "NAME = ERRNO" for each call, followed by lines "  FIELD VALUE"
+ *                                                                                                        for
  * attributes of the device and its ports. every_region_call.c and every_queue_call.c cover memory and queues.
  * test/system/suites/every-call.test.ts compares the lines with those of Linux's rxe.
  */

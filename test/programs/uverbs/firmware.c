@@ -1,6 +1,7 @@
 /*
  * Gives firmware commands (DEVX) through libmlx5: capabilities, user memory, keys over it and over other keys, an
- * asynchronous query, commands that are refused. The last step is what `end` says: `destroy` all, `exit`, or `kill` itself.
+ * asynchronous query, commands that are refused. The last step is what `end` says: `destroy` all, `exit`, or `kill`
+ * itself.
  *
  *   firmware DEVICE destroy|exit|kill
  */

@@ -1,6 +1,7 @@
 /*
- * Firmware commands (mlx5dv_devx_…) and requests of another user against the objects of `firmware_queues DEVICE attacked`, whose
- * numbers are the arguments. It has objects of the same kinds. Whatever would reach an object of the other is tried:
+ * Firmware commands (mlx5dv_devx_…) and requests of another user against the objects of `firmware_queues DEVICE
+ * attacked`, whose numbers are the arguments. It has objects of the same kinds. Whatever would reach an object of the
+ * other is tried:
  *
  *  - creates that name it by number, and handles: every method of DEVX on each handle, in a context without objects;
  *  - commands about an own object with the number of the other, and by the method for general commands, with all uids;

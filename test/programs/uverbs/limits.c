@@ -1,7 +1,7 @@
 /*
- * Uses each limit that a device reports (ibv_query_device_ex, ibv_query_port) at its full value, one at a time, the other
- * sizes as small as possible. Prints a line per use: the limit, how it is used, its value, and "granted" or the error,
- * with the largest value that is granted.
+ * Uses each limit that a device reports (ibv_query_device_ex, ibv_query_port) at its full value, one at a time, the
+ * other sizes as small as possible. Prints a line per use: the limit, how it is used, its value, and "granted" or the
+ * error, with the largest value that is granted.
  *
  *   limits DEVICE
  */

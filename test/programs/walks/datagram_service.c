@@ -1,7 +1,7 @@
 /*
- * A service by datagrams that survives every single failure (test/system/failures/walk.test.ts): requests have numbers and
- * are repeated until the answer comes, answers may come twice; a device that has failed is opened again, a server that has
- * ended is started again, and addresses are asked for each time.
+ * A service by datagrams that survives every single failure (test/system/failures/walk.test.ts): requests have numbers
+ * and are repeated until the answer comes, answers may come twice; a device that has failed is opened again, a server
+ * that has ended is started again, and addresses are asked for each time.
  */
 #include "recovering.h"
 

@@ -1,7 +1,7 @@
 /*
- * The fault of Mooncake #3584, for a walk: a reply to the request of a connection has no number of its generation. If it
- * comes after the client has given up and asked again, it configures the next queue pair, whose peer is then connected to
- * the one that is gone.
+ * The fault of Mooncake #3584, for a walk: a reply to the request of a connection has no number of its generation. If
+ * it comes after the client has given up and asked again, it configures the next queue pair, whose peer is then
+ * connected to the one that is gone.
  */
 #include "../endpoint.h"
 

@@ -1,5 +1,6 @@
 /*
- * The fault of perftest #380, for a walk: whoever disconnects gets DISCONNECTED also if no DREQ has arrived, with status
+ * The fault of perftest #380, for a walk: whoever disconnects gets DISCONNECTED also if no DREQ has arrived, with
+ * status
  * -ETIMEDOUT, which nobody reads. The peer learns nothing, and waits for its own DISCONNECTED.
  */
 #include "../endpoint.h"

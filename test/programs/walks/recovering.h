@@ -1,7 +1,7 @@
 /*
  * What programs have that survive every single failure: a device that is opened again when it has failed, a server that
- * is started again, and waits that end. Each failure is told on standard error, and what failed is repeated until nothing
- * succeeds for PATIENCE.
+ * is started again, and waits that end. Each failure is told on standard error, and what failed is repeated until
+ * nothing succeeds for PATIENCE.
  */
 #ifndef RECOVERING_H
 #define RECOVERING_H

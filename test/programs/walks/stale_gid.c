@@ -1,6 +1,7 @@
 /*
- * The fault of nccl #2157, for a walk: the index of the GID is looked up once. When an address has left and come back, on
- * Linux its GID has another index, since queue pairs hold the first one; each new connection is then refused for ever.
+ * The fault of nccl #2157, for a walk: the index of the GID is looked up once. When an address has left and come back,
+ * on Linux its GID has another index, since queue pairs hold the first one; each new connection is then refused for
+ * ever.
  */
 #include "../endpoint.h"
 

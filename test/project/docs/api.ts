@@ -1,6 +1,6 @@
 /*
- * Generates the reference of the library from its types and comments (dist/src/library/index.d.ts), without constructors
- * and computed names. It uses TypeScript 5: TypeScript 7 has no API.
+ * Generates the reference of the library from its types and comments (dist/src/library/index.d.ts), without
+ * constructors and computed names. It uses TypeScript 5: TypeScript 7 has no API.
  */
 import { createRequire } from 'node:module'
 import { join } from 'node:path'

@@ -68,7 +68,8 @@ export const commentsOf = (className: string): ClassComments => {
         const at = text.search(new RegExp(`\\b${method}: method\\(`))
         if (at < 0) continue
         const fromMethod = text.slice(at)
-        // The declaration ends at the next method or the comment before it. Comments of attributes are indented further.
+        // The declaration ends at the next method or the comment before it. Comments of attributes are indented
+        // further.
         const end = fromMethod.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
         return commentBefore(end < 0 ? fromMethod : fromMethod.slice(0, end + 1), `${name}: `)?.join(' ')
       }

@@ -1,7 +1,7 @@
 /*
  * The pages of environments, each from nothing to a ping-pong: their commands run, each page in one shell. That of
- * containers is in containers.long.test.ts. There is no cluster: of the page about Kubernetes the commands that need none
- * run, and what would be applied is read by kubectl; device-plugin.long.test.ts plays it.
+ * containers is in containers.long.test.ts. There is no cluster: of the page about Kubernetes the commands that need
+ * none run, and what would be applied is read by kubectl; device-plugin.long.test.ts plays it.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

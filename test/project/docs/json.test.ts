@@ -1,6 +1,6 @@
 /*
- * The output of every command with --json is as docs/reference/json.schema.json says. That of `net show` is validated in
- * test/system/nets.ts, where there is a net.
+ * The output of every command with --json is as docs/reference/json.schema.json says. That of `net show` is validated
+ * in test/system/nets.ts, where there is a net.
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'

@@ -1,8 +1,8 @@
 /*
- * What Linux's interface of RDMA has got since 6.12, by release, and what it gets here: the headers in include/uapi/rdma
- * (of drivers only attributes of ioctls), and the events that programs receive. docs/reference/linux-abi.md shows the
- * table; test/daemon/since-6.12.test.ts makes the calls, and compares the names with those of the headers
- * (test/fixtures/abi/since-6.12.txt).
+ * What Linux's interface of RDMA has got since 6.12, by release, and what it gets here: the headers in
+ * include/uapi/rdma (of drivers only attributes of ioctls), and the events that programs receive.
+ * docs/reference/linux-abi.md shows the table; test/daemon/since-6.12.test.ts makes the calls, and compares the names
+ * with those of the headers (test/fixtures/abi/since-6.12.txt).
  *
  * A method's attributes are of the same release, unless they have a row.
  */
@@ -11,8 +11,8 @@ import type { ErrnoName } from '../../../src/spec/errno.ts'
 type Release = '6.13' | '6.15' | '6.16' | '6.17' | '6.18' | '7.0' | '7.1' | '7.2' | '7.3'
 
 /**
- * Prefix and suffix of Linux's names. `undefined`: names are whole. Events of devices and of rdma_cm are in no header for
- * programs.
+ * Prefix and suffix of Linux's names. `undefined`: names are whole. Events of devices and of rdma_cm are in no header
+ * for programs.
  */
 export const additionKinds = {
   object: ['UVERBS_OBJECT_', ''],
@@ -34,8 +34,8 @@ export const additionKinds = {
 export type AdditionKind = keyof typeof additionKinds
 
 /**
- * What a call with it gets: OK or an errno. Of attributes and values in answers, and of events: whether programs can get
- * them.
+ * What a call with it gets: OK or an errno. Of attributes and values in answers, and of events: whether programs can
+ * get them.
  */
 type AdditionAnswer = 'OK' | ErrnoName | 'sent' | 'never sent'
 

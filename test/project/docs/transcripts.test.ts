@@ -1,7 +1,7 @@
 /*
- * The commands in blocks of type `console` print what their pages show. `$ ` begins a command, and a line `…` stands for
- * any lines. Addresses, numbers of objects and processes, and times differ from run to run: they are not compared. `sleep`, with which pages wait
- * for a server, returns when the server of ibv_rc_pingpong listens.
+ * The commands in blocks of type `console` print what their pages show. `$ ` begins a command, and a line `…` stands
+ * for any lines. Addresses, numbers of objects and processes, and times differ from run to run: they are not compared.
+ * `sleep`, with which pages wait for a server, returns when the server of ibv_rc_pingpong listens.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * examples/tests: projects of pytest, GoogleTest, cargo, go and vitest whose tests set faults and have findings, run as their
- * documents say (docs/how-to/test-faults.md).
+ * examples/tests: projects of pytest, GoogleTest, cargo, go and vitest whose tests set faults and have findings, run as
+ * their documents say (docs/how-to/test-faults.md).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

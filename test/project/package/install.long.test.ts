@@ -1,6 +1,6 @@
 /*
- * The lines that install userdma, from nothing to the first completed ibv_rc_pingpong: scripts of test/project/install with
- * packages that scripts/package.mjs makes.
+ * The lines that install userdma, from nothing to the first completed ibv_rc_pingpong: scripts of test/project/install
+ * with packages that scripts/package.mjs makes.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'

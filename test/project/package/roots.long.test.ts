@@ -1,6 +1,6 @@
 /*
- * Users' lines, from nothing to the first completed ibv_rc_pingpong, in fresh Debian roots that mmdebstrap makes; and the
- * image, for arm64 too: Debian's qemu-user emulates a processor, QEMU a machine. The roots are kept in
+ * Users' lines, from nothing to the first completed ibv_rc_pingpong, in fresh Debian roots that mmdebstrap makes; and
+ * the image, for arm64 too: Debian's qemu-user emulates a processor, QEMU a machine. The roots are kept in
  * ~/.cache/userdma-roots; without them the tests take a quarter of an hour more.
  */
 import assert from 'node:assert/strict'

@@ -1,6 +1,6 @@
 /*
- * scripts/bundle.mjs: often used commands in bundles (dist/NAME.cjs) with their compiled code (dist/NAME.cache), and the
- * library (dist/lib).
+ * scripts/bundle.mjs: often used commands in bundles (dist/NAME.cjs) with their compiled code (dist/NAME.cache), and
+ * the library (dist/lib).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

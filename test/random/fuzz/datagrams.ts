@@ -1,6 +1,6 @@
 /*
- * Fuzz targets of management datagrams. `agents`: agents (src/services/mad/) receive datagrams of a hostile peer, and send
- * messages. `umad`: a hostile program calls umad files of a device (src/uapi/linux/umad.ts, src/services/mad).
+ * Fuzz targets of management datagrams. `agents`: agents (src/services/mad/) receive datagrams of a hostile peer, and
+ * send messages. `umad`: a hostile program calls umad files of a device (src/uapi/linux/umad.ts, src/services/mad).
  */
 import assert from 'node:assert/strict'
 import { closeContext, dispatch, invokeNow, openContext, stat } from '../../../src/core/index.ts'

@@ -78,8 +78,8 @@ const firstByte = (queuePair: number, kind: number): number => (queuePair << 3) 
 const transmitRecord = (queuePair: number): number[] => [firstByte(queuePair, RecordKind.TRANSMIT), 0]
 
 /**
- * Arguments of a packet record: PacketFlag; the packet's PSN minus the expected PSN (a signed byte); the packet's length
- * in units of four bytes (u16); the number of packet bytes that follow.
+ * Arguments of a packet record: PacketFlag; the packet's PSN minus the expected PSN (a signed byte); the packet's
+ * length in units of four bytes (u16); the number of packet bytes that follow.
  */
 const packetRecord = (queuePair: number, flags: number, psnDelta: number, packet: Uint8Array): number[] => {
   const head = packet.subarray(0, HEAD_BYTES)

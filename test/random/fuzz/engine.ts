@@ -1,7 +1,7 @@
 /*
- * Fuzz target for the engine (src/transport/engine/). An input (engine-program.ts) acts as peer, user and clock for queue
- * pairs of all services. Only registered memory may change, every request completes at most once and in order, and no
- * state may remain at the end.
+ * Fuzz target for the engine (src/transport/engine/). An input (engine-program.ts) acts as peer, user and clock for
+ * queue pairs of all services. Only registered memory may change, every request completes at most once and in order,
+ * and no state may remain at the end.
  */
 import assert from 'node:assert/strict'
 import { headerAt, OP_REQUEST, opcodeFlags } from '../../../src/spec/wire/opcodes.ts'

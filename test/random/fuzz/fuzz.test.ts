@@ -8,7 +8,9 @@ import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-/** Executions by target in the long run: fewer for slow targets, more for the engine. `npm test` has a tenth of them. */
+/**
+ * Executions by target in the long run: fewer for slow targets, more for the engine. `npm test` has a tenth of them.
+ */
 const EXECUTIONS: Readonly<Record<string, number>> = {
   engine: 8000,
   'calls-object': 600,

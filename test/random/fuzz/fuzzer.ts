@@ -78,8 +78,8 @@ interface FuzzResult {
 }
 
 /**
- * Calls `continues` with the number of executions before each batch, and fuzzes until it returns false. Throws the first
- * Finding.
+ * Calls `continues` with the number of executions before each batch, and fuzzes until it returns false. Throws the
+ * first Finding.
  */
 export const fuzz = (
   target: Target,

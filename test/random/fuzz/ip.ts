@@ -1,6 +1,6 @@
 /*
- * Fuzz target of IP over the device (src/services/ip/): packets arrive at an interface. State must be bounded, and no timer or
- * group may remain at the end.
+ * Fuzz target of IP over the device (src/services/ip/): packets arrive at an interface. State must be bounded, and no
+ * timer or group may remain at the end.
  *
  * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet.
  */

@@ -152,7 +152,8 @@ function* end(state: State, process: Process): Run {
 }
 
 function* readDescriptor({ random, facts, process }: CallSite): Run {
-  // A daemon (raisesEvents is false) leaves records in the sockets of a removed device's descriptors: they are not read.
+  // A daemon (raisesEvents is false) leaves records in the sockets of a removed device's descriptors: they are not
+  // read.
   const fds = [...process.fds].filter(([, { isGone }]) => facts.raisesEvents || !isGone)
   const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return

@@ -148,8 +148,8 @@ class Simulation {
   }
 
   /**
-   * One random step. `faults`: messages may be lost, repeated and reordered, and hosts restarted. The limits of `choice`
-   * are cumulative percentages.
+   * One random step. `faults`: messages may be lost, repeated and reordered, and hosts restarted. The limits of
+   * `choice` are cumulative percentages.
    */
   step(faults: boolean): void {
     const anyMessage = (): number => this.randomInt(Math.max(1, this.wire.length))

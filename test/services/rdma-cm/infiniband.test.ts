@@ -1,6 +1,6 @@
 /*
- * rdma_cm on InfiniBand ports under attack: programs that set garbage, that leave in the middle, and many at once; a manager
- * that dies. One host with ports in the embedded subnet, in virtual time.
+ * rdma_cm on InfiniBand ports under attack: programs that set garbage, that leave in the middle, and many at once; a
+ * manager that dies. One host with ports in the embedded subnet, in virtual time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The page docs/reference/check-applications.md: applications, devices, and what `userdma check` tells of each. A cell has the
- * indices of the rows of known-findings.ts that explain its findings.
+ * The page docs/reference/check-applications.md: applications, devices, and what `userdma check` tells of each. A cell
+ * has the indices of the rows of known-findings.ts that explain its findings.
  */
 import type { Application, Device } from './applications.ts'
 import { devices } from './applications.ts'

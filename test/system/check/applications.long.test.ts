@@ -1,7 +1,7 @@
 /*
- * Programs of the distribution under `userdma check` on each kind of device (applications.ts): every error and warning is
- * known, with its source (known-findings.ts), and is in the table of docs/reference/check-applications.md. Some depend on the
- * timing, so a run may have fewer. With WRITE_DOCS set, those that are new in a cell are written.
+ * Programs of the distribution under `userdma check` on each kind of device (applications.ts): every error and warning
+ * is known, with its source (known-findings.ts), and is in the table of docs/reference/check-applications.md. Some
+ * depend on the timing, so a run may have fewer. With WRITE_DOCS set, those that are new in a cell are written.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -25,7 +25,10 @@ const known = [...knownFindings, ...applicationFindings]
 const framesOf = ({ moments, objects }: FindingJson) =>
   [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) => frames)
 
-/** The rows that explain a finding: those of its program before those of many. A row also covers findings of a lower severity. */
+/**
+ * The rows that explain a finding: those of its program before those of many. A row also covers findings of a lower
+ * severity.
+ */
 const rowsFor = (found: FindingJson): readonly KnownFinding[] => {
   const rows = rowsOfAll(found)
   const own = rows.filter(({ programs: names }) => !names.some(name => name.endsWith('*')))

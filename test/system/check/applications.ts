@@ -1,7 +1,7 @@
 /*
  * Programs of Debian 12 that use RDMA, as lines for each kind of device: those of docs/reference/applications.md and
- * docs/reference/programs.md that run without set-up. What `userdma check` tells of each is docs/reference/check-applications.md
- * (applications.long.test.ts).
+ * docs/reference/programs.md that run without set-up. What `userdma check` tells of each is
+ * docs/reference/check-applications.md (applications.long.test.ts).
  */
 
 /** Words of a line, in capitals, and the variables of a device. */

@@ -1,6 +1,6 @@
 /*
- * What `userdma check` tells on each kind of device: runs the programs of docs/findings on those that they can run on, and
- * compares with the table (spec/by-device.ts), of which docs/reference/findings-by-device.md is made. An empty cell
+ * What `userdma check` tells on each kind of device: runs the programs of docs/findings on those that they can run on,
+ * and compares with the table (spec/by-device.ts), of which docs/reference/findings-by-device.md is made. An empty cell
  * has a reason there.
  */
 import assert from 'node:assert/strict'
@@ -111,8 +111,8 @@ const runs: Readonly<Record<Column, (scope: Scope) => Promise<ReadonlySet<Findin
     return new Set([...verbs, ...cm])
   },
   /**
-   * The observed devices are those of a daemon, which stand for the machine's own. adapter-error allocates a memory window:
-   * from then on no key is unknown for certain, so it runs with the programs that have no finding here.
+   * The observed devices are those of a daemon, which stand for the machine's own. adapter-error allocates a memory
+   * window: from then on no key is unknown for certain, so it runs with the programs that have no finding here.
    */
   async host(scope) {
     const isApart = (id: FindingId): boolean => findings[id].needs.includes('device') || id === 'adapter-error'

@@ -1,6 +1,6 @@
 /*
- * The options and the report of `userdma check`; findings of test/programs/check, of programs in TypeScript and Python; real
- * programs.
+ * The options and the report of `userdma check`; findings of test/programs/check, of programs in TypeScript and Python;
+ * real programs.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'

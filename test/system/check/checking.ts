@@ -155,8 +155,8 @@ const markedLines = (id: string): string[] =>
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
 /**
- * What is lacking of a program's finding, with a marked line in the stacks if there is a symbolizer; undefined: nothing.
- * `name`: the finding's id, or ID--VARIANT. Long names of commands are cut: those of variants are the same.
+ * What is lacking of a program's finding, with a marked line in the stacks if there is a symbolizer; undefined:
+ * nothing. `name`: the finding's id, or ID--VARIANT. Long names of commands are cut: those of variants are the same.
  */
 export const lackOf = (name: string, found: readonly FindingJson[]): string | undefined => {
   const [id] = name.split('--')

@@ -1,6 +1,7 @@
 /*
- * Correct programs (test/programs/check/correct.c) have no finding, whatever a device does under `--torment`: each kind on
- * each device that has its services. The long form has 100 seeds, and ten with each of some kinds alone, at each opportunity.
+ * Correct programs (test/programs/check/correct.c) have no finding, whatever a device does under `--torment`: each kind
+ * on each device that has its services. The long form has 100 seeds, and ten with each of some kinds alone, at each
+ * opportunity.
  */
 import assert from 'node:assert/strict'
 import { symlinkSync } from 'node:fs'

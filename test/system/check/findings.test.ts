@@ -77,7 +77,8 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     const folder = temporaryFolder(t)
     for (const options of new Set(withOptions.map(name => optionsOf(name).join(' ')))) {
       const names = withOptions.filter(name => optionsOf(name).join(' ') === options)
-      // A fault rule acts once. Elsewhere the programs without their faults run too: links give them names of their own.
+      // A fault rule acts once. Elsewhere the programs without their faults run too: links give them names of their
+      // own.
       const isRule = options.includes('--fault ')
       const scripts = isRule
         ? names.map(name => `${faulty(name)} >&2`)

@@ -1,7 +1,7 @@
 /*
  * `userdma check` on accesses to memory that its program gave back while it was registered (spec/given-back.ts):
- * each way of giving back with each access, on each device. The finding has the stacks of the access and of the program's
- * fault.
+ * each way of giving back with each access, on each device. The finding has the stacks of the access and of the
+ * program's fault.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

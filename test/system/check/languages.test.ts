@@ -1,6 +1,6 @@
 /*
- * userdma.py, userdma.rs and userdma.go (shim/languages/): lends of programs in other languages are checked, and do nothing
- * without `userdma check`; their faults act.
+ * userdma.py, userdma.rs and userdma.go (shim/languages/): lends of programs in other languages are checked, and do
+ * nothing without `userdma check`; their faults act.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,6 +1,6 @@
 /*
- * Kind `late` of torment with test/programs/check/late_cases.c: what passes by luck fails, and both histories are told; with
- * `right` it passes.
+ * Kind `late` of torment with test/programs/check/late_cases.c: what passes by luck fails, and both histories are told;
+ * with `right` it passes.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

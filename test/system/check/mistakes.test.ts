@@ -1,6 +1,6 @@
 /*
- * What `userdma check` says of mistakes that outside programs have made (test/programs/check/mistakes.c, posts.c): the cause, in the
- * words of the program's call, and no other error.
+ * What `userdma check` says of mistakes that outside programs have made (test/programs/check/mistakes.c, posts.c): the
+ * cause, in the words of the program's call, and no other error.
  */
 import assert from 'node:assert/strict'
 import { symlinkSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * `userdma check` on two hosts of a net with `check: true`: the cause that the other host knows, its part of the story, and
- * threads that wait for each other across hosts.
+ * `userdma check` on two hosts of a net with `check: true`: the cause that the other host knows, its part of the story,
+ * and threads that wait for each other across hosts.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

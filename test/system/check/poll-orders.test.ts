@@ -1,6 +1,6 @@
 /*
- * `userdma check` on polls of extended CQs (test/programs/check/poll_orders.c): start, next, end and reads in every wrong
- * order, fields that were not asked for, and queues that were promised to one thread.
+ * `userdma check` on polls of extended CQs (test/programs/check/poll_orders.c): start, next, end and reads in every
+ * wrong order, fields that were not asked for, and queues that were promised to one thread.
  */
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'

@@ -1,8 +1,9 @@
 /*
- * Programs whose threads post to one queue at the same time (test/programs/check/queue_threads.c): each kind of queue on
- * each device that has it. Nothing is found where nothing is wrong, and an error names the request that has failed, with
- * the function that has posted it. The long form runs them often, and looks for races too. Programs that interrupt a post
- * (test/programs/check/interrupted_posts.c): nothing is found, nobody waits, and after a RESET all is known again.
+ * Programs whose threads post to one queue at the same time (test/programs/check/queue_threads.c): each kind of queue
+ * on each device that has it. Nothing is found where nothing is wrong, and an error names the request that has failed,
+ * with the function that has posted it. The long form runs them often, and looks for races too. Programs that interrupt
+ * a post (test/programs/check/interrupted_posts.c): nothing is found, nobody waits, and after a RESET all is known
+ * again.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, symlinkSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * `userdma check FILE`: a recording of depth check has the findings of its run, byte for byte, in all forms of output, and
- * one of a plain recording says which it cannot have.
+ * `userdma check FILE`: a recording of depth check has the findings of its run, byte for byte, in all forms of output,
+ * and one of a plain recording says which it cannot have.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /*
  * `userdma check` on calls that libibverbs, its rxe provider and librdmacm refuse themselves
- * (tools/check/library-refusals.ts): each case of test/programs/check/refusals.c has its reason, with the function of the
- * case in the stack.
+ * (tools/check/library-refusals.ts): each case of test/programs/check/refusals.c has its reason, with the function of
+ * the case in the stack.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

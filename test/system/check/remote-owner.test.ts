@@ -1,6 +1,6 @@
 /*
- * Memory that its program gave back while it was registered, and that a peer of another daemon accesses: the daemon of the
- * memory's program tells it, though it does not see the request (test/programs/check/remote_owner.c).
+ * Memory that its program gave back while it was registered, and that a peer of another daemon accesses: the daemon of
+ * the memory's program tells it, though it does not see the request (test/programs/check/remote_owner.c).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The tools that look up lines for `userdma check`: how often they are started, and that nothing waits for a slow one but
- * the lines.
+ * The tools that look up lines for `userdma check`: how often they are started, and that nothing waits for a slow one
+ * but the lines.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * A program that hangs is ended by `userdma check --time-limit`, and SIGTERM to `userdma check` writes the report too: with
- * what the program waited for, and the story of it.
+ * A program that hangs is ended by `userdma check --time-limit`, and SIGTERM to `userdma check` writes the report too:
+ * with what the program waited for, and the story of it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /*
  * `userdma check` on calls with pointers that are those of no object, of a destroyed one, or of one of another context
- * (test/programs/check/wrong_objects.c): each call is refused, and told with its function, argument and what the pointer
- * is. docs/reference/arguments.md has the table (WRITE_DOCS=1 writes it).
+ * (test/programs/check/wrong_objects.c): each call is refused, and told with its function, argument and what the
+ * pointer is. docs/reference/arguments.md has the table (WRITE_DOCS=1 writes it).
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,6 @@
 /*
- * What devices of the driver mlx5 have beyond rxe's, through the distribution's libmlx5 (test/programs/pairs/adapter.c).
+ * What devices of the driver mlx5 have beyond rxe's, through the distribution's libmlx5
+ * (test/programs/pairs/adapter.c).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

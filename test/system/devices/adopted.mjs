@@ -1,6 +1,7 @@
 /*
  * A test driver whose objects share pages that the program has allocated (docs/decisions/adopted-pages.md). The device
- * copies the word at DOORBELL of each range to ECHO, without a call of the program. test/programs/memory/adopted.c is the program.
+ * copies the word at DOORBELL of each range to ECHO, without a call of the program. test/programs/memory/adopted.c is
+ * the program.
  */
 import * as core from 'userdma/core'
 import * as spec from 'userdma/spec'

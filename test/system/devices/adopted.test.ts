@@ -79,7 +79,8 @@ describe('data beside a queue that comes and goes: a peer writes it, and threads
   const device = `mlx5_0@${loopbackText(61)},driver=mlx5`
   const args = ['mlx5_0', `${inLongRun(1000, 50)}`]
   const user = { uid: NOBODY, gid: NOBODY }
-  // stores by the kernel wait for frozen pages if the user has the capability for that, otherwise they fail for a moment
+  // stores by the kernel wait for frozen pages if the user has the capability for that, otherwise they fail for a
+  // moment
   for (const [whose, skip, options] of [
     ["of the tests' user", false, {}],
     ['of an ordinary user', noOtherUser(), user],

@@ -1,11 +1,12 @@
 /*
  * Calls with arguments out of range give the errno that Linux gives (test/programs/uverbs/arguments.c), also where
- * several arguments are wrong. Sources of the rows: Linux's uverbs_std_types_mr.c (REG_DMABUF_MR: offsets, flags, access,
- * then the driver, whose ib_umem_dmabuf_get looks at the end and at the descriptor), umem.c (ib_umem_get), uverbs_cmd.c
- * (open_xrcd, in which only -1 is no descriptor; modify_qp, which looks at ports and states first), cache.c
- * (rdma_get_gid_attr), rxe_qp.c (rxe_qp_chk_attr), mlx5's qp.c (mlx5_ib_modify_qp, validate_rd_atomic, mlx5_set_path and
- * mlx5r_ib_rate) and efa_verbs.c (efa_alloc_mr, efa_modify_qp_validate); rdma-core's fill_attr_in_fd, which leaves out a
- * channel with the descriptor -1. libmlx5 makes addresses itself, and refuses a port without an errno: 0.
+ * several arguments are wrong. Sources of the rows: Linux's uverbs_std_types_mr.c (REG_DMABUF_MR: offsets, flags,
+ * access, then the driver, whose ib_umem_dmabuf_get looks at the end and at the descriptor), umem.c (ib_umem_get),
+ * uverbs_cmd.c (open_xrcd, in which only -1 is no descriptor; modify_qp, which looks at ports and states first),
+ * cache.c (rdma_get_gid_attr), rxe_qp.c (rxe_qp_chk_attr), mlx5's qp.c (mlx5_ib_modify_qp, validate_rd_atomic,
+ * mlx5_set_path and mlx5r_ib_rate) and efa_verbs.c (efa_alloc_mr, efa_modify_qp_validate); rdma-core's fill_attr_in_fd,
+ * which leaves out a channel with the descriptor -1. libmlx5 makes addresses itself, and refuses a port without an
+ * errno: 0.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Regions of memory behind a descriptor (src/daemon/memory/file-space.ts), on the devices whose providers have them. librxe
- * has no ibv_reg_dmabuf_mr. test/linux/peer/dmabuf.long.test.ts has dma-bufs.
+ * Regions of memory behind a descriptor (src/daemon/memory/file-space.ts), on the devices whose providers have them.
+ * librxe has no ibv_reg_dmabuf_mr. test/linux/peer/dmabuf.long.test.ts has dma-bufs.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,5 +1,6 @@
 /*
- * A driver with doorbell pages (docs/decisions/doorbell-pages.md): programs that store to them wake the sleeping daemon.
+ * A driver with doorbell pages (docs/decisions/doorbell-pages.md): programs that store to them wake the sleeping
+ * daemon.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -1,6 +1,7 @@
 /*
- * Each limit that a device reports is granted when it is used at its full value, one at a time (test/programs/uverbs/limits.c).
- * docs/reference/limits.md has the results; with WRITE_DOCS set, this test writes them there.
+ * Each limit that a device reports is granted when it is used at its full value, one at a time
+ * (test/programs/uverbs/limits.c). docs/reference/limits.md has the results; with WRITE_DOCS set, this test writes them
+ * there.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

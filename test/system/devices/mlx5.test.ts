@@ -1,6 +1,6 @@
 /*
- * Programs on devices of the driver mlx5, through the distribution's libmlx5: with each other, and with rxe's devices of
- * the same daemon.
+ * Programs on devices of the driver mlx5, through the distribution's libmlx5: with each other, and with rxe's devices
+ * of the same daemon.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

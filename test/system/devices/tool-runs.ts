@@ -1,6 +1,6 @@
 /*
- * Runs two queue pairs on a device of each kind: test/programs/pairs/tools.c on the devices of a daemon, and the same in
- * TypeScript on one of the library. What a run leaves is a recording and what the program has printed.
+ * Runs two queue pairs on a device of each kind: test/programs/pairs/tools.c on the devices of a daemon, and the same
+ * in TypeScript on one of the library. What a run leaves is a recording and what the program has printed.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

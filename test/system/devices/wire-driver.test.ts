@@ -95,8 +95,8 @@ describe('a driver with a connection protocol of its own', {
       devices.reduce((sum, { hw_counters: { rdma_sends = 0 } }) => sum + rdma_sends, 0)
     await daemon.settled(now => sends(now) > sends(begin) + 100)
     client.child.kill('SIGKILL')
-    // rping ends at the first that it sees: the event, or its failed completion. The killed peer's memory goes before its
-    // queue pair, so a READ may fail at the region (10), the memory (11) or the queue pair (12).
+    // rping ends at the first that it sees: the event, or its failed completion. The killed peer's memory goes before
+    // its queue pair, so a READ may fail at the region (10), the memory (11) or the queue pair (12).
     assert.match((await server.ended).stderr, /DISCONNECT EVENT|cq completion failed status 1[0-2]/)
     await daemon.settled(isEmpty)
   })

@@ -1,7 +1,7 @@
 /*
- * What happens to a device, connection or process, and where Linux tells it: the rows of docs/reference/event-orders.md.
- * Lines are those of Linux 6.12.117, below drivers/infiniband. `rxe`: what test/programs/failures/witness has printed
- * between two guests with Linux 6.12.118 and rdma_rxe.
+ * What happens to a device, connection or process, and where Linux tells it: the rows of
+ * docs/reference/event-orders.md. Lines are those of Linux 6.12.117, below drivers/infiniband. `rxe`: what
+ * test/programs/failures/witness has printed between two guests with Linux 6.12.118 and rdma_rxe.
  */
 import type { Running, TestDaemon } from '../programs.ts'
 

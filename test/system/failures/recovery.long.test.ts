@@ -1,12 +1,12 @@
 /*
  * What well-known programs do after each kind of failure: `userdma walk` of each, and the table of
- * docs/reference/recovery.md. With WRITE_DOCS=1 it writes what it has run to the page; otherwise what is bad must be bad on the page.
- * VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma; UCX that of an installed UCX 1.23, with its
- * example `ucp_client_server` in bin, of which UCX_SOURCE is the source. BRPC is a folder with the `server` of brpc's
- * example/rdma_performance and with suites/brpc_client.cpp as `client`, linked with brpc built with WITH_RDMA, of which
- * BRPC_SOURCE is the source. SPDK is the folder of a build of SPDK with `--with-rdma`: nvmf_tgt, and bdevperf of its examples.
- * MOONCAKE is a folder with suites/mooncake_transfers.cpp as `mooncake_transfers`, linked with Mooncake's transfer engine, of which
- * MOONCAKE_SOURCE is the source.
+ * docs/reference/recovery.md. With WRITE_DOCS=1 it writes what it has run to the page; otherwise what is bad must be
+ * bad on the page. VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma; UCX that of
+ * an installed UCX 1.23, with its example `ucp_client_server` in bin, of which UCX_SOURCE is the source. BRPC is a
+ * folder with the `server` of brpc's example/rdma_performance and with suites/brpc_client.cpp as `client`, linked with
+ * brpc built with WITH_RDMA, of which BRPC_SOURCE is the source. SPDK is the folder of a build of SPDK with
+ * `--with-rdma`: nvmf_tgt, and bdevperf of its examples. MOONCAKE is a folder with suites/mooncake_transfers.cpp as
+ * `mooncake_transfers`, linked with Mooncake's transfer engine, of which MOONCAKE_SOURCE is the source.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -49,7 +49,10 @@ const {
 const pair = (server: string, client: string, isEndless = false): string =>
   `${server} & server=$!; sleep 0.3; ${client}; status=$?; ${isEndless ? '' : '[ $status = 0 ] || '}kill -9 $server; wait $server; exit $status`
 
-/** Messages of letters; what the server prints must be what the client prints. The server may print it after the client's end. */
+/**
+ * Messages of letters; what the server prints must be what the client prints. The server may print it after the
+ * client's end.
+ */
 const ucpJob = (size: number): string => {
   const ucp = `stdbuf -oL $UCX/bin/ucp_client_server -p 18606 -c tag -i 20 -s ${size}`
   const compared =

@@ -1,6 +1,6 @@
 /*
- * A service on the library, and its client, which makes a call again over a new connection, at most five times, and looks
- * at the bytes of 20 answers.
+ * A service on the library, and its client, which makes a call again over a new connection, at most five times, and
+ * looks at the bytes of 20 answers.
  *
  *   service.mjs serve|call rdma://ADDRESS:PORT
  */

@@ -143,7 +143,10 @@ describe('a guest that fills the memory file of its context', {
   })
 })
 
-/** Starts a program of a guest, and waits for "sent". Skips the test and returns undefined if the machine does not allow it. */
+/**
+ * Starts a program of a guest, and waits for "sent". Skips the test and returns undefined if the machine does not allow
+ * it.
+ */
 const startGuest = async (
   t: TestContext,
   daemon: TestDaemon,

@@ -146,7 +146,8 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     const statusOf = async (fault: string) =>
       (await runUserdma(t, ['run', '--private', '--fault', fault, '--', ownProgram('turns')])).status
     assert.equal(await statusOf('notice=COMPLETION,nth=99,turn=5ms'), 0)
-    // A thread may be so fast that an event cannot be taken back; on a busy machine that is so for all 20 in 1 of 8 runs.
+    // A thread may be so fast that an event cannot be taken back; on a busy machine that is so for all 20 in 1 of 8
+    // runs.
     let status: number | null = 0
     for (let runs = 0; runs < 5 && status === 0; runs++) status = await statusOf('notice=COMPLETION,turn=5ms')
     assert.equal(status, 2)

@@ -1,5 +1,6 @@
 /*
- * Fabrics of several switches in one daemon: routes that change during a transfer, OpenSM on a large one, and two OpenSMs.
+ * Fabrics of several switches in one daemon: routes that change during a transfer, OpenSM on a large one, and two
+ * OpenSMs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Debian's infiniband-diags and OpenSM, unmodified, on InfiniBand ports: management datagrams through umad and issm nodes
- * to agents, a switch and the embedded subnet manager.
+ * Debian's infiniband-diags and OpenSM, unmodified, on InfiniBand ports: management datagrams through umad and issm
+ * nodes to agents, a switch and the embedded subnet manager.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

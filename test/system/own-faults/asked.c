@@ -1,7 +1,8 @@
 /*
- * Two pairs of queue pairs that do what is asked on standard input, and answer each line with one: `write N` and `send N`
- * (a request on pair N, the status of its completion), `qp N` (number of the queue pair that pair N sends to), `number N` (of that which sends),
- * `register` (errno), `port` (state), `fault RULES`, `count ID`, `clear ID`, `wait ID N MS` (userdma.h), `fork ID` (a child's count).
+ * Two pairs of queue pairs that do what is asked on standard input, and answer each line with one: `write N` and `send
+ * N` (a request on pair N, the status of its completion), `qp N` (number of the queue pair that pair N sends to),
+ * `number N` (of that which sends), `register` (errno), `port` (state), `fault RULES`, `count ID`, `clear ID`, `wait ID
+ * N MS` (userdma.h), `fork ID` (a child's count).
  */
 #include <userdma.h>
 

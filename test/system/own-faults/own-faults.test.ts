@@ -1,6 +1,6 @@
 /*
- * Fault rules that programs set for themselves (shim/include/userdma.h, src/daemon/own-faults.ts): whom they touch, how they count,
- * and when they end.
+ * Fault rules that programs set for themselves (shim/include/userdma.h, src/daemon/own-faults.ts): whom they touch, how
+ * they count, and when they end.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

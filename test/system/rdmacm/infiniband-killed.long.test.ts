@@ -1,6 +1,6 @@
 /*
- * Programs on InfiniBand ports that are killed at any time of resolving, joining and connecting, many connections at once,
- * and a subnet manager that is killed meanwhile: nothing stays, and later programs connect.
+ * Programs on InfiniBand ports that are killed at any time of resolving, joining and connecting, many connections at
+ * once, and a subnet manager that is killed meanwhile: nothing stays, and later programs connect.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,5 +1,6 @@
 /*
- * Debian's programs of rdma_cm as pairs of server and client. test/project/catalogue runs other pairs with these functions.
+ * Debian's programs of rdma_cm as pairs of server and client. test/project/catalogue runs other pairs with these
+ * functions.
  */
 import assert from 'node:assert/strict'
 import type { Stat } from '../../../src/uapi/tool.ts'
@@ -138,7 +139,9 @@ export const runRdmacm = async (
   }
 }
 
-/** On InfiniBand libmlx5 makes address handles without a call. Then the queue pairs, which the joins follow, must do. */
+/**
+ * On InfiniBand libmlx5 makes address handles without a call. Then the queue pairs, which the joins follow, must do.
+ */
 const countGroups = ({ devices }: Stat): number =>
   devices.reduce((sum, { name, objects }) => sum + ((name.startsWith('mlx5') ? objects.ud_qp : objects.ah) ?? 0), 0)
 

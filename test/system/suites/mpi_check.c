@@ -1,6 +1,6 @@
 /*
- * Two or more ranks: messages of several sizes around a ring, an all-reduce, and one-sided put, get and accumulate. Ends
- * with status 1 if a value is wrong.
+ * Two or more ranks: messages of several sizes around a ring, an all-reduce, and one-sided put, get and accumulate.
+ * Ends with status 1 if a value is wrong.
  */
 #include <mpi.h>
 #include <stdio.h>

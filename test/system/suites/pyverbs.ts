@@ -1,5 +1,6 @@
 /*
- * Runs rdma-core's tests of pyverbs, which Debian ships in /usr/share/doc, in a userland (test/project/catalogue/userland.ts).
+ * Runs rdma-core's tests of pyverbs, which Debian ships in /usr/share/doc, in a userland
+ * (test/project/catalogue/userland.ts).
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

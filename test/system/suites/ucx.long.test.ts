@@ -1,7 +1,7 @@
 /*
  * UCX on a device of the driver mlx5, with its defaults: every test of ucx_perftest by size and transport, and UCX's
- * example ucp_client_server. docs/reference/ucx.md has what they do; UPDATE_GOLDEN=1 writes its tables. UCX_PREFIX, folders
- * of builds separated by colons (`configure --prefix`), adds these.
+ * example ucp_client_server. docs/reference/ucx.md has what they do; UPDATE_GOLDEN=1 writes its tables. UCX_PREFIX,
+ * folders of builds separated by colons (`configure --prefix`), adds these.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,6 +1,6 @@
 /*
- * Calls with the largest arguments make only their caller wait: between two polls of its devices, or two turns of its event
- * loop, the daemon works for at most 5 ms (docs/decisions/others-wait.md).
+ * Calls with the largest arguments make only their caller wait: between two polls of its devices, or two turns of its
+ * event loop, the daemon works for at most 5 ms (docs/decisions/others-wait.md).
  */
 import assert from 'node:assert/strict'
 import { truncateSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,9 @@ import { lacking, ownProgram, run, startDaemon, temporaryFolder } from '../progr
 
 const program = ownProgram('longest_calls')
 const driver = 'test/system/turns/turns.mjs'
-/** Microseconds of processor time. The least of some runs counts: cold caches and collected garbage are not the call's. */
+/**
+ * Microseconds of processor time. The least of some runs counts: cold caches and collected garbage are not the call's.
+ */
 const MOST = 5000
 const RUNS = 3
 

@@ -1,7 +1,7 @@
 /*
- * For the program longest_calls: a device without verbs that measures how long the daemon's main thread works between two
- * polls of its devices, or two turns of its event loop, in processor time. So long, programs wait. The file $TURNS has a
- * number from 0 to 63, an int64, and an array of doubles: the most microseconds so far, by that number.
+ * For the program longest_calls: a device without verbs that measures how long the daemon's main thread works between
+ * two polls of its devices, or two turns of its event loop, in processor time. So long, programs wait. The file $TURNS
+ * has a number from 0 to 63, an int64, and an array of doubles: the most microseconds so far, by that number.
  */
 import { openSync, readSync, writeSync } from 'node:fs'
 import koffi from 'koffi'

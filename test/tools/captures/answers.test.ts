@@ -1,6 +1,6 @@
 /*
- * What answers say: which request was refused, reserved syndromes by their numbers, and syndromes that were not captured;
- * and what the connection manager's messages say of connections that were rejected, or given up.
+ * What answers say: which request was refused, reserved syndromes by their numbers, and syndromes that were not
+ * captured; and what the connection manager's messages say of connections that were rejected, or given up.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -134,7 +134,9 @@ export const roce = ({
   return { time: START + BigInt(Math.round(time)), linkType: 1, bytes, length: bytes.length }
 }
 
-/** One frame with the transport packets of several, as before segmentation: of equal size, but the last may be shorter. */
+/**
+ * One frame with the transport packets of several, as before segmentation: of equal size, but the last may be shorter.
+ */
 export const joined = (packets: readonly CapturedPacket[]): CapturedPacket => {
   const [first] = packets
   const isIpv6 = first!.bytes[12] === 0x86

@@ -1,7 +1,7 @@
 /*
- * Causes that Linux's captures do not have, each from packets that were made for it, and a like capture without it: what
- * a path does to packets (ICMP, doubling, incast, another port), what ends do (pauses, limits of READs, packets after the
- * end or of an earlier connection).
+ * Causes that Linux's captures do not have, each from packets that were made for it, and a like capture without it:
+ * what a path does to packets (ICMP, doubling, incast, another port), what ends do (pauses, limits of READs, packets
+ * after the end or of an earlier connection).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,8 +1,8 @@
 /*
- * Our own failures as ground truth: all examples of findings (docs/findings) run with `userdma trace --pcap`. From the file
- * alone, whole, cut to 96 bytes, with frames missing, begun in the middle, and as two captures with a clock difference,
- * the problems must name the finding, or be notes; never another failure. docs/reference/captures.md has the results; with
- * WRITE_DOCS set, this test writes them there.
+ * Our own failures as ground truth: all examples of findings (docs/findings) run with `userdma trace --pcap`. From the
+ * file alone, whole, cut to 96 bytes, with frames missing, begun in the middle, and as two captures with a clock
+ * difference, the problems must name the finding, or be notes; never another failure. docs/reference/captures.md has
+ * the results; with WRITE_DOCS set, this test writes them there.
  *
  * The rules were written with the examples of KNOWN in view. The others are held out: they may only confirm.
  */
@@ -49,7 +49,10 @@ const KNOWN = [
   'unknown-rkey',
   'window-not-bound',
 ]
-/** The queue pair is destroyed before the first RNR NAK, or, on a busy machine, after it: then the wire shows `rnr-last`. */
+/**
+ * The queue pair is destroyed before the first RNR NAK, or, on a busy machine, after it: then the wire shows
+ * `rnr-last`.
+ */
 const EITHER = 'sends-lost--destroyed'
 /** Runs of an example of KNOWN until its wire shows a failure: on a busy machine, READs may be answered one by one. */
 const RUNS = 5

@@ -1,6 +1,7 @@
 /*
  * Frames with several transport packets (GSO, GRO) are split into what was on the wire: any number of packets, the last
- * shorter, over IPv4 and IPv6, with tags and tunnels, whole and cut; and what only looks like such a frame is not split.
+ * shorter, over IPv4 and IPv6, with tags and tunnels, whole and cut; and what only looks like such a frame is not
+ * split.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

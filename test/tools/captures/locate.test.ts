@@ -1,6 +1,7 @@
 /*
  * Transport packets are found in all link types and tunnels, and other packets are counted by kind. A capture of
- * Linux (test/fixtures/wire) is wrapped in each of them; the causes and queue pairs must stay those of the plain capture.
+ * Linux (test/fixtures/wire) is wrapped in each of them; the causes and queue pairs must stay those of the plain
+ * capture.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

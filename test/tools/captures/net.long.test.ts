@@ -1,8 +1,8 @@
 /*
- * What a path does, as ground truth: perftest between two hosts of a net, whose devices lose, double, delay or reorder packets
- * by a fault rule, captured at the interface of one host, where the kernel has not yet segmented (GSO). From the capture
- * alone, whole and cut, `explain` must name what the rule did, and no other reason; and with one direction only, nothing
- * that the other direction would refute. docs/reference/captures.md has these rows.
+ * What a path does, as ground truth: perftest between two hosts of a net, whose devices lose, double, delay or reorder
+ * packets by a fault rule, captured at the interface of one host, where the kernel has not yet segmented (GSO). From
+ * the capture alone, whole and cut, `explain` must name what the rule did, and no other reason; and with one direction
+ * only, nothing that the other direction would refute. docs/reference/captures.md has these rows.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
@@ -100,8 +100,8 @@ const marksIn = (file: string): number =>
     .find(({ number }) => number === MARK)?.count ?? 0
 
 /**
- * Resolves when `capture`, which writes `file`, has `count` marks; rejects if it ended. `mark` sends one. Before the first,
- * the capture may not run yet.
+ * Resolves when `capture`, which writes `file`, has `count` marks; rejects if it ended. `mark` sends one. Before the
+ * first, the capture may not run yet.
  */
 const untilMarked = async (
   capture: Running,

@@ -223,7 +223,9 @@ test('READs that are repeated where a response is missing are an implied NAK; la
   assert.match(problem(reads(10, 5000, true).file(), 'implied-nak').evidence, /all responses had passed here before/)
 })
 
-/** Messages of 4 packets, each sent again after 10 ms, whose answers take `delay` ms; `isLost`: which answers are lost. */
+/**
+ * Messages of 4 packets, each sent again after 10 ms, whose answers take `delay` ms; `isLost`: which answers are lost.
+ */
 const slow = (delay: number, isLost: (answer: number) => boolean): ReturnType<typeof script> => {
   const capture = script()
   let answers = 0

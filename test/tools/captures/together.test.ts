@@ -1,6 +1,6 @@
 /*
- * Several captures together: clocks with an offset of 10 ms and a drift of 1 % are found within the error that is named,
- * and packets that are lost between the points are told from those that a capture misses.
+ * Several captures together: clocks with an offset of 10 ms and a drift of 1 % are found within the error that is
+ * named, and packets that are lost between the points are told from those that a capture misses.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

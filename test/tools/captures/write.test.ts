@@ -106,7 +106,8 @@ test('tshark reads what is written, and agrees in each field', {
       .split('\n')
       .map(line => line.split(',').slice(0, 4).map(Number).join())
     assert.deepEqual(theirs, ourFields(result))
-    // tshark guesses what the payload of a SEND is, and calls those malformed in which it is wrong: also in Linux's captures.
+    // tshark guesses what the payload of a SEND is, and calls those malformed in which it is wrong: also in Linux's
+    // captures.
     for (const line of stdout.split('\n').filter(one => /malformed/i.test(one)))
       assert.match(opcodeByNumber[Number(line.split(',')[0])]?.name ?? '', /SEND/, line)
   }

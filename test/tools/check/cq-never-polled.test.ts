@@ -8,7 +8,10 @@ import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { requestScenario } from './requests.ts'
 
-/** The program polls the other CQ so often between the first completion and the last, and this one before the last or not. */
+/**
+ * The program polls the other CQ so often between the first completion and the last, and this one before the last or
+ * not.
+ */
 const toldOf = (polls: number, isPolled = false): readonly string[] => {
   const s = requestScenario()
   const sends = s.create('cq', {}, { cqe: 4 })

@@ -1,6 +1,6 @@
 /*
- * Accesses to memory that was given back while its region lived, in virtual time: what test/spec/given-back.ts, whose ways
- * and accesses programs have, does not tell.
+ * Accesses to memory that was given back while its region lived, in virtual time: what test/spec/given-back.ts, whose
+ * ways and accesses programs have, does not tell.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,5 +1,6 @@
 /*
- * The server of the page: who gets what. Each rule of src/tools/inspect/access.ts and page.ts has a request that breaks it.
+ * The server of the page: who gets what. Each rule of src/tools/inspect/access.ts and page.ts has a request that breaks
+ * it.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

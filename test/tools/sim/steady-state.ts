@@ -1,12 +1,12 @@
 /*
  * The steady state of DCQCN, N equal flows on one link, by two models.
  *
- * The fluid model is that of the paper (Zhu et al., "Congestion Control for Large-Scale RDMA Deployments", SIGCOMM 2015,
- * section 5.1, equations 5 to 9): with all derivatives 0 and rates C/N, one equation for the marking probability p
- * remains. There each mark sets the timer back. In the protocol only a CNP does, and for 50 µs after one no mark leads to
- * another, so steps towards line rate are more frequent, and p is higher. The cycle model has this: from one cut to the
- * next pass 50 µs and an exponentially distributed time, with a step after each 55 µs. Both are solved by bisection, and
- * the queue follows from RED.
+ * The fluid model is that of the paper (Zhu et al., "Congestion Control for Large-Scale RDMA Deployments", SIGCOMM
+ * 2015, section 5.1, equations 5 to 9): with all derivatives 0 and rates C/N, one equation for the marking probability
+ * p remains. There each mark sets the timer back. In the protocol only a CNP does, and for 50 µs after one no mark
+ * leads to another, so steps towards line rate are more frequent, and p is higher. The cycle model has this: from one
+ * cut to the next pass 50 µs and an exponentially distributed time, with a step after each 55 µs. Both are solved by
+ * bisection, and the queue follows from RED.
  */
 
 import { CNP_INTERVAL, Dcqcn } from '../../../src/spec/congestion.ts'

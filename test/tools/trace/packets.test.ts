@@ -58,8 +58,8 @@ describe('packet lines', () => {
     for (const { opcode, name, headerBytes, headers: further } of opcodes) {
       const line = packetText(packetOfZeros(opcode, headerBytes))
       assert.ok(line.startsWith(`${name.replace(/^RC_/, '')} qp 0x0 psn 0x000000`), line)
-      // For syndrome, sel and plt the line has only the name of the value. Reserved zeros and cmpDt of a fetch-and-add are
-      // omitted.
+      // For syndrome, sel and plt the line has only the name of the value. Reserved zeros and cmpDt of a fetch-and-add
+      // are omitted.
       const omitted = name.endsWith('FETCH_ADD') ? /^(resv\w+|syndrome|sel|plt|cmpDt)$/ : /^(resv\w+|syndrome|sel|plt)$/
       for (const header of further)
         for (const field of Object.keys(headers[header].fields))

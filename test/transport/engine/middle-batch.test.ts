@@ -1,6 +1,6 @@
 /*
- * Packet scripts for the MIDDLE batch path (transport/engine/middle-batch.ts), which handles several packets of a run in one
- * step.
+ * Packet scripts for the MIDDLE batch path (transport/engine/middle-batch.ts), which handles several packets of a run
+ * in one step.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

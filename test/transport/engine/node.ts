@@ -181,7 +181,10 @@ export const createNode = (options: NodeOptions = {}) => {
     lkey: number
     access: number
   }[] = []
-  /** The queues of each row. The first `retired` sends are undefined; `receives` are those that the engine has not taken. */
+  /**
+   * The queues of each row. The first `retired` sends are undefined; `receives` are those that the engine has not
+   * taken.
+   */
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
   /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory`. */

@@ -11,7 +11,10 @@ import { sge, WRITE } from './requests.ts'
 const NOISY = { rows: 32, bytes: 0x1_0000, owner: 7 }
 const READ_TIME = TURN / 4
 
-/** A device on which `noisyOwner` has NOISY.rows queue pairs with long messages, and owner 8 has one with a short message. */
+/**
+ * A device on which `noisyOwner` has NOISY.rows queue pairs with long messages, and owner 8 has one with a short
+ * message.
+ */
 const startNoise = (noisyOwner: number) => {
   const node = createNode({ readTime: READ_TIME, maxPackets: 16, maxBytes: 0x5000 })
   const rows = Array.from({ length: NOISY.rows + 1 }, (_, i) => {

@@ -7,7 +7,10 @@ import { icrcOf, makeFlow } from '../../../src/transport/wire/icrc.ts'
 import { fabricHeaders, vcrcOf } from '../../../src/transport/wire/lrh.ts'
 
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text.replace(/ /g, ''), 'hex'))
-/** BTH, RETH and payload of the sample packets of the InfiniBand Architecture Specification (7.8.3), and room for an ICRC. */
+/**
+ * BTH, RETH and payload of the sample packets of the InfiniBand Architecture Specification (7.8.3), and room for an
+ * ICRC.
+ */
 const transport = hex(
   '0a202487 0087b1b3 000dec2a 01710a1c 015d4002 38f27a05 0000000e bb884d85 fd5cfba4 728bc069 0ed40000 00000000',
 )

@@ -1,6 +1,6 @@
 /*
- * Threads that wait for an event of a completion channel for which no event can come: no CQ uses the channel, or its CQs
- * were never armed. Waits for CQs with completions are those of the driver.
+ * Threads that wait for an event of a completion channel for which no event can come: no CQ uses the channel, or its
+ * CQs were never armed. Waits for CQs with completions are those of the driver.
  */
 
 import type { ContextWait } from '../../../core/driver-contract.ts'

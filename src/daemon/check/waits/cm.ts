@@ -35,7 +35,9 @@ const mayHaveSent = (id: Identifier, request: Identifier): boolean =>
   request.remoteGid !== undefined &&
   isSameAddress(id.localGid, request.remoteGid)
 
-/** The identifiers of the same daemon that wait for an answer and may have sent a request; none: another daemon's has. */
+/**
+ * The identifiers of the same daemon that wait for an answer and may have sent a request; none: another daemon's has.
+ */
 const sendersOf = (request: Identifier, ids: readonly Identifier[]): readonly Identifier[] =>
   ids.filter(id => !id.isAnswered && mayHaveSent(id, request))
 

@@ -1,13 +1,13 @@
 /*
- * Finds destroys, and moves of identifiers, that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp, _srq and _wq return
- * only when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon
- * has destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
- * ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user handle. The counts are valid only while the
- * structure contains the object's handle and the same struct ibv_context, and no new object of the context has both the
- * handle and the structure.
+ * Finds destroys, and moves of identifiers, that wait for the program to acknowledge events. libibverbs'
+ * ibv_destroy_cq, _qp, _srq and _wq return only when the program has acknowledged every event that it has read of the
+ * object. libibverbs waits after the daemon has destroyed the object. So the daemon reads the counts of acknowledged
+ * events from the program's memory, in struct ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user
+ * handle. The counts are valid only while the structure contains the object's handle and the same struct ibv_context,
+ * and no new object of the context has both the handle and the structure.
  *
- * librdmacm's rdma_destroy_id and rdma_migrate_id wait in the same way. Its structure is private: that of rdma-core 24 and newer. If the
- * program has another version, the handle is not at this offset, and no wait is found.
+ * librdmacm's rdma_destroy_id and rdma_migrate_id wait in the same way. Its structure is private: that of rdma-core 24
+ * and newer. If the program has another version, the handle is not at this offset, and no wait is found.
  */
 import type { Caller, CoreObject, EventsRead } from '../../../core/model.ts'
 import { findHandle } from '../../../core/objects/handles.ts'

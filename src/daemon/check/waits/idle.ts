@@ -1,6 +1,6 @@
 /*
- * What a program waits for of which no other rule knows a reason: the first rule that applies to the requests, queues and
- * completions of its context says why none of them can complete, or what is outstanding. For devices of any driver.
+ * What a program waits for of which no other rule knows a reason: the first rule that applies to the requests, queues
+ * and completions of its context says why none of them can complete, or what is outstanding. For devices of any driver.
  */
 import { counted, hex } from '../../../base/text.ts'
 import {

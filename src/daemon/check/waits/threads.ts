@@ -216,7 +216,9 @@ class ProcessLook {
     return { enders, process: true, isOpen, ...(reason && { reason }) }
   }
 
-  /** Whose message ends a wait: ` for a message of process 12`; empty: it is not known, or a thread of its own posts it. */
+  /**
+   * Whose message ends a wait: ` for a message of process 12`; empty: it is not known, or a thread of its own posts it.
+   */
   #senders({ enders, isOpen }: End): string {
     const others = enders.map(({ pid }) => pid).filter(pid => pid !== this.#table.pid)
     if (isOpen || others.length === 0) return ''
@@ -370,7 +372,10 @@ class ProcessLook {
     }
   }
 
-  /** A thread that makes no calls. `samples`: of it, the latest first. `before`: what earlier ones of the same run have shown. */
+  /**
+   * A thread that makes no calls. `samples`: of it, the latest first. `before`: what earlier ones of the same run have
+   * shown.
+   */
   running(samples: Samples, before: Described | undefined): Described {
     const line = { kind: 'runs', stack: this.#table.file.stackOf(samples[0].frames), ...open } as const
     const contexts = this.contexts.map(({ id }) => id)
@@ -549,8 +554,8 @@ export class ThreadWaits {
   }
 
   /**
-   * The graph for a finding about process `pid`: its own, else that of the last look; of one that an earlier finding has
-   * told, only the threads of the process.
+   * The graph for a finding about process `pid`: its own, else that of the last look; of one that an earlier finding
+   * has told, only the threads of the process.
    */
   graphFor(own: WaitGraph | undefined, pid: number | undefined): { readonly graph?: WaitGraph } {
     const graph = this.#graph

@@ -14,7 +14,10 @@ import type { Containment } from '../../containment.ts'
 const INTERVAL = 500
 /** Looks take at most this part of a processor, unless they would come less often than MAX_INTERVAL says. */
 const MAX_SHARE = 1 / 20
-/** Milliseconds: a program that waits for some seconds before a signal ends it is looked at twice, however many others wait. */
+/**
+ * Milliseconds: a program that waits for some seconds before a signal ends it is looked at twice, however many others
+ * wait.
+ */
 const MAX_INTERVAL = 2000
 /** Microseconds after which an unchanged state counts as a wait. */
 const MIN_WAIT = 1_000_000
@@ -49,7 +52,9 @@ export class WaitWatch {
   #reportAfter = Number.POSITIVE_INFINITY
   #isStarted = false
 
-  /** `look`: the present state. `now`: microseconds. `isEnded`: whether the program has ended. `later`: when it looks. */
+  /**
+   * `look`: the present state. `now`: microseconds. `isEnded`: whether the program has ended. `later`: when it looks.
+   */
   constructor(
     look: () => readonly ContextWait[],
     now: () => number,

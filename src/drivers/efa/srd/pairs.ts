@@ -37,7 +37,9 @@ const createWindow = (length: number): Window => ({
   tries: new Uint8Array(length),
 })
 
-/** Of pairs without unacknowledged packets: a window has 13 KB, and a program may send to 65536 queue pairs per address. */
+/**
+ * Of pairs without unacknowledged packets: a window has 13 KB, and a program may send to 65536 queue pairs per address.
+ */
 const NO_WINDOW = createWindow(0)
 const freeWindows: Window[] = []
 const MAX_FREE_WINDOWS = 64

@@ -53,7 +53,10 @@ export const closeSource = (efa: EfaState, { qp, peer, writes }: ReceivedFrom): 
   releaseSender(efa, qp, peer)
 }
 
-/** Refuses packet `psn` of queue pair `qpn` of the peer. If the port is full the packet comes again, and is refused then. */
+/**
+ * Refuses packet `psn` of queue pair `qpn` of the peer. If the port is full the packet comes again, and is refused
+ * then.
+ */
 export const refuse = (
   efa: EfaState,
   peer: Peer,

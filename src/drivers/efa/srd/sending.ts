@@ -1,5 +1,6 @@
 /*
- * The sending half of SRD (docs/decisions/srd.md): packets of requests, until they are acknowledged, refused or given up.
+ * The sending half of SRD (docs/decisions/srd.md): packets of requests, until they are acknowledged, refused or given
+ * up.
  */
 import { AccessFlags } from '../../../spec/enums.ts'
 import { timerFactor } from '../../../spec/work.ts'
@@ -64,7 +65,10 @@ export const sendPackets = (efa: EfaState, request: Request): void => {
   setDeadline(efa, request, efa.now + READ_TIMEOUT * timerFactor)
 }
 
-/** The time of a READ is over, unless data has come. A responder answers one after the other: data of one is a sign of life for all. */
+/**
+ * The time of a READ is over, unless data has come. A responder answers one after the other: data of one is a sign of
+ * life for all.
+ */
 export const onReadTimeout = (efa: EfaState, request: Request): void => {
   const { qp, peer, destQpn, heardAt } = request
   const due = Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT * timerFactor
@@ -77,8 +81,8 @@ export const onReadTimeout = (efa: EfaState, request: Request): void => {
 }
 
 /**
- * Sends what the windows of ready pairs permit, and sets their timers; true if anything was sent. A pair stays ready only
- * if the port is full.
+ * Sends what the windows of ready pairs permit, and sets their timers; true if anything was sent. A pair stays ready
+ * only if the port is full.
  */
 export const transmitReady = (efa: EfaState): boolean => {
   let hasSent = false

@@ -1,8 +1,8 @@
 /*
- * Class `devx_async_cmd_fd`: answers of asynchronous queries. Each read(2) returns one record: {u64 wrId}, and the output of
- * the command, with its status if the firmware refuses. The output has at most as many bytes as the longest answer of a
- * query (`LARGEST_RECORD_BYTES`); what a program asks for beyond it would be zeros. As on Linux, the unread answers of a channel
- * have at most MAX_UNREAD_BYTES; then a query fails with EAGAIN.
+ * Class `devx_async_cmd_fd`: answers of asynchronous queries. Each read(2) returns one record: {u64 wrId}, and the
+ * output of the command, with its status if the firmware refuses. The output has at most as many bytes as the longest
+ * answer of a query (`LARGEST_RECORD_BYTES`); what a program asks for beyond it would be zeros. As on Linux, the unread
+ * answers of a channel have at most MAX_UNREAD_BYTES; then a query fails with EAGAIN.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { postRecord } from '../../../core/events/events.ts'

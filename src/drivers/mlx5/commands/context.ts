@@ -1,5 +1,6 @@
 /*
- * Contexts that may give firmware commands (MLX5_IB_ALLOC_UCTX_DEVX). Each has a number, which Linux puts into its commands.
+ * Contexts that may give firmware commands (MLX5_IB_ALLOC_UCTX_DEVX). Each has a number, which Linux puts into its
+ * commands.
  */
 import type { CallContext, Context } from '../../../core/model.ts'
 import { callError } from '../../../spec/errno.ts'

@@ -1,7 +1,7 @@
 /*
- * Executes firmware commands by the table of spec/drivers/mlx5-firmware/commands.ts. What Linux checks before the firmware
- * gets the command fails with Linux's errno. What the firmware refuses fails with EREMOTEIO, and the output has status and
- * syndrome.
+ * Executes firmware commands by the table of spec/drivers/mlx5-firmware/commands.ts. What Linux checks before the
+ * firmware gets the command fails with Linux's errno. What the firmware refuses fails with EREMOTEIO, and the output
+ * has status and syndrome.
  */
 import { answered } from '../../../core/devices/driver.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'
@@ -72,7 +72,9 @@ const syndromeOf = (error: unknown): CommandRefused | undefined => {
   return new CommandRefused(Syndromes.refused, message)
 }
 
-/** The error for a program, whose output has status and syndrome. Other errors than refusals are returned as they are. */
+/**
+ * The error for a program, whose output has status and syndrome. Other errors than refusals are returned as they are.
+ */
 const refusalOf = (call: CallContext, opcode: number, outBytes: number, error: unknown): unknown => {
   const refused = syndromeOf(error)
   if (refused === undefined) return error
@@ -93,8 +95,8 @@ const outputOf = (command: FirmwareCommand, outBytes: number, values: FieldValue
 }
 
 /**
- * Executes a command. `object`: the `devx_obj` that a create makes, otherwise the call's object. `about`: the object of a
- * modify or query. Throws CallError: EINVAL as Linux, AnsweredError EREMOTEIO as the firmware.
+ * Executes a command. `object`: the `devx_obj` that a create makes, otherwise the call's object. `about`: the object of
+ * a modify or query. Throws CallError: EINVAL as Linux, AnsweredError EREMOTEIO as the firmware.
  */
 export const execute = (
   call: CallContext,

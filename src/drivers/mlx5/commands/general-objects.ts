@@ -1,7 +1,7 @@
 /*
- * General objects: reserved numbers of queue pairs (mlx5dv_reserved_qpn_alloc), which no queue pair gets, one an object;
- * and mappings of a path to the congestion control of a queue pair (mlx5dv_map_ah_to_qp). A mapping is a hint to an adapter;
- * here all queue pairs of a device have the same congestion control, so it does nothing.
+ * General objects: reserved numbers of queue pairs (mlx5dv_reserved_qpn_alloc), which no queue pair gets, one an
+ * object; and mappings of a path to the congestion control of a queue pair (mlx5dv_map_ah_to_qp). A mapping is a hint
+ * to an adapter; here all queue pairs of a device have the same congestion control, so it does nothing.
  */
 import type { CoreObject } from '../../../core/model.ts'
 import { numberFromId } from '../../../core/objects/lifetime.ts'

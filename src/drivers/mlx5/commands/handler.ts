@@ -1,8 +1,8 @@
 /*
- * What a handler of a firmware command gets and returns; table.ts lists the handlers, execute.ts runs them. An object that
- * a command creates is of class `devx_obj`. If it is an object of the model, too, such as a queue pair, that one is its
- * `target`, made by core/dispatch/owned.ts, and commands about it get the target: so a handler serves queues of verbs and
- * of commands alike.
+ * What a handler of a firmware command gets and returns; table.ts lists the handlers, execute.ts runs them. An object
+ * that a command creates is of class `devx_obj`. If it is an object of the model, too, such as a queue pair, that one
+ * is its `target`, made by core/dispatch/owned.ts, and commands about it get the target: so a handler serves queues of
+ * verbs and of commands alike.
  */
 import type { CallContext, CoreObject } from '../../../core/model.ts'
 import type { CommandName, Commands, FirmwareCommand } from '../../../spec/drivers/mlx5-firmware/commands.ts'

@@ -1,8 +1,8 @@
 /*
- * Firmware commands for memory keys (CREATE_MKEY and QUERY_MKEY). A key is a region of class `mr`: of user memory (access
- * mode MTT), or over ranges of other keys (KLM, also in a block that repeats, and KSM with ranges of one size). The program
- * chooses the lowest byte of the key. Work requests may change one over other keys (`umr_en`, key-changes.ts), which has no
- * ranges if it is made free.
+ * Firmware commands for memory keys (CREATE_MKEY and QUERY_MKEY). A key is a region of class `mr`: of user memory
+ * (access mode MTT), or over ranges of other keys (KLM, also in a block that repeats, and KSM with ranges of one size).
+ * The program chooses the lowest byte of the key. Work requests may change one over other keys (`umr_en`,
+ * key-changes.ts), which has no ranges if it is made free.
  */
 import { answered } from '../../../core/devices/driver.ts'
 import { createOwned, type Owned } from '../../../core/dispatch/owned.ts'
@@ -133,7 +133,10 @@ const rangesOfInput = ({ klm_pas_mtt, translations_octword_actual_size: count }:
   return ranges
 }
 
-/** A key over ranges of other keys. If work requests may change it (`umr_en`), it needs no ranges now, and is perhaps not valid (`free`). */
+/**
+ * A key over ranges of other keys. If work requests may change it (`umr_en`), it needs no ranges now, and is perhaps
+ * not valid (`free`).
+ */
 const createIndirect = (
   call: CallContext,
   object: CoreObject,

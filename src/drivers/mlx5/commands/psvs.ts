@@ -1,6 +1,6 @@
 /*
- * CREATE_PSV: a protection signature value, the first value of block signatures (src/drivers/mlx5/signature/signature.ts). It is of a
- * protection domain; work requests set it.
+ * CREATE_PSV: a protection signature value, the first value of block signatures
+ * (src/drivers/mlx5/signature/signature.ts). It is of a protection domain; work requests set it.
  */
 import { addParent } from '../../../core/objects/lifetime.ts'
 import { chargeMemory, releaseMemory } from '../../../core/objects/limits.ts'

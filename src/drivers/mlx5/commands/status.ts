@@ -1,7 +1,7 @@
 /*
  * Answers of firmware commands: status (MLX5_CMD_STAT_…) and syndrome. A status tells the kind of a refusal, and Linux
- * and rdma-core derive an errno from it. An adapter's syndromes differ from firmware to firmware, and are not published;
- * those here are this device's own. docs/reference/mlx5-commands.md lists them.
+ * and rdma-core derive an errno from it. An adapter's syndromes differ from firmware to firmware, and are not
+ * published; those here are this device's own. docs/reference/mlx5-commands.md lists them.
  */
 import type { ErrnoName } from '../../../spec/errno.ts'
 

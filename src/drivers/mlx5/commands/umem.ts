@@ -1,10 +1,11 @@
 /*
- * Class `devx_umem`: memory of the program for firmware commands, registered as a region but without a key. Commands name
- * it by its number, and places in it by offsets. An object in it uses it: its deregistration fails with EBUSY then.
+ * Class `devx_umem`: memory of the program for firmware commands, registered as a region but without a key. Commands
+ * name it by its number, and places in it by offsets. An object in it uses it: its deregistration fails with EBUSY
+ * then.
  *
  * The checks are those of Linux (devx_umem_get, ib_umem_get): EINVAL for an empty range, one at the end of the address
- * space, REMOTE_WRITE without LOCAL_WRITE, page sizes without 4096; EFAULT for pages that do not exist or do not permit the
- * access.
+ * space, REMOTE_WRITE without LOCAL_WRITE, page sizes without 4096; EFAULT for pages that do not exist or do not permit
+ * the access.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import type { AddressSpace } from '../../../core/memory/address-space.ts'

@@ -1,5 +1,6 @@
 /*
- * The dynamically connected transport between our devices (docs/decisions/dc.md): statuses of answers, times and limits.
+ * The dynamically connected transport between our devices (docs/decisions/dc.md): statuses of answers, times and
+ * limits.
  */
 
 /** Statuses of a target's answer. ACCEPTED: the connection has a responder. BUSY: try again. */
@@ -24,7 +25,9 @@ export const DcTime = {
   REAP: 1_000_000,
 } as const
 
-/** Streams of an initiator, log2: those that exist at a time, and those in error that it tolerates (mlx5dv_dci_streams). */
+/**
+ * Streams of an initiator, log2: those that exist at a time, and those in error that it tolerates (mlx5dv_dci_streams).
+ */
 export const MAX_LOG_STREAMS = { concurrent: 6, errored: 6 } as const
 
 /** Connections of a target, and of a device. */

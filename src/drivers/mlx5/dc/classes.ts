@@ -1,7 +1,7 @@
 /*
  * Classes `dci_qp` and `dct_qp` of mlx5 devices: differences from the soft device's queue pairs (R9, R22). An initiator
- * has a row of the engine that is connected to one responder after the other (initiators.ts). The row of a target only has its state and attributes, which its
- * responders get (targets.ts): packets to its number are for connections.
+ * has a row of the engine that is connected to one responder after the other (initiators.ts). The row of a target only
+ * has its state and attributes, which its responders get (targets.ts): packets to its number are for connections.
  */
 import { overlayClass, withoutOptions } from '../../../core/devices/driver.ts'
 import type { DriverClass, MethodAdditions } from '../../../core/driver-contract.ts'

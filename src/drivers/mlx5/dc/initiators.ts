@@ -4,7 +4,8 @@
  * another, the initiator waits until all earlier ones are acknowledged, disconnects, connects to the responder that the
  * other target makes for it, and goes on. It also disconnects when it is idle.
  *
- * A request whose target cannot be reached is taken with the status with which it fails, and the queue pair goes to ERR.
+ * A request whose target cannot be reached is taken with the status with which it fails, and the queue pair goes to
+ * ERR.
  *
  * Requests name streams (MLX5_QP_FLAG_DCI_STREAM). An initiator that tolerates errors of some fetches requests of one
  * stream at a time. When one fails, those that were fetched are flushed with it, and the row starts again with the
@@ -32,7 +33,9 @@ const NO_ANSWER = refusal(RETRY_EXC_ERR, 'DC_NO_ANSWER')
 const BUSY = refusal(RNR_RETRY_EXC_ERR, 'DC_BUSY')
 const WRONG_KEY = refusal(REM_ACCESS_ERR, 'DC_ACCESS_KEY')
 
-/** WAITS: CONNECT is repeated after a time, as the target is busy. FAILED: the next request that is taken is refused. */
+/**
+ * WAITS: CONNECT is repeated after a time, as the target is busy. FAILED: the next request that is taken is refused.
+ */
 const Phase = { NONE: 0, CONNECTING: 1, WAITS: 2, CONNECTED: 3, FAILED: 4 } as const
 
 const QPN_MASK = 0xff_ffff
@@ -145,7 +148,10 @@ export class Initiators {
   /** Those that wait for an answer, or to repeat CONNECT. */
   readonly #waiting = new Set<Initiator>()
   readonly #connected = new Set<Initiator>()
-  /** Those that tolerate errors of streams, and of them those whose next request waits for the completion of all earlier ones. */
+  /**
+   * Those that tolerate errors of streams, and of them those whose next request waits for the completion of all earlier
+   * ones.
+   */
   readonly #confining = new Set<Initiator>()
   readonly #paused = new Set<Initiator>()
   #nextDue = Number.POSITIVE_INFINITY
@@ -202,7 +208,10 @@ export class Initiators {
     this.#byNumber.get(qpn)?.errored.delete(stream)
   }
 
-  /** Before a call that depends on the state of the queue pair: one whose stream has failed is in ERR only until the next poll. */
+  /**
+   * Before a call that depends on the state of the queue pair: one whose stream has failed is in ERR only until the
+   * next poll.
+   */
   settle(qpn: number): void {
     const initiator = this.#byNumber.get(qpn)
     if (initiator === undefined || !this.#confining.has(initiator)) return

@@ -1,7 +1,7 @@
 /*
- * Targets of DC: each connection of an initiator has a responder, a row of the engine of the service RC with a number of
- * its own, that takes receives of the target's SRQ and completes to the target's CQ. Responders are made by CONNECT and
- * end with DISCONNECT, with the target, or when their initiator is silent. A CONNECT without the access key leaves
+ * Targets of DC: each connection of an initiator has a responder, a row of the engine of the service RC with a number
+ * of its own, that takes receives of the target's SRQ and completes to the target's CQ. Responders are made by CONNECT
+ * and end with DISCONNECT, with the target, or when their initiator is silent. A CONNECT without the access key leaves
  * nothing.
  */
 

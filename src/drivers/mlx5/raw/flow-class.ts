@@ -1,6 +1,6 @@
 /*
- * Class `flow` of mlx5 devices: the specs of a rule become values under a mask of the frame's key (`FlowKey`), and a spec
- * demands its header also if it masks nothing. A rule with a matcher has matcher-flows.ts.
+ * Class `flow` of mlx5 devices: the specs of a rule become values under a mask of the frame's key (`FlowKey`), and a
+ * spec demands its header also if it masks nothing. A rule with a matcher has matcher-flows.ts.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Flow, type FlowSpec } from '../../../spec/classes/flow.ts'

@@ -1,7 +1,7 @@
 /*
- * What flow rules change in frames: headers that are put on or taken off (packet reformat), and fields that are set (modify
- * header). Lengths and checksums of the outer headers stay right. A frame is changed as a copy: other receivers get it as
- * it is. Nothing is allocated per frame.
+ * What flow rules change in frames: headers that are put on or taken off (packet reformat), and fields that are set
+ * (modify header). Lengths and checksums of the outer headers stay right. A frame is changed as a copy: other receivers
+ * get it as it is. Nothing is allocated per frame.
  */
 import { ETHERNET_BYTES, EtherType, IpProtocol, MAX_FRAME_BYTES } from '../../../spec/wire/ethernet.ts'
 import { readKey } from '../../../transport/wire/flow-key.ts'
@@ -101,7 +101,10 @@ const completeOuter = (frame: ArrivedFrame): void => {
   readKey(key, arena, at, length)
 }
 
-/** Writes the changed frame into `to`. False: the frame does not have what is taken off, or gets too long; it is dropped. */
+/**
+ * Writes the changed frame into `to`. False: the frame does not have what is taken off, or gets too long; it is
+ * dropped.
+ */
 export const applyEdits = (from: ArrivedFrame, to: ArrivedFrame, edits: FrameEdits): boolean => {
   const { takesOff, ethernet, settings, outer, dropsEthernet } = edits
   const { bytes } = to.arena

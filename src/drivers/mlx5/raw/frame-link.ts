@@ -1,7 +1,7 @@
 /*
  * The Ethernet link between the devices of a core: a switch that knows the addresses of all its ports. A frame goes to
- * the device with its address; to a group, or to an address that no device has, it goes to all devices, the sender's too.
- * There the device's flow rules decide. As on an adapter, a device's own frames come back to it.
+ * the device with its address; to a group, or to an address that no device has, it goes to all devices, the sender's
+ * too. There the device's flow rules decide. As on an adapter, a device's own frames come back to it.
  *
  * Packets of RoCE do not pass: those that arrive for a device come from transports only, and a program that writes one
  * itself cannot reach another's queue pair (docs/decisions/mlx5.md). They are dropped and counted.

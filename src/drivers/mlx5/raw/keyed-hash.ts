@@ -1,7 +1,7 @@
 /*
- * A hash of words under a secret key: HalfSipHash-1-3 (Aumasson, Bernstein), with the words alone. Whoever does not know the
- * key cannot choose words with one hash; of weaker functions, differences of words cancel out under every key. Nothing is
- * allocated.
+ * A hash of words under a secret key: HalfSipHash-1-3 (Aumasson, Bernstein), with the words alone. Whoever does not
+ * know the key cannot choose words with one hash; of weaker functions, differences of words cancel out under every key.
+ * Nothing is allocated.
  */
 
 /** Of the first `count` words. `key`: a random u32. Returns an i32. */

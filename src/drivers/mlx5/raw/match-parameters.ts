@@ -1,7 +1,7 @@
 /*
- * What a matcher's rules match (fte_match_param of mlx5_ifc.h) as value and mask over a frame's key (`FlowKey`). A field of
- * a header demands the header too. Fields of both versions of IP need a rule that names the version, by `ip_version` or
- * `ethertype`, as adapters do.
+ * What a matcher's rules match (fte_match_param of mlx5_ifc.h) as value and mask over a frame's key (`FlowKey`). A
+ * field of a header demands the header too. Fields of both versions of IP need a rule that names the version, by
+ * `ip_version` or `ethertype`, as adapters do.
  */
 
 import type { RecordOf, Struct } from '../../../spec/drivers/mlx5-firmware/fields.ts'

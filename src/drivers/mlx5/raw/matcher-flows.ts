@@ -1,6 +1,6 @@
 /*
- * Classes `flow_matcher` and `flow_action`, and rules with a matcher (mlx5dv_create_flow; root tables of mlx5dv_dr): in the
- * tables of received and of sent frames. The checks are those of Linux (fs.c of mlx5_ib).
+ * Classes `flow_matcher` and `flow_action`, and rules with a matcher (mlx5dv_create_flow; root tables of mlx5dv_dr): in
+ * the tables of received and of sent frames. The checks are those of Linux (fs.c of mlx5_ib).
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { findObject } from '../../../core/dispatch/invoke.ts'
@@ -77,7 +77,9 @@ export const matcherClass = driverClass<typeof FlowMatcher, Matcher>(FlowMatcher
 
 // ---- actions ----
 
-/** Most settings of an action, and bytes of a header (capabilities max_modify_header_actions, max_encap_header_size). */
+/**
+ * Most settings of an action, and bytes of a header (capabilities max_modify_header_actions, max_encap_header_size).
+ */
 export const MAX_SETTINGS = 16
 export const MAX_HEADER_BYTES = 128
 
@@ -216,7 +218,9 @@ const invalid = (reason: Reason | string): never => {
   throw callError.EINVAL`${the.method('flow.create')}: ${reason}`
 }
 
-/** What a firmware command made, which the rule uses from now on. Throws CallError EINVAL if another command made it. */
+/**
+ * What a firmware command made, which the rule uses from now on. Throws CallError EINVAL if another command made it.
+ */
 const commandObject = <T>(call: CallContext, flow: CoreObject, handle: number, command: string, use: string): T => {
   const object = findObject(call.context, 'devx_obj', handle, call.entry) as CoreObject<DevxObject>
   if (object.state.command !== command)

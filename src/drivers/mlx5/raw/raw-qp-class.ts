@@ -1,7 +1,7 @@
 /*
  * Class `raw_packet_qp` of mlx5 devices: the queue pair of the soft device with frames in place of messages, and the
- * program's queues; or, with an indirection table, a receiver without queues that spreads frames over work queues (receive
- * side scaling). Only links that carry frames have them.
+ * program's queues; or, with an indirection table, a receiver without queues that spreads frames over work queues
+ * (receive side scaling). Only links that carry frames have them.
  */
 import { overlayClass } from '../../../core/devices/driver.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'

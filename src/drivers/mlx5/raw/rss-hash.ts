@@ -21,7 +21,9 @@ const keyBits = (key: Uint8Array, bit: number): number => {
   return shift === 0 ? word : ((word << shift) | (key[at + 4]! >> (8 - shift))) >>> 0
 }
 
-/** The fields by the header that has them, in the order of the input: bit of `RxHash`, offset in the frame's key, bytes. */
+/**
+ * The fields by the header that has them, in the order of the input: bit of `RxHash`, offset in the frame's key, bytes.
+ */
 const inputs: readonly (readonly [header: number, bit: number, at: number, bytes: number])[] = [
   [FlowHeader.IPV4, RxHash.SRC_IPV4, FlowKey.IPV4, 4],
   [FlowHeader.IPV4, RxHash.DST_IPV4, FlowKey.IPV4 + 4, 4],

@@ -1,11 +1,12 @@
 /*
- * The flow rules of a device (IBV_FLOW_ATTR_…, and those with matchers of mlx5dv): which receivers get a frame, and what
- * becomes of frames that are sent. A rule names fields of the frame under a mask. Rules with one mask, priority and type are a group, with a hash table by the masked fields: a frame costs one
- * look-up per group, not per rule, whatever programs create. Groups are limited for that reason.
+ * The flow rules of a device (IBV_FLOW_ATTR_…, and those with matchers of mlx5dv): which receivers get a frame, and
+ * what becomes of frames that are sent. A rule names fields of the frame under a mask. Rules with one mask, priority
+ * and type are a group, with a hash table by the masked fields: a frame costs one look-up per group, not per rule,
+ * whatever programs create. Groups are limited for that reason.
  *
- * Order: NORMAL rules by priority, then MC_DEFAULT, then ALL_DEFAULT; of groups with one priority the one with more bits
- * in its mask first, then the older one. Only the first match counts, unless it says DONT_TRAP. Rules that match the same
- * fields at the same place all get the frame. SNIFFER rules get a copy of every frame.
+ * Order: NORMAL rules by priority, then MC_DEFAULT, then ALL_DEFAULT; of groups with one priority the one with more
+ * bits in its mask first, then the older one. Only the first match counts, unless it says DONT_TRAP. Rules that match
+ * the same fields at the same place all get the frame. SNIFFER rules get a copy of every frame.
  */
 import { FlowType } from '../../../spec/enums.ts'
 import { callError } from '../../../spec/errno.ts'
@@ -17,7 +18,10 @@ import { hashWords } from './keyed-hash.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
 const KEY_WORDS = FLOW_KEY_BYTES / 4
-/** Maximum groups of a device, receivers of rules that match the same fields, and sniffers: they bound the work for one frame. */
+/**
+ * Maximum groups of a device, receivers of rules that match the same fields, and sniffers: they bound the work for one
+ * frame.
+ */
 const MAX_GROUPS = 64
 const MAX_COPIES = 64
 
@@ -185,8 +189,8 @@ export class Steering {
   }
 
   /**
-   * Passes the frame to the receivers of the first match. Returns the number of copies, and of drops. `scratch`: for changed
-   * frames.
+   * Passes the frame to the receivers of the first match. Returns the number of copies, and of drops. `scratch`: for
+   * changed frames.
    */
   deliver(frame: ArrivedFrame, scratch: Scratch): number {
     let rules = 0

@@ -1,6 +1,6 @@
 /*
- * Classes `wq`, a receive queue without a send queue, and `rwq_ind_table`. To the engine a work queue is a queue pair that
- * only receives: RDY is its RTR.
+ * Classes `wq`, a receive queue without a send queue, and `rwq_ind_table`. To the engine a work queue is a queue pair
+ * that only receives: RDY is its RTR.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'

@@ -1,7 +1,7 @@
 /*
- * The checksums of block signatures: CRC-16 of T10-DIF, the IP checksum, CRC-32C and CRC-64 XP10, which catalogues of CRCs
- * call NVME. CRC-32 is the ICRC's (transport/wire/crc.ts). All start from a seed; where the standards complement the result,
- * it is complemented. Values of 64 bits are two u32.
+ * The checksums of block signatures: CRC-16 of T10-DIF, the IP checksum, CRC-32C and CRC-64 XP10, which catalogues of
+ * CRCs call NVME. CRC-32 is the ICRC's (transport/wire/crc.ts). All start from a seed; where the standards complement
+ * the result, it is complemented. Values of 64 bits are two u32.
  */
 
 /** Table of a reflected CRC of 32 bits. */

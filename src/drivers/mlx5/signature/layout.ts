@@ -1,6 +1,7 @@
 /*
- * Block signatures of mlx5 keys: the BSF (byte stream format) in requests that configure keys, the request that sets a PSV,
- * and the completion that tells of an error (wqe.h, cq.c and verbs.c of rdma-core's provider). Fields are big-endian.
+ * Block signatures of mlx5 keys: the BSF (byte stream format) in requests that configure keys, the request that sets a
+ * PSV, and the completion that tells of an error (wqe.h, cq.c and verbs.c of rdma-core's provider). Fields are
+ * big-endian.
  */
 
 /** mlx5_bsf, of size WITH_INLINE. Offsets, and bits of fields. */

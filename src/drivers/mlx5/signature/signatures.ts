@@ -1,7 +1,7 @@
 /*
- * Block signatures of one device: its PSVs (protection signature values), and errors, which become completions of their own
- * (CompletionKind.SIGNATURE_ERROR): of a queue pair's own requests in the queue of its sends, otherwise in that of its
- * receives. A queue pair whose program wants it (`drain_sigerr`) stops after an error of its own requests, in SQD.
+ * Block signatures of one device: its PSVs (protection signature values), and errors, which become completions of their
+ * own (CompletionKind.SIGNATURE_ERROR): of a queue pair's own requests in the queue of its sends, otherwise in that of
+ * its receives. A queue pair whose program wants it (`drain_sigerr`) stops after an error of its own requests, in SQD.
  */
 import type { Accessor, MemoryTable } from '../../../core/memory/region-table.ts'
 import { findKey } from '../../../core/memory/region-table.ts'

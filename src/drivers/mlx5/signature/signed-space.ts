@@ -1,9 +1,9 @@
 /*
- * The memory of a key with block signatures (signature.ts). Its addresses are those of the wire: offsets in what peers see,
- * with the signatures there. What is read from memory is checked against the signatures in memory, and gets those of the
- * wire; what is written is checked against those of the wire, and gets those of memory. The number of a block is that of
- * its place in the key, so a retransmission, or a READ of a part, gives the same bytes again. A part of a block at the end
- * has no signature.
+ * The memory of a key with block signatures (signature.ts). Its addresses are those of the wire: offsets in what peers
+ * see, with the signatures there. What is read from memory is checked against the signatures in memory, and gets those
+ * of the wire; what is written is checked against those of the wire, and gets those of memory. The number of a block is
+ * that of its place in the key, so a retransmission, or a READ of a part, gives the same bytes again. A part of a block
+ * at the end has no signature.
  *
  * An error changes no data: it is reported, once until the PSV is set again. A PSV that has ended, or is of another
  * protection domain, fails the access.
@@ -388,7 +388,9 @@ export class SignedSpace extends IndirectSpace {
 /** Signatures in memory of the blocks that were loaded last. */
 const loadedSignatures = new Uint8Array(SCRATCH_BYTES)
 
-/** A part of a block: data, and bytes of its signature on the wire. `loadedFrom`: the data at the beginning of `data`. */
+/**
+ * A part of a block: data, and bytes of its signature on the wire. `loadedFrom`: the data at the beginning of `data`.
+ */
 interface Unit {
   readonly index: number
   readonly dataFrom: number

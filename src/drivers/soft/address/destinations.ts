@@ -1,6 +1,6 @@
 /*
- * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/engine/types.ts) of each WQE. A
- * WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
+ * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/engine/types.ts) of each
+ * WQE. A WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
  *
  * The first request with an address vector opens the vector's flow. These flows are cached, with LRU replacement.
  * Without a path the flow is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
@@ -51,7 +51,9 @@ export interface Destinations {
    * `release` is called. -1 (no flow) has no effect.
    */
   hold(flow: number): void
-  /** The address of the request that was fetched last; undefined: its address handle was destroyed, or there is none. */
+  /**
+   * The address of the request that was fetched last; undefined: its address handle was destroyed, or there is none.
+   */
   address(): Address | undefined
   /** The queue pair was reset: closes the held flow. */
   release(): void
@@ -84,7 +86,10 @@ const vectorView = new DataView(vector.buffer)
 const vectorWords = new Uint32Array(vector.buffer)
 const Vector = { PORT: 0, SGID_INDEX: 1, TRAFFIC_CLASS: 2, HOP_LIMIT: 3, FLOW_LABEL: 4, DGID: 8, LOCAL: 24 } as const
 
-/** The part of an address vector that InfiniBand has of its own, as a number: LID, service level, whether there is a GRH. */
+/**
+ * The part of an address vector that InfiniBand has of its own, as a number: LID, service level, whether there is a
+ * GRH.
+ */
 export const localPart = (dlid: number, sl: number, isGlobal: number): number =>
   dlid | ((sl & 15) << 16) | (isGlobal << 20)
 
@@ -97,8 +102,8 @@ const isVector = (words: Uint32Array): boolean => {
 const MAX_COMPARED = 1024
 
 /**
- * Opens the flow of an address handle with the index and the destination of `vector`: its address was in the index when it
- * was made, and has left. As with handles of rxe, datagrams go on from there. -1: there is no such handle.
+ * Opens the flow of an address handle with the index and the destination of `vector`: its address was in the index when
+ * it was made, and has left. As with handles of rxe, datagrams go on from there. -1: there is no such handle.
  */
 const reopenHandle = ({ ahs, port, pd }: Fields & Pick<Destinations, 'pd'>): number => {
   if (ahs.size > MAX_COMPARED) return -1

@@ -1,5 +1,6 @@
 /*
- * A soft device as other devices of this process see it: they send to it without packets (transport/engine/loopback/slices.ts).
+ * A soft device as other devices of this process see it: they send to it without packets
+ * (transport/engine/loopback/slices.ts).
  */
 
 import type { LocalPeerDevice } from '../../../transport/engine/types.ts'

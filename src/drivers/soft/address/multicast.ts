@@ -2,8 +2,8 @@
  * Multicast groups of a soft device (IBA 10.5).
  *
  * As on Linux, attaching a queue pair twice to the same GID and multicast LID has no effect. Attaching it to the same
- * GID with another LID adds a membership. RoCE packets have no LID. On InfiniBand the port gets the packets to the LID with
- * which the first queue pair of a group is attached.
+ * GID with another LID adds a membership. RoCE packets have no LID. On InfiniBand the port gets the packets to the LID
+ * with which the first queue pair of a group is attached.
  */
 
 import type { Account, Limit } from '../../../core/model.ts'
@@ -28,8 +28,8 @@ interface MulticastLimits {
  */
 export interface Groups {
   /**
-   * EINVAL for a GID that is no multicast GID, ENOMEM beyond the account's share of a limit, EMFILE or ENFILE beyond that
-   * of descriptors, EADDRNOTAVAIL if the port cannot join for another reason.
+   * EINVAL for a GID that is no multicast GID, ENOMEM beyond the account's share of a limit, EMFILE or ENFILE beyond
+   * that of descriptors, EADDRNOTAVAIL if the port cannot join for another reason.
    */
   attach(row: number, gid: Uint8Array, mlid: number, account?: Account): void
   /** EINVAL if the queue pair is not attached with this LID. */

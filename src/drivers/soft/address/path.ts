@@ -1,6 +1,6 @@
 /*
- * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10; IBA
- * annex A17). A port is of one of two kinds, and `Paths` is what differs: a GID alone is the path on RoCE, a LID on
+ * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10;
+ * IBA annex A17). A port is of one of two kinds, and `Paths` is what differs: a GID alone is the path on RoCE, a LID on
  * InfiniBand, where packets may have a GRH (infiniband.ts). No other file of the device asks which it is.
  */
 import { findGid, type GidTable, getGid } from '../../../core/devices/gids.ts'
@@ -122,7 +122,10 @@ interface PathOwner {
   readonly destQpn?: number | undefined
 }
 
-/** How the port of a device addresses paths. Functions throw CallError; `method` begins their messages, except those of `getGid`. */
+/**
+ * How the port of a device addresses paths. Functions throw CallError; `method` begins their messages, except those of
+ * `getGid`.
+ */
 export interface Paths {
   /** The address vector in arguments of a call; and what `answer` returns is arguments again. */
   given(args: AddressArguments): Address | undefined
@@ -143,7 +146,10 @@ export interface Paths {
   noAlternate(): Readonly<Record<string, object>>
   /** The hop limit of the path's packets. */
   hopLimitOf(address: Pick<Address, 'hopLimit'>): number
-  /** Throws CallError EINVAL for an impossible vector or a GID index outside the table, and ENODATA for an empty GID index. */
+  /**
+   * Throws CallError EINVAL for an impossible vector or a GID index outside the table, and ENODATA for an empty GID
+   * index.
+   */
   check(address: Address, method: string): void
   /** The GID index of a path, which its owner holds; -1: it has none. */
   gidIndexOf(address: Address): number

@@ -9,7 +9,8 @@ const noThreshold = { count: 0, period: 0 }
 
 /**
  * Calls `answer` once the engine has all requests that were posted before the call. The promise rejects with CallError
- * EIO if the context was closed or the device removed meanwhile. `isInProcess`: the context's caller is in this process.
+ * EIO if the context was closed or the device removed meanwhile. `isInProcess`: the context's caller is in this
+ * process.
  */
 export const afterCatchUp = <T>(call: CallContext, isInProcess: boolean, answer: () => T): T | Promise<T> => {
   const caughtUp = stateOf(call).catchUpAll(isInProcess)

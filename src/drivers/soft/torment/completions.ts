@@ -64,8 +64,8 @@ interface AwaitedPoll<Cq> {
 
 export interface LateCompletions<Cq> {
   /**
-   * The engine has a completion of a work queue for a CQ: calls `write`, now or later. `readyAt`: when all bytes that it
-   * announces are in memory; 0: now.
+   * The engine has a completion of a work queue for a CQ: calls `write`, now or later. `readyAt`: when all bytes that
+   * it announces are in memory; 0: now.
    */
   push(cq: Cq, qpn: number, isReceive: boolean, readyAt: number, write: () => void): void
   /** A completion was written to a CQ: if the CQ is armed for it, raises the completion event now or later. */

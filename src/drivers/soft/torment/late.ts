@@ -1,6 +1,6 @@
 /*
- * What kind `late` of torment (transport/phy/faults/late-requests.ts) asks the devices of a network: what is lent, how long a
- * request may wait, and when its queue pair ends.
+ * What kind `late` of torment (transport/phy/faults/late-requests.ts) asks the devices of a network: what is lent, how
+ * long a request may wait, and when its queue pair ends.
  */
 import { isQueuePair } from '../../../core/driver-contract.ts'
 import type { MemoryTable } from '../../../core/memory/region-table.ts'
@@ -34,7 +34,10 @@ interface LateDevice {
   objectOf(qpn: number): TormentedObject
   /** Undefined: there is none, or it is not of a connected service. */
   connected(qpn: number): Connected | undefined
-  /** Whether a queue pair gets requests of several others, which say their numbers, and which are sent again without end. */
+  /**
+   * Whether a queue pair gets requests of several others, which say their numbers, and which are sent again without
+   * end.
+   */
   hasSenders(qpn: number): boolean
 }
 

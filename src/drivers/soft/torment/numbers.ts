@@ -1,7 +1,8 @@
 /*
- * Kinds `numbers`, `reuse` and `keys` of torment (spec/check/torment.ts). `numbers`: the random numbers from which keys and
- * QPNs of a new device begin are those of all other devices, so that equal objects have equal numbers, as on two adapters of
- * one model. `reuse`: a device gives out the newest free number first. `keys`: lkey and rkey of a region differ.
+ * Kinds `numbers`, `reuse` and `keys` of torment (spec/check/torment.ts). `numbers`: the random numbers from which keys
+ * and QPNs of a new device begin are those of all other devices, so that equal objects have equal numbers, as on two
+ * adapters of one model. `reuse`: a device gives out the newest free number first. `keys`: lkey and rkey of a region
+ * differ.
  */
 import { createRandom, hashOf } from '../../../base/random.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'

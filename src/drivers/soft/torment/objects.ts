@@ -1,7 +1,7 @@
 /*
  * Names of objects in identities of decisions (spec/check/torment.ts): DEVICE/PROCESS/OBJECT, where OBJECT is the class
- * and how many objects of the class the process had created on the device. Handles and queue pair numbers do not do: they
- * differ from run to run, or depend on other processes.
+ * and how many objects of the class the process had created on the device. Handles and queue pair numbers do not do:
+ * they differ from run to run, or depend on other processes.
  */
 import type { CoreObject, Hook } from '../../../core/model.ts'
 
@@ -16,7 +16,10 @@ export interface TormentedObject {
 export interface ObjectNames {
   /** The hook that names the objects of a device when they are created. */
   hook(device: string): Hook
-  /** DEVICE/PROCESS/OBJECT of one of the newest MAX_NAMES objects of programs, by `CoreObject.id`, also when it is destroyed. */
+  /**
+   * DEVICE/PROCESS/OBJECT of one of the newest MAX_NAMES objects of programs, by `CoreObject.id`, also when it is
+   * destroyed.
+   */
   nameOf(id: number): string | undefined
   /** `fallback`: the name after DEVICE, if the object was not created by a call of a program. */
   of(device: string, object: CoreObject | undefined, fallback: string): TormentedObject

@@ -1,7 +1,7 @@
 /*
  * Kind `bytes` of torment (spec/check/torment.ts): a payload reaches registered memory in several partial writes, in
- * any order, some of them late. The engine's `Memory` (transport/engine/types.ts) is wrapped. Kind `relaxed`: a WRITE to a
- * region with RELAXED_ORDERING is late, and later ones may pass it.
+ * any order, some of them late. The engine's `Memory` (transport/engine/types.ts) is wrapped. Kind `relaxed`: a WRITE
+ * to a region with RELAXED_ORDERING is late, and later ones may pass it.
  *
  * The partial writes of a queue pair are executed before the program may rely on their bytes:
  * - before the responder executes a READ, atomic, FLUSH or ATOMIC WRITE, and before the requester reads data to send,

@@ -15,7 +15,10 @@ import type { TormentedObject } from './objects.ts'
 interface ExactQueues {
   /** Makes the queues of a new queue pair exact if the seed decides so. */
   limit(object: TormentedObject, queues: QpQueues, qpn: number, requested: QpCap): void
-  /** An SRQ was created or resized: it becomes exact if the seed decides so, and then stays exact. `name`: for the trace. */
+  /**
+   * An SRQ was created or resized: it becomes exact if the seed decides so, and then stays exact. `name`: for the
+   * trace.
+   */
   limitShared(object: TormentedObject, queue: ExactQueue, name: string, requests: number): void
 }
 

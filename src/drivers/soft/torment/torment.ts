@@ -278,8 +278,8 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       for (const { completions } of devices) completions.deliverAll()
     })
   /**
-   * The time at which all bytes for queue pairs with this QPN are in memory: the latest of all devices, since the peer's
-   * device is not known.
+   * The time at which all bytes for queue pairs with this QPN are in memory: the latest of all devices, since the
+   * peer's device is not known.
    */
   const readyAtAllDevices = (qpn: number): number => {
     let latest = 0

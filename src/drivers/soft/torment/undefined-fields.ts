@@ -1,7 +1,7 @@
 /*
  * Kind `fields` of torment (spec/check/torment.ts): a program finds arbitrary values in the fields of a completion in
- * error that ibv_poll_cq(3) leaves undefined. Adapters leave in them what was there before: the program's own memory, or
- * another completion. The device's own records keep the true values.
+ * error that ibv_poll_cq(3) leaves undefined. Adapters leave in them what was there before: the program's own memory,
+ * or another completion. The device's own records keep the true values.
  */
 
 import { WcFlags, WcOpcode, WcStatus } from '../../../spec/work.ts'

@@ -109,7 +109,9 @@ export class Channel implements Whole {
     return withStack(this.clock.watch(call, wait))
   }
 
-  /** Posts what can be posted: waiting messages, READs, and a frame without a message if the peer needs the counters. */
+  /**
+   * Posts what can be posted: waiting messages, READs, and a frame without a message if the peer needs the counters.
+   */
   pump(): void {
     const { receiving, sending } = this
     if (this.end !== undefined || !receiving.hasHello) return

@@ -34,8 +34,8 @@ export interface MessagesOptions extends WaitLimits {
   readonly maxMessageBytes?: number | undefined
   /**
    * Milliseconds, 30 to 2^31 - 1, after which a peer that does not answer counts as dead, also on an idle connection;
-   * default 10,000. It is noticed up to a third later. The transport may notice earlier: with the default of `ackTimeout`
-   * after 17 seconds.
+   * default 10,000. It is noticed up to a third later. The transport may notice earlier: with the default of
+   * `ackTimeout` after 17 seconds.
    */
   readonly keepalive?: number | undefined
   /** Milliseconds to wait until the peer has called `messages()` too; default 10,000. */
@@ -45,8 +45,8 @@ export interface MessagesOptions extends WaitLimits {
 /**
  * Messages over a connection: each `send` of one side is one `receive` of the other, in order. `for await` yields the
  * messages until this side or the peer closes, and rejects with RdmaError ERR_CLOSED if the connection has failed.
- * `await using` closes in order if `end` or `close` was called, and aborts otherwise, because a block that is left by an
- * error must not look finished.
+ * `await using` closes in order if `end` or `close` was called, and aborts otherwise, because a block that is left by
+ * an error must not look finished.
  */
 export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Longest message that the peer takes, in bytes. */
@@ -77,10 +77,10 @@ export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
    */
   close(): Promise<void>
   /**
-   * Closes the connection, and tells the peer that messages are missing: there `receive`, `send`, `end` and loops reject
-   * with RdmaError ERR_CLOSED after the messages that have arrived. The `cause` of the errors at both ends has the code
-   * ECONNABORTED and this reason: a text, or the `message` of an error. The peer gets as much of it as fits a receive
-   * buffer. Waits a second at most. Does nothing after the end.
+   * Closes the connection, and tells the peer that messages are missing: there `receive`, `send`, `end` and loops
+   * reject with RdmaError ERR_CLOSED after the messages that have arrived. The `cause` of the errors at both ends has
+   * the code ECONNABORTED and this reason: a text, or the `message` of an error. The peer gets as much of it as fits a
+   * receive buffer. Waits a second at most. Does nothing after the end.
    */
   abort(reason?: unknown): Promise<void>
 }

@@ -1,6 +1,7 @@
 /*
- * Whether the peer lives. A completion is a sign of life. On a silent connection, and after requests that stay without a
- * completion, a ping asks the peer: the first notices a peer that is gone, the second a loss, long before the ACK timeout.
+ * Whether the peer lives. A completion is a sign of life. On a silent connection, and after requests that stay without
+ * a completion, a ping asks the peer: the first notices a peer that is gone, the second a loss, long before the ACK
+ * timeout.
  */
 import { nextTurnOf, type Timer } from '../../../host/event-loop/clock.ts'
 import { refused } from '../../verbs/error.ts'

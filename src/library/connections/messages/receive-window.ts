@@ -1,6 +1,6 @@
 /*
- * The receiver's side of the credits of messages (docs/reference/messages.md): how many frames DATA, OFFER and UNUSED the
- * peer may send. The window grows while the peer uses up its grants, and shrinks when they are not needed.
+ * The receiver's side of the credits of messages (docs/reference/messages.md): how many frames DATA, OFFER and UNUSED
+ * the peer may send. The window grows while the peer uses up its grants, and shrinks when they are not needed.
  */
 
 /** Credits of a peer that has not needed more. With one, each message of a dialogue would use up the credits. */
@@ -71,7 +71,9 @@ export class ReceiveWindow {
     this.renew()
   }
 
-  /** The peer has used up its grants: doubles the window. `addReceive`: called before each grant; throws if it cannot. */
+  /**
+   * The peer has used up its grants: doubles the window. `addReceive`: called before each grant; throws if it cannot.
+   */
   grow(addReceive: () => void): void {
     this.#wasUsedUp = true
     // The window may have shrunk below the grants whose messages nobody has taken.

@@ -280,7 +280,9 @@ export class Sending {
     })
   }
 
-  /** Called from time to time: if nothing was sent since, tells the peer that its grants above IDLE_WINDOW are not used. */
+  /**
+   * Called from time to time: if nothing was sent since, tells the peer that its grants above IDLE_WINDOW are not used.
+   */
   returnUnusedGrants(): void {
     const isIdle = this.#sentFrames === this.#checkedFrames && !this.#whole.isEnding
     if (isIdle)

@@ -1,6 +1,6 @@
 /*
- * Links of a network in virtual time: packets arrive when the clock says so. Counts are those of the links, with the names
- * of their ends.
+ * Links of a network in virtual time: packets arrive when the clock says so. Counts are those of the links, with the
+ * names of their ends.
  */
 import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
 import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'

@@ -1,6 +1,6 @@
 /*
- * `network.explore`: runs a test under the faults of many seeds, each on a network of its own in virtual time. The first
- * seed that fails is run again with fewer and fewer faults. The error has what is left, and the ladder.
+ * `network.explore`: runs a test under the faults of many seeds, each on a network of its own in virtual time. The
+ * first seed that fails is run again with fewer and fewer faults. The error has what is left, and the ladder.
  */
 
 import type { EventEmitter } from 'node:events'

@@ -25,8 +25,8 @@ const POLL_TIME = 1
 /** Polls in one turn of the event loop, without a timer of a device, after which no completion can follow. */
 const MAX_POLLS = 2 ** 22
 /**
- * Real milliseconds without anything to do after which the program is stuck: Node does not list work in its thread pool.
- * With handles that are not the network's, a test runner may start the next test from there.
+ * Real milliseconds without anything to do after which the program is stuck: Node does not list work in its thread
+ * pool. With handles that are not the network's, a test runner may start the next test from there.
  */
 const GRACE = 100
 const LONG_GRACE = 1000

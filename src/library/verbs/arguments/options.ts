@@ -60,7 +60,10 @@ export const checkOptions = (call: string, title: string, options: object | unde
 const USUAL_DEPTH = 8
 const MAX_DEPTH = 200
 
-/** As `copyOfValue`. `copies`: those made so far, of a value that may contain itself; absent: throws `tooDeep` if it is deep. */
+/**
+ * As `copyOfValue`. `copies`: those made so far, of a value that may contain itself; absent: throws `tooDeep` if it is
+ * deep.
+ */
 const copyNested = (value: unknown, depth: number, copies?: Map<object, unknown>): unknown => {
   if (typeof value !== 'object' || value === null) return value
   if (value instanceof Uint8Array) return copyOfBytes(value)

@@ -64,15 +64,16 @@ export interface AwaitableQueuePair extends BareQueuePair {
   /** Number of unsettled requests of the send queue. */
   readonly pending: number
   /**
-   * Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. After
-   * a wait that `options` has ended, the receive stays posted and takes its message, whose bytes are then in `local`.
+   * Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full.
+   * After a wait that `options` has ended, the receive stays posted and takes its message, whose bytes are then in
+   * `local`.
    */
   receive(local?: Slice | readonly Slice[], options?: WaitLimits): Promise<CompletedRequest>
   /** Resolves when no request of the send queue is outstanding, after their promises have settled. */
   drained(): Promise<void>
   /**
-   * Destroys the queue pair. Incomplete requests reject with RdmaError ECANCELED. Throws RdmaError EBUSY while the queue
-   * pair is a member of a multicast group.
+   * Destroys the queue pair. Incomplete requests reject with RdmaError ECANCELED. Throws RdmaError EBUSY while the
+   * queue pair is a member of a multicast group.
    */
   close(): void
 }

@@ -68,7 +68,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /**
    * Yields completions until the queue is closed. Always yields the object `completion`: the next iteration overwrites
    * its values, `copy()` keeps them. Rejects with RdmaError EOVERFLOW if the queue has lost completions, ERR_CLOSED
-   * if the device is closed, EIO if it was removed, EINVAL for kind 'counting', EBUSY while another loop reads the queue.
+   * if the device is closed, EIO if it was removed, EINVAL for kind 'counting', EBUSY while another loop reads the
+   * queue.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /**

@@ -1,5 +1,6 @@
 /*
- * Lends of a region's bytes to peers, which a checked device compares with what peers access (docs/how-to/lent-memory.md).
+ * Lends of a region's bytes to peers, which a checked device compares with what peers access
+ * (docs/how-to/lent-memory.md).
  */
 import { LendHash, LendRight } from '../../../spec/lends.ts'
 import { crc32 } from '../../../transport/wire/crc.ts'

@@ -97,9 +97,9 @@ export interface MemoryRegion<B extends Uint8Array = Uint8Array> extends Region 
    */
   reregister(changes: RegionChanges): void
   /**
-   * Says that peers may access bytes of the region from now on, before a peer is told of them. Once bytes of a region were
-   * lent, an access of a peer to others of it is the finding `not-lent` of a checked device (`open({ check })`); a device
-   * without a check does nothing. Throws RdmaError EINVAL.
+   * Says that peers may access bytes of the region from now on, before a peer is told of them. Once bytes of a region
+   * were lent, an access of a peer to others of it is the finding `not-lent` of a checked device (`open({ check })`); a
+   * device without a check does nothing. Throws RdmaError EINVAL.
    */
   lend(options: LendOptions): Lend
 }

@@ -111,8 +111,8 @@ export interface DatagramPeer {
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /**
    * Sends a datagram, at most the path MTU in bytes: a longer one completes without an error, but is not sent (IBA
-   * C10-93.1.1). In the receiver's buffer 40 bytes precede the payload (`senderOf`). Fails with RdmaError EINVAL, ENOMEM
-   * when the send queue is full, and ERR_CLOSED if the device is closed or removed.
+   * C10-93.1.1). In the receiver's buffer 40 bytes precede the payload (`senderOf`). Fails with RdmaError EINVAL,
+   * ENOMEM when the send queue is full, and ERR_CLOSED if the device is closed or removed.
    */
   send(local: SendData, receiver: DatagramPeer, options?: M): R
 }

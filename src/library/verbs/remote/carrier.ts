@@ -1,6 +1,6 @@
 /*
- * The carrier (library/verbs/carrier.ts) of devices in a daemon. Calls are messages, rings are in the context's memory file,
- * buffers have their real addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
+ * The carrier (library/verbs/carrier.ts) of devices in a daemon. Calls are messages, rings are in the context's memory
+ * file, buffers have their real addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
  */
 import { noDeviceText } from '../../../base/suggest.ts'
 import { realClock } from '../../../host/event-loop/clock.ts'

@@ -59,11 +59,13 @@ export interface DeviceCheck {
   /** Marks an object that the library has created for itself: it is no leak if only the device's close closes it. */
   markInternal(className: string, handle: number): void
   /**
-   * Marks an RC queue pair with `connection.messages()`: its requests are frames of the library, which repeats or drops them
-   * when the connection ends. Calls of messages tell the program what was lost.
+   * Marks an RC queue pair with `connection.messages()`: its requests are frames of the library, which repeats or drops
+   * them when the connection ends. Calls of messages tell the program what was lost.
    */
   markMessages(qp: number): void
-  /** The program lends bytes of its memory (`MemoryRegion.lend`). Returns what takes them back. Absent: nobody checks. */
+  /**
+   * The program lends bytes of its memory (`MemoryRegion.lend`). Returns what takes them back. Absent: nobody checks.
+   */
   lend?(lend: DeclaredLend): () => void
   /** Reports what the program waits for. */
   waits(wait: Wait): void

@@ -124,8 +124,9 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     /**
-     * Raises ROUTE_RESOLVED. On InfiniBand the subnet administrator is asked, and without an answer in `timeout` ms, or if it
-     * knows no path, ROUTE_ERROR is raised; EAGAIN without a subnet manager. Elsewhere routes are resolved at once.
+     * Raises ROUTE_RESOLVED. On InfiniBand the subnet administrator is asked, and without an answer in `timeout` ms, or
+     * if it knows no path, ROUTE_ERROR is raised; EAGAIN without a subnet manager. Elsewhere routes are resolved at
+     * once.
      */
     resolveRoute: method(calls.resolveRoute, { role: 'resolves', in: { timeout: optional(u32(1)) }, out: {} }),
     /**
@@ -218,7 +219,8 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /**
      * Asks the subnet administrator for a service (Linux 6.18: rdma_resolve_addrinfo). EINVAL unless the identifier is
-     * in ADDR_BOUND with a device; otherwise EOPNOTSUPP: RoCE has no subnet administrator, and on InfiniBand programs ask it by datagrams.
+     * in ADDR_BOUND with a device; otherwise EOPNOTSUPP: RoCE has no subnet administrator, and on InfiniBand programs
+     * ask it by datagrams.
      */
     resolveService: method(calls.resolveService, {
       role: 'resolves',

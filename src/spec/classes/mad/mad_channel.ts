@@ -35,9 +35,9 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
   identity: 'fd',
   methods: {
     /**
-     * Agents can send any management datagram: the program needs CAP_NET_RAW. `isManager` 1: the port is that of a subnet
-     * manager (IsSM) until the channel is closed, which fails with EAGAIN if it is one already, and with EOPNOTSUPP if it
-     * is not an InfiniBand port.
+     * Agents can send any management datagram: the program needs CAP_NET_RAW. `isManager` 1: the port is that of a
+     * subnet manager (IsSM) until the channel is closed, which fails with EAGAIN if it is one already, and with
+     * EOPNOTSUPP if it is not an InfiniBand port.
      */
     create: method(CREATE_FD, { in: { isManager: optional(u8(1, { max: 1 })) }, out: {}, needs: 'NET_RAW' }),
     /** Number of unread messages. */

@@ -13,8 +13,8 @@ export const RawPacketQp = objectClass('raw_packet_qp', ClassId.raw_packet_qp, {
     ...common,
     create: method(CREATE, {
       /**
-       * `rwqIndTable`: the queue pair receives into the work queues of this table and has no receive queue, and CQs only for
-       * queues that it has. Otherwise both CQs are required.
+       * `rwqIndTable`: the queue pair receives into the work queues of this table and has no receive queue, and CQs
+       * only for queues that it has. Otherwise both CQs are required.
        */
       in: {
         ...common.create.in,

@@ -87,7 +87,10 @@ export const commandHeader = struct(16, {
 export const answerHeader = struct(16, { status: bits(0x0, 8), syndrome: bits(0x20, 32) })
 const header = struct(16, {})
 
-/** Kinds of capabilities: the operation modifier of QUERY_HCA_CAP above bit 0, which tells the largest (0) from the present value (1). */
+/**
+ * Kinds of capabilities: the operation modifier of QUERY_HCA_CAP above bit 0, which tells the largest (0) from the
+ * present value (1).
+ */
 export const CapabilityModifier = {
   GENERAL: 0,
   ODP: 2,
@@ -118,7 +121,9 @@ export interface FirmwareCommand<I extends Struct = Struct, O extends Struct = S
   /** Absent: the device does not have the command. */
   readonly in?: I
   readonly out?: O
-  /** `create`: the field of `out` with the new object's number. `modify`, `query`: the field of `in` with the object's. */
+  /**
+   * `create`: the field of `out` with the new object's number. `modify`, `query`: the field of `in` with the object's.
+   */
   readonly number?: string
   /** `modify`, `query`: the name of the command that creates such objects. */
   readonly of?: string
@@ -276,7 +281,9 @@ const byOpcode = new Map(
 export const commandOf = (opcode: number): (FirmwareCommand & { readonly name: string }) | undefined =>
   byOpcode.get(opcode)
 
-/** What the device takes of commands with more in mlx5_ifc.h. Other values are refused, with the field in the reason. */
+/**
+ * What the device takes of commands with more in mlx5_ifc.h. Other values are refused, with the field in the reason.
+ */
 export const commandLimits: Partial<Record<CommandName, string>> = {
   QUERY_HCA_CAP: 'kinds of capabilities that mlx5_ifc.h names; of the own function',
   QUERY_VPORT_STATE: 'of the own function',

@@ -1,6 +1,6 @@
 /*
- * Structs of flow steering (mlx5_ifc.h of Linux 6.12 and rdma-core 65): what rules match (fte_match_param), what they may
- * change, counters, and receivers of frames (TIR).
+ * Structs of flow steering (mlx5_ifc.h of Linux 6.12 and rdma-core 65): what rules match (fte_match_param), what they
+ * may change, counters, and receivers of frames (TIR).
  */
 import { bits, nested, type RecordOf, raw, rest, struct } from './fields.ts'
 

@@ -1,5 +1,6 @@
 /*
- * Structs of firmware commands for memory keys, and of small objects (mlx5_ifc.h of Linux 6.12, rdma-core 65 and UCX 1.23).
+ * Structs of firmware commands for memory keys, and of small objects (mlx5_ifc.h of Linux 6.12, rdma-core 65 and UCX
+ * 1.23).
  */
 import { bits, long, nested, raw, rest, struct } from './fields.ts'
 

@@ -3,8 +3,8 @@
  */
 
 /**
- * Why packets were sent again. TIMEOUT: no answer in the capture asked for them. AT_ONCE: nor is any timer so short; copies, or
- * the capture lacks the answer.
+ * Why packets were sent again. TIMEOUT: no answer in the capture asked for them. AT_ONCE: nor is any timer so short;
+ * copies, or the capture lacks the answer.
  */
 export const BurstCause = { NAK: 0, TIMEOUT: 1, IMPLIED_NAK: 2, RNR: 3, REORDERED: 4, AT_ONCE: 5 } as const
 
@@ -46,7 +46,9 @@ export interface BurstFacts {
   lastFrame: number
 }
 
-/** Of bursts that began with a missing packet, and of packets that came late or are left out, the last ones are kept. */
+/**
+ * Of bursts that began with a missing packet, and of packets that came late or are left out, the last ones are kept.
+ */
 export const KEPT = 32
 
 /** A burst whose first packet was missing before: its original may come late. */

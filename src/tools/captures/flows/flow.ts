@@ -21,7 +21,10 @@ export const SIZE_GROUPS: readonly number[] = [64, 4096, 65_536, 1 << 20]
 export const GROUP = 3
 /** Width of a flow's slices at first, in nanoseconds. */
 const FIRST_SLICE = 1e6
-/** A PSN further away than this belongs to another connection, or much is missing (IBA 9.7.1: half of the PSNs is the limit). */
+/**
+ * A PSN further away than this belongs to another connection, or much is missing (IBA 9.7.1: half of the PSNs is the
+ * limit).
+ */
 export const MAX_GAP = 1 << 16
 
 /** Kinds of messages, for counts. */

@@ -1,6 +1,6 @@
 /*
- * Hosts to which several others send at the same time, and whether what congestion causes (marks, CNPs, repeats) happens
- * then.
+ * Hosts to which several others send at the same time, and whether what congestion causes (marks, CNPs, repeats)
+ * happens then.
  */
 import type { Located } from '../located.ts'
 import type { Flow } from './flow.ts'

@@ -1,15 +1,18 @@
 /*
- * The packets that all flows sent last, by flow and PSN: when, and of which message. A packet that comes again is compared
- * with the one before, and a refused PSN is looked for.
+ * The packets that all flows sent last, by flow and PSN: when, and of which message. A packet that comes again is
+ * compared with the one before, and a refused PSN is looked for.
  *
- * Memory does not grow with the packets: a later packet may take the place of another one, which then counts as sent long
- * ago.
+ * Memory does not grow with the packets: a later packet may take the place of another one, which then counts as sent
+ * long ago.
  */
 
 /** Entries at first, and after so many packets: most captures of tests are small. */
 const FIRST = 1 << 12
 const LATER = 1 << 17
-/** Words of an entry: flow and role, PSN, identity, PSN of the message's first packet, opcode, frame, and the time, a double. */
+/**
+ * Words of an entry: flow and role, PSN, identity, PSN of the message's first packet, opcode, frame, and the time, a
+ * double.
+ */
 const WORDS = 8
 const KEY = 0
 const PSN = 1

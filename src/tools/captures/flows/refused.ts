@@ -54,8 +54,8 @@ export const requestOf = ({ kind, headers, name }: Opcode): WrOpcodeName => {
 }
 
 /**
- * The entry of the request packet with a PSN, or of the READ one of whose responses has it; -1: not in the capture, or long
- * ago. `flow`: its number.
+ * The entry of the request packet with a PSN, or of the READ one of whose responses has it; -1: not in the capture, or
+ * long ago. `flow`: its number.
  */
 export const requestWith = (recent: RecentPackets, flow: number, psn: number): number => {
   for (let back = 0; back < MAX_BACK; back++) {

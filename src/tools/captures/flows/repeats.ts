@@ -1,11 +1,12 @@
 /*
  * Packets that come again, or late: why they were sent again, or that nobody sent them again.
  *
- * - The path doubled a packet if it comes again sooner than any timer, and nothing asked for it: no sender repeats it. A
- *   sender without a NAK begins with the oldest packet that is not acknowledged, and goes on from there (go-back-N).
+ * - The path doubled a packet if it comes again sooner than any timer, and nothing asked for it: no sender repeats it.
+ *   A sender without a NAK begins with the oldest packet that is not acknowledged, and goes on from there (go-back-N).
  * - A packet that was missing and comes alone took another path: a sender that repeats it repeats what follows, too.
- * - Else it is the first of a burst: after a NAK, an RNR NAK, a response that showed that another one is missing (implied
- *   NAK), or a timeout. If the answers to both, the packet and its repeat, come after a timeout, nothing was lost.
+ * - Else it is the first of a burst: after a NAK, an RNR NAK, a response that showed that another one is missing
+ *   (implied NAK), or a timeout. If the answers to both, the packet and its repeat, come after a timeout, nothing was
+ *   lost.
  *
  * Some of this is only known when the next packet comes; until then the packet waits.
  */
@@ -15,7 +16,9 @@ import { AWAITED, BurstCause, KEPT, type MissingBurst, Repeats, type RequestPack
 import type { Flow } from './flow.ts'
 import type { IncastTable } from './incast.ts'
 
-/** A packet that comes again within so many nanoseconds was doubled, also if it is the oldest one: no timer is so short. */
+/**
+ * A packet that comes again within so many nanoseconds was doubled, also if it is the oldest one: no timer is so short.
+ */
 const DOUBLED_AT_ONCE = 20_000
 /** Within this time a packet may have been doubled: adapters' timers are longer, if the connection does not say. */
 const DOUBLED_WITHIN = 1e6
@@ -23,7 +26,10 @@ const DOUBLED_WITHIN = 1e6
 const LONGEST_DOUBLE = 20e6
 /** A double that is not the oldest packet may be so late: the requester's timer would repeat the oldest. */
 const LONGEST_LATE = 1e9
-/** A requester repeats a READ so soon after the response that shows that another one is missing; its timer is mostly longer. */
+/**
+ * A requester repeats a READ so soon after the response that shows that another one is missing; its timer is mostly
+ * longer.
+ */
 const IMPLIED_WITHIN = 25e6
 /** Kinds of messages from this one on are answered with data: a READ, or an atomic. */
 const FIRST_ANSWERED_KIND = 2
@@ -85,8 +91,8 @@ export class RepeatTracker {
   }
 
   /**
-   * The next request packet of the flow is `packet`, undefined: there is none. `isNew`: its PSN was not sent before. Returns
-   * whether the packet that waited was sent again.
+   * The next request packet of the flow is `packet`, undefined: there is none. `isNew`: its PSN was not sent before.
+   * Returns whether the packet that waited was sent again.
    */
   decide(flow: Flow, repeats: Repeats, packet: RequestPacket | undefined, isNew: boolean): boolean {
     const waiting = repeats.waiting!
@@ -132,8 +138,8 @@ export class RepeatTracker {
   }
 
   /**
-   * A packet whose PSN was sent before, or is missing. `isFill`: it was missing. True: it counts as sent, false: nobody has
-   * sent it, or it waits.
+   * A packet whose PSN was sent before, or is missing. `isFill`: it was missing. True: it counts as sent, false: nobody
+   * has sent it, or it waits.
    */
   add(flow: Flow, packet: RequestPacket, isFill: boolean): boolean {
     flow.repeats ??= new Repeats()

@@ -361,5 +361,8 @@ export class RequestTracker {
 /** A datagram that comes again within this time was doubled. */
 const DOUBLED_DATAGRAM = 1e6
 
-/** The path MTU if a FIRST or MIDDLE packet has `payload` bytes; for an unknown one, what makes READs of `length` one packet. */
+/**
+ * The path MTU if a FIRST or MIDDLE packet has `payload` bytes; for an unknown one, what makes READs of `length` one
+ * packet.
+ */
 const mtuOf = (payload: number, length: number): number => (payload > 0 ? payload : Math.max(length, 1))

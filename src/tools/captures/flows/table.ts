@@ -1,7 +1,7 @@
 /*
- * Queue pairs as a capture shows them, one packet at a time. A flow is all packets from one address to one queue pair at
- * another: requests to it, and answers to the requests that it sent. The flow in the other direction is its peer; a packet
- * does not name it, so it is found by connection management, or by an answer whose PSN only one flow has sent.
+ * Queue pairs as a capture shows them, one packet at a time. A flow is all packets from one address to one queue pair
+ * at another: requests to it, and answers to the requests that it sent. The flow in the other direction is its peer; a
+ * packet does not name it, so it is found by connection management, or by an answer whose PSN only one flow has sent.
  *
  * Nothing here knows the state of a device: `problemsOf` (problems.ts) judges at the end.
  */
@@ -239,8 +239,8 @@ export class FlowTable {
   }
 
   /**
-   * Whether the flow's own point of the capture saw the packet. Other points of the same file (an interface, a tag, a hop
-   * further) see packets again, which are no repeats; the flow moves to another point if new PSNs come only there.
+   * Whether the flow's own point of the capture saw the packet. Other points of the same file (an interface, a tag, a
+   * hop further) see packets again, which are no repeats; the flow moves to another point if new PSNs come only there.
    */
   #isFirstSight(flow: Flow, located: Located, role: number, psn: number): boolean {
     if (located.point === flow.point) {

@@ -17,8 +17,8 @@ const ENDLESS = 7
 const MTU_STEP = 128
 
 /**
- * A message cannot begin within another one: a responder that expects a later PSN takes the packets before as old ones. Only
- * if nothing before was acknowledged.
+ * A message cannot begin within another one: a responder that expects a later PSN takes the packets before as old ones.
+ * Only if nothing before was acknowledged.
  */
 const isPsnInDoubt = (answers: Flow, { position }: Refused): boolean =>
   answers.fatalCode === nakCode.INVALID_REQUEST &&

@@ -10,7 +10,10 @@ import { copiesIn, frameList, nanoText, type ProblemList, rangeText } from './li
 
 /** Acknowledged requests from which a mean says something. */
 const MIN_MESSAGES = 32
-/** A pause of a requester is one that is this long, and so many times as long as the whole of its other time per message. */
+/**
+ * A pause of a requester is one that is this long, and so many times as long as the whole of its other time per
+ * message.
+ */
 const MIN_PAUSE = 10e6
 const PAUSE_RATIO = 100
 /** Share of READs that were sent with as many outstanding as ever. */

@@ -1,10 +1,11 @@
 /*
- * A capture as the events of a session, so that the page, `export` and `explain --slow` show it as they show a recording.
- * Each address is a device, each queue pair an object of it; requests are rebuilt from the packets of their messages.
+ * A capture as the events of a session, so that the page, `export` and `explain --slow` show it as they show a
+ * recording. Each address is a device, each queue pair an object of it; requests are rebuilt from the packets of their
+ * messages.
  *
- * The capture is read twice: the first time for its analysis, which knows the queue pair at the other end, and path MTUs.
- * What packets do not show is not made up: there are no calls and no completions but those that a NAK ends in error. A
- * request is posted when its first packet is seen, and ended when its last PSN is acknowledged.
+ * The capture is read twice: the first time for its analysis, which knows the queue pair at the other end, and path
+ * MTUs. What packets do not show is not made up: there are no calls and no completions but those that a NAK ends in
+ * error. A request is posted when its first packet is seen, and ended when its last PSN is acknowledged.
  */
 
 import { hexBytes } from '../../../base/text.ts'
@@ -364,7 +365,9 @@ export class CaptureSession {
     return request
   }
 
-  /** Writes what waits for no message; with `all`, everything: messages that have not ended have what is known of them. */
+  /**
+   * Writes what waits for no message; with `all`, everything: messages that have not ended have what is known of them.
+   */
   #flush(all: boolean): void {
     let at = 0
     for (const { message, write } of this.#waiting) {

@@ -1,7 +1,8 @@
 /*
- * Findings about operations and sizes that work on userdma's device but fail on an adapter, or a port of the other link, that
- * `--like` names (spec/check/adapters.ts). Paths that rdma_cm has found are of either link. Calls that userdma refused are left out. With `--like` the detector also finds
- * registrations beyond RLIMIT_MEMLOCK, and forks with registered memory but without ibv_fork_init.
+ * Findings about operations and sizes that work on userdma's device but fail on an adapter, or a port of the other
+ * link, that `--like` names (spec/check/adapters.ts). Paths that rdma_cm has found are of either link. Calls that
+ * userdma refused are left out. With `--like` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks
+ * with registered memory but without ibv_fork_init.
  */
 import {
   type AdapterName,
@@ -165,7 +166,10 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     if (![...askers.values()].includes(call.program?.pid)) checkOperation('gidPaths', call, object)
   }
 
-  /** Whether a datagram goes by an address handle without a GRH that libmlx5 made without a call, for which `checkPath` looks. */
+  /**
+   * Whether a datagram goes by an address handle without a GRH that libmlx5 made without a call, for which `checkPath`
+   * looks.
+   */
   const isByLid = ({ destination, owner }: WorkRequest): boolean => {
     if (destination?.hasNoGrh !== true) return false
     const program = services.objects.find(owner)?.program

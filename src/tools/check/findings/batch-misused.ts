@@ -1,6 +1,6 @@
 /*
- * Mistakes in batches of ibv_wr_*, which the preload library reports (`batchMistaken` in spec/preload-events.ts): the sentence, severity
- * and advice of each.
+ * Mistakes in batches of ibv_wr_*, which the preload library reports (`batchMistaken` in spec/preload-events.ts): the
+ * sentence, severity and advice of each.
  */
 
 import { counted } from '../../../base/text.ts'

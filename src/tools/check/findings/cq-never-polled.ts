@@ -1,6 +1,6 @@
 /*
- * Finding cq-never-polled: a CQ was full that no thread has ever polled, though its program polls others. One that posts more
- * than the CQ has entries before its first poll needs a larger CQ, which cq-overrun says.
+ * Finding cq-never-polled: a CQ was full that no thread has ever polled, though its program polls others. One that
+ * posts more than the CQ has entries before its first poll needs a larger CQ, which cq-overrun says.
  */
 import { counted } from '../../../base/text.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
@@ -10,7 +10,10 @@ import { getOrAdd, type KnownObject } from '../objects.ts'
 const MIN_OTHERS = 3
 
 export const createNeverPolledDetector = (services: DetectorServices): Detector => {
-  /** By pid, while the program has CQs with a completion and without a poll: its polls of CQs, and how many there were then. */
+  /**
+   * By pid, while the program has CQs with a completion and without a poll: its polls of CQs, and how many there were
+   * then.
+   */
   const waiting = new Map<number | undefined, { polls: number; readonly since: Map<number, number> }>()
   /** Polled completions of other CQs, while there are such. */
   const counts = new Map<number, number>()

@@ -1,9 +1,9 @@
 /*
- * Findings about UD sends, and sends of other queue pairs without connection (SRD). A receiver silently drops a datagram that
- * it does not accept (IBA 9.8.3); SRD refuses it. So when the device fetches a send, the detector compares the send with the
- * receiving queue pair. If packets reach only devices of the checker's process, datagrams to other addresses, and to groups
- * without member, are found too. On InfiniBand the device knows whether its subnet carries a datagram. Not checked are sends
- * to queue pair 1.
+ * Findings about UD sends, and sends of other queue pairs without connection (SRD). A receiver silently drops a
+ * datagram that it does not accept (IBA 9.8.3); SRD refuses it. So when the device fetches a send, the detector
+ * compares the send with the receiving queue pair. If packets reach only devices of the checker's process, datagrams to
+ * other addresses, and to groups without member, are found too. On InfiniBand the device knows whether its subnet
+ * carries a datagram. Not checked are sends to queue pair 1.
  */
 import { type Cause, type CauseName, causes, causeText } from '../../../spec/check/causes.ts'
 import { type FindingId, findingOfCause, findings } from '../../../spec/check/findings.ts'
@@ -23,7 +23,10 @@ const { RESET, INIT, ERR } = QpState.values
 
 /** Causes of partition keys. */
 export const PARTITIONS: ReadonlySet<CauseName> = new Set<CauseName>(['PKEY_DIFFERS', 'PKEY_LIMITED', 'PKEY_EMPTY'])
-/** Causes that last: LID 0 is nobody's, partition keys differ, and a group has one QPN. Other ports and groups may come, or have gone. */
+/**
+ * Causes that last: LID 0 is nobody's, partition keys differ, and a group has one QPN. Other ports and groups may come,
+ * or have gone.
+ */
 const isLasting = ({ id, args }: Cause): boolean => PARTITIONS.has(id) || id === 'GROUP_QPN' || args.lid === 0
 
 interface Mismatch {

@@ -112,8 +112,8 @@ class IgnoredEvents {
   /** By context. */
   readonly #refusedIndices = new Map<number, RefusedIndex>()
   /**
-   * By context and address: the newest address handle of each index. Which of several a request names is unknown, and the
-   * newest is right if one of its index is.
+   * By context and address: the newest address handle of each index. Which of several a request names is unknown, and
+   * the newest is right if one of its index is.
    */
   readonly #handles = new Map<string, Map<number, KnownObject>>()
   /** By `CoreObject.id` of address handles: datagrams since their address has left; 0: reported. */
@@ -122,7 +122,10 @@ class IgnoredEvents {
   readonly #removed = new Map<number, number>()
   /** Contexts with refused calls, of devices that were removed. */
   readonly #gone = new Map<number, true>()
-  /** Refused calls since the removal, of a device those after `TIME_TO_CLOSE`, by context or `CoreObject.id` of the identifier. */
+  /**
+   * Refused calls since the removal, of a device those after `TIME_TO_CLOSE`, by context or `CoreObject.id` of the
+   * identifier.
+   */
   readonly #refused = new Map<string, number>()
   /** `CoreObject.id` of identifiers whose DEVICE_REMOVAL was read. */
   readonly #told = new Map<number, true>()
@@ -175,9 +178,9 @@ class IgnoredEvents {
   }
 
   /**
-   * A call with an index of the GID table that is empty was refused. `left`: which address has left it, a clause. False:
-   * the program knows that the index is empty. An address may leave between a look and a call, so this is reported when
-   * the program tries again, or ends, without another look.
+   * A call with an index of the GID table that is empty was refused. `left`: which address has left it, a clause.
+   * False: the program knows that the index is empty. An address may leave between a look and a call, so this is
+   * reported when the program tries again, or ends, without another look.
    */
   refusedIndex(call: CheckedCall, known: KnownObject | undefined, left: string): boolean {
     const { sgidIndex } = (call.args as QpAttributes).address ?? { sgidIndex: 0 }
@@ -413,8 +416,8 @@ class IgnoredEvents {
   }
 
   /**
-   * Reports that `qp` names a queue pair that has been connected to an earlier one of this process, which is gone, while
-   * the peer has connected a later one to `qp`.
+   * Reports that `qp` names a queue pair that has been connected to an earlier one of this process, which is gone,
+   * while the peer has connected a later one to `qp`.
    */
   #crosses(qp: KnownObject, call: CheckedCall, modified: KnownObject): void {
     const { objects } = this.#services

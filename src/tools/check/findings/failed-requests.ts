@@ -354,7 +354,10 @@ class FailureReports {
     }
   }
 
-  /** Whether the sender of a dropped packet has a finding of its own: a datagram has, and the request of a connection fails. */
+  /**
+   * Whether the sender of a dropped packet has a finding of its own: a datagram has, and the request of a connection
+   * fails.
+   */
   #isToldBySender({ sourceQpn, qpn }: Failure['cause']['args'], qp: KnownObject | undefined): boolean {
     const { objects } = this.#services
     if ([sourceQpn, qpn].some(number => objects.hasSentWrongKey(Number(number)))) return true
@@ -409,8 +412,8 @@ class FailureReports {
   }
 
   /**
-   * A peer that its program has not connected, while another queue pair of it is connected to this program, and nothing to
-   * it: the ends have taken another queue pair than was meant. Undefined: none is.
+   * A peer that its program has not connected, while another queue pair of it is connected to this program, and nothing
+   * to it: the ends have taken another queue pair than was meant. Undefined: none is.
    */
   #meantPeer(qp: KnownObject, peer: KnownObject) {
     if (peer.attributes.destQpn !== undefined) return undefined

@@ -1,6 +1,6 @@
 /*
- * Refused posts that the program has ignored: it goes on with other requests of the queue, or waits, and never posts the
- * refused one again. Most often it tests the result of ibv_post_* for < 0, which is a positive errno.
+ * Refused posts that the program has ignored: it goes on with other requests of the queue, or waits, and never posts
+ * the refused one again. Most often it tests the result of ibv_post_* for < 0, which is a positive errno.
  */
 
 import type { FindingId } from '../../../spec/check/findings.ts'
@@ -73,7 +73,9 @@ export const createIgnoredPosts = (services: DetectorServices): Detector => {
     for (const one of all) if (one.next !== undefined) report(queue, one, one.next)
   }
 
-  /** The program posts a request with this wr_id, again or next. `kind`: PostQueue. `position`: `WorkRequest.postIndex`. */
+  /**
+   * The program posts a request with this wr_id, again or next. `kind`: PostQueue. `position`: `WorkRequest.postIndex`.
+   */
   const goesOn = (queue: number, kind: number, wrId: bigint, position?: number): void => {
     const all = refused.get(queue)
     if (all === undefined) return

@@ -16,7 +16,8 @@ export const createLeakDetector = (services: DetectorServices): Detector => {
       destroyed(call, object) {
         const isLeft = call.why === 'close' && !services.closedContexts.has(call.context)
         if (!isLeft || !isVerbsClass(object.class) || object.isInternal) return
-        // The library documents that a device's close closes its objects; what is left at an end by a refusal is its consequence.
+        // The library documents that a device's close closes its objects; what is left at an end by a refusal is its
+        // consequence.
         const isConsequence =
           (object.isOfLibrary && !isExiting) || services.need(REFUSALS).hasGivenUp(object.program?.pid)
         const { stack, action } = object.creation

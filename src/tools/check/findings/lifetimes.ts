@@ -1,8 +1,8 @@
 /*
  * Findings about memory of unpolled requests: the memory is freed, its stack frame returns, or a fork copies it. The
- * preload library reports all such events (`PreloadEvents` in spec/preload-events.ts) and does not know how far the device
- * is. The detector looks up the request. If the request is neither outstanding nor unpolled, there is no finding.
- * Deregistered memory is left out: finding `region-in-use`.
+ * preload library reports all such events (`PreloadEvents` in spec/preload-events.ts) and does not know how far the
+ * device is. The detector looks up the request. If the request is neither outstanding nor unpolled, there is no
+ * finding. Deregistered memory is left out: finding `region-in-use`.
  */
 
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'

@@ -165,7 +165,10 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
     }
   }
 
-  /** A ring of the latest accesses of peers: time, device, key, address, length, rights, QPN. Rows of an empty one have time 0. */
+  /**
+   * A ring of the latest accesses of peers: time, device, key, address, length, rights, QPN. Rows of an empty one have
+   * time 0.
+   */
   const accesses = new Float64Array(MAX_ACCESSES * NUMBERS)
   let nextAccess = 0
 

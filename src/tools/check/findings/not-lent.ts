@@ -1,6 +1,6 @@
 /*
- * Accesses of peers to memory that its owner has not lent, or has lent for something else (`not-lent`). Bytes that are lent
- * for reading are compared with what they were (`lent-changed`).
+ * Accesses of peers to memory that its owner has not lent, or has lent for something else (`not-lent`). Bytes that are
+ * lent for reading are compared with what they were (`lent-changed`).
  */
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { AccessFlags } from '../../../spec/enums.ts'

@@ -66,7 +66,9 @@ const elapsed = (from: number, to: number): string => {
 /** `2.0 s before`. */
 export const before = (from: number, to: number): string => `${elapsed(from, to)} before`
 
-/** The longest time that a device retries, if the attributes of the queue pair are unknown, and at least. Microseconds. */
+/**
+ * The longest time that a device retries, if the attributes of the queue pair are unknown, and at least. Microseconds.
+ */
 const LONGEST_RETRIES = 10_000_000
 const LEAST_RETRIES = 1_000_000
 /** Devices may take this many times the timeout (IBA 9.7.6.1.3). */
@@ -221,8 +223,8 @@ export class Outages {
   }
 
   /**
-   * The outage that explains why a request of `qp`, which failed at `time`, has no answer; undefined: none. `peerDevice`,
-   * `peer`: undefined if unknown.
+   * The outage that explains why a request of `qp`, which failed at `time`, has no answer; undefined: none.
+   * `peerDevice`, `peer`: undefined if unknown.
    */
   behind(
     time: number,

@@ -1,5 +1,6 @@
 /*
- * Waits for a peer that is gone. One that an error has kept from its connection, or from its end, is no mistake of its own.
+ * Waits for a peer that is gone. One that an error has kept from its connection, or from its end, is no mistake of its
+ * own.
  */
 import type { Detector, DetectorServices } from '../detector.ts'
 

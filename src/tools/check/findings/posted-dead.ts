@@ -1,6 +1,6 @@
 /*
- * Finding frame-returned, of a request of which a part was in a returned stack frame when it was posted. What is in a frame
- * that returns later: lifetimes.ts.
+ * Finding frame-returned, of a request of which a part was in a returned stack frame when it was posted. What is in a
+ * frame that returns later: lifetimes.ts.
  */
 import { DeadPart, PostQueue } from '../../../spec/session.ts'
 import { reportsEach } from '../detector.ts'

@@ -1,6 +1,6 @@
 /*
- * Peers that write to a region of a private mapping of a file (MAP_PRIVATE): the bytes go to copies of the pages, and the
- * file never has them. Each region is looked at once, at the first such access.
+ * Peers that write to a region of a private mapping of a file (MAP_PRIVATE): the bytes go to copies of the pages, and
+ * the file never has them. Each region is looked at once, at the first such access.
  */
 import { AccessFlags } from '../../../spec/enums.ts'
 import type { Detector, DetectorServices } from '../detector.ts'

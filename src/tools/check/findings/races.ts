@@ -1,6 +1,6 @@
 /*
- * The detector of races. It passes the requests of devices (ranges.ts) and the event logs of programs to the race engine
- * (races.ts), which reports races (report.ts). It does nothing until a program writes an event log.
+ * The detector of races. It passes the requests of devices (ranges.ts) and the event logs of programs to the race
+ * engine (races.ts), which reports races (report.ts). It does nothing until a program writes an event log.
  */
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'

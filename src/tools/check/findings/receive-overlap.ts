@@ -1,6 +1,6 @@
 /*
- * Buffers that two requests of a queue write to: both are outstanding, or a message overwrites one that was received and
- * not polled.
+ * Buffers that two requests of a queue write to: both are outstanding, or a message overwrites one that was received
+ * and not polled.
  */
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'

@@ -1,6 +1,6 @@
 /*
- * Calls that were refused: by the device, or by libibverbs, a provider or librdmacm without a call of the device, for the
- * reasons in tools/check/library-refusals.ts.
+ * Calls that were refused: by the device, or by libibverbs, a provider or librdmacm without a call of the device, for
+ * the reasons in tools/check/library-refusals.ts.
  */
 
 import type { Stack } from '../../../spec/check/finding.ts'

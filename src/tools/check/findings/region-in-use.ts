@@ -1,7 +1,7 @@
 /*
  * Regions that are deregistered while requests use them, and memory that is unmapped while it is registered. A buffer
- * belongs to the device until the request has completed (IBA 10.6), and the program does not know that before it has polled
- * the completion.
+ * belongs to the device until the request has completed (IBA 10.6), and the program does not know that before it has
+ * polled the completion.
  */
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'

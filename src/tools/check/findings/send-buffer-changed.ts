@@ -66,8 +66,8 @@ export const createSendChangeDetector = (services: DetectorServices): Detector =
     })
 
   /**
-   * Reports if the bytes of a send at its fetch are not those of its post. A fenced send may send the data of a READ that
-   * was outstanding at the post.
+   * Reports if the bytes of a send at its fetch are not those of its post. A fenced send may send the data of a READ
+   * that was outstanding at the post.
    */
   const checkSincePost = (owner: KnownObject, request: WorkRequest, hash: number): void => {
     if ((request.flags & FENCE) !== 0) return

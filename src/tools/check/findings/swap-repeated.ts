@@ -1,7 +1,7 @@
 /*
- * Compare-and-swaps that a program repeats without effect: the word has not the value that it expects. Who wrote the word
- * (swap-writers.ts) tells why: a lock whose holder has ended, or a word in the byte order of the network. The word itself is
- * read when a wait is looked for.
+ * Compare-and-swaps that a program repeats without effect: the word has not the value that it expects. Who wrote the
+ * word (swap-writers.ts) tells why: a lock whose holder has ended, or a word in the byte order of the network. The word
+ * itself is read when a wait is looked for.
  */
 import { counted, hex } from '../../../base/text.ts'
 import type { RequestElement } from '../../../spec/check/requests.ts'

@@ -1,6 +1,6 @@
 /*
- * A queue pair ends that was connected to none, or to one whose attributes do not fit. After a reported failure nothing is
- * said: the mismatch may have caused the failure.
+ * A queue pair ends that was connected to none, or to one whose attributes do not fit. After a reported failure nothing
+ * is said: the mismatch may have caused the failure.
  */
 import { findings } from '../../../spec/check/findings.ts'
 import { areConnected, attributeTable, hasReachedRtr, mismatches, psnLines, rdAtomicExceeds } from '../connection.ts'

@@ -1,6 +1,6 @@
 /*
- * Findings about the address vectors of queue pairs and address handles with LIDs: a GRH that names another port than the
- * LID (IBA 8.3). Of datagrams whose address handle no call has made, datagrams.ts tells.
+ * Findings about the address vectors of queue pairs and address handles with LIDs: a GRH that names another port than
+ * the LID (IBA 8.3). Of datagrams whose address handle no call has made, datagrams.ts tells.
  */
 import { causes, causeText, createCause } from '../../../spec/check/causes.ts'
 import { addressText, isMulticastGid, lidAddress } from '../../../transport/wire/address.ts'

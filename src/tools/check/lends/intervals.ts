@@ -1,6 +1,6 @@
 /*
- * Ranges of addresses that may overlap, each with a value, in a treap by their starts: to add or remove one, and to find
- * the one that reaches farthest from an address, takes O(log n) steps, whatever overlaps.
+ * Ranges of addresses that may overlap, each with a value, in a treap by their starts: to add or remove one, and to
+ * find the one that reaches farthest from an address, takes O(log n) steps, whatever overlaps.
  */
 
 /** A range in `Intervals`, for its removal. */

@@ -1,8 +1,9 @@
 /*
  * Lent memory as programs tell it their peers (`advertised` of spec/check/program-events.ts), without declarations. An
- * advertisement lends bytes to the peer of one queue pair, for one use of each byte. Told is only what the events prove:
- * - a WRITE that was under way, or that nothing can have ordered, when other bytes were written or sent there, and a READ
- *   that gets other bytes than its advertisement, after another one of the same bytes (late-access.ts);
+ * advertisement lends bytes to the peer of one queue pair, for one use of each byte. Told is only what the events
+ * prove:
+ * - a WRITE that was under way, or that nothing can have ordered, when other bytes were written or sent there, and a
+ *   READ that gets other bytes than its advertisement, after another one of the same bytes (late-access.ts);
  * - bytes that were told again with another content, though the first peer neither accessed them nor answered
  *   (lent-twice.ts).
  * This keeps the advertisements.

@@ -1,6 +1,6 @@
 /*
- * Requests to memory of peers, and accesses to regions of which bytes were lent, once a program has lent anything: which
- * request an access is of, and which requests are not finished.
+ * Requests to memory of peers, and accesses to regions of which bytes were lent, once a program has lent anything:
+ * which request an access is of, and which requests are not finished.
  */
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'

@@ -31,8 +31,8 @@ interface Advertised<R extends AdvertisedRegion> {
 }
 
 /**
- * Bits of the filter: two bytes at an even offset are the first ones of a key, in either byte order, or its middle ones, if
- * the key is at an odd offset.
+ * Bits of the filter: two bytes at an even offset are the first ones of a key, in either byte order, or its middle
+ * ones, if the key is at an odd offset.
  */
 const [FIRST, MIDDLE] = [1, 2]
 const swap16 = (value: number): number => ((value & 0xff) << 8) | (value >>> 8)
@@ -72,7 +72,10 @@ export class AdvertisedKeys<R extends AdvertisedRegion> {
     filter[swap16(middle)]! |= MIDDLE
   }
 
-  /** Calls `tell` for what `length` bytes of a message tell of, which are at the beginning of `bytes`, at an even offset of its buffer. */
+  /**
+   * Calls `tell` for what `length` bytes of a message tell of, which are at the beginning of `bytes`, at an even offset
+   * of its buffer.
+   */
   find(
     { bytes, view }: { readonly bytes: Uint8Array; readonly view: DataView },
     length: number,

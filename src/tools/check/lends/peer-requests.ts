@@ -1,6 +1,6 @@
 /*
- * The requests that may access memory that peers were told of, and the sends of its owner, while there is such memory; and
- * when a program has heard of others last.
+ * The requests that may access memory that peers were told of, and the sends of its owner, while there is such memory;
+ * and when a program has heard of others last.
  */
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { PostQueue } from '../../../spec/session.ts'

@@ -1,7 +1,7 @@
 /*
  * The bytes that programs have lent (`lent` of spec/check/program-events.ts). A byte is lent while any lend of it lasts
- * that allows the access: by its right, its peer and its time. The number of lends is bounded: a program with too many is
- * given up.
+ * that allows the access: by its right, its peer and its time. The number of lends is bounded: a program with too many
+ * is given up.
  */
 import type { Moment, Stack } from '../../../spec/check/finding.ts'
 import type { NoteOmission } from '../../../spec/check/omissions.ts'
@@ -195,7 +195,9 @@ export class ProcessLends {
     return [...this.#lasting.values()].map(({ lend }) => lend)
   }
 
-  /** The lends that last, and have a byte of those from `start` to before `end`, the oldest first; of very many, some. */
+  /**
+   * The lends that last, and have a byte of those from `start` to before `end`, the oldest first; of very many, some.
+   */
   lasting(start: number, end: number): Lend[] {
     const found = new Set<Lend>()
     for (const { toAny, toPeers } of this.#byRight.values())

@@ -80,8 +80,8 @@ const accessName = (
 }
 
 /**
- * Where the access came from, and what a finding says about it. `word`: of an access whose request is unknown; `does`: with
- * the bytes and what told of them.
+ * Where the access came from, and what a finding says about it. `word`: of an access whose request is unknown; `does`:
+ * with the bytes and what told of them.
  */
 export const aboutAccess = (
   services: DetectorServices,

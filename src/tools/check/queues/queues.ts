@@ -1,6 +1,7 @@
 /*
- * What happens to queues and CQs, for those who keep account of it: send queues (sends.ts), receive queues (receives.ts),
- * events of CQs (wakeups.ts), limits of SRQs, queue pairs that fail again, and completions that are not polled.
+ * What happens to queues and CQs, for those who keep account of it: send queues (sends.ts), receive queues
+ * (receives.ts), events of CQs (wakeups.ts), limits of SRQs, queue pairs that fail again, and completions that are not
+ * polled.
  */
 
 import { counted } from '../../../base/text.ts'

@@ -1,6 +1,6 @@
 /*
- * Programs that go on with failing completions: they have polled the failure of a queue pair, and post to it again, which
- * is a finding, or replace it by one that fails too. A walk tells of both (`degraded`).
+ * Programs that go on with failing completions: they have polled the failure of a queue pair, and post to it again,
+ * which is a finding, or replace it by one that fails too. A walk tells of both (`degraded`).
  *
  * Each request has a depth: how many failures, each of a request that was posted after the one before had been polled,
  * the program knew when it posted it. Requests that were outstanding at the failure have none, and what a program posts

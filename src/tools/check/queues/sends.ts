@@ -36,7 +36,9 @@ interface SendQueue {
   freed: number
   /** READs and atomics that the program has not polled, oldest first. */
   readonly unpolledReads: WorkRequest[]
-  /** `WorkRequest.index` of the last fenced send: earlier READs and atomics are complete when it and later ones begin. */
+  /**
+   * `WorkRequest.index` of the last fenced send: earlier READs and atomics are complete when it and later ones begin.
+   */
   fence: number
   /** Number of sends that take a receive of the peer, and of those that are outstanding. */
   messages: number
@@ -46,7 +48,9 @@ interface SendQueue {
   /** The last send that has ended, and how many have. */
   lastEnded: WorkRequest | undefined
   ended: number
-  /** How many sends had ended when the last message of the peer was received: the peer may have said that it has them. */
+  /**
+   * How many sends had ended when the last message of the peer was received: the peer may have said that it has them.
+   */
   answered: number
   /** How many sends the peer has received at least, by its receives. */
   delivered: number
@@ -310,8 +314,8 @@ export class SendQueues {
   }
 
   /**
-   * The last send that has ended, if the program has polled no completion that tells it. Of the TypeScript library it is
-   * unknown whether it has.
+   * The last send that has ended, if the program has polled no completion that tells it. Of the TypeScript library it
+   * is unknown whether it has.
    */
   lastUnknown({ id, isOfLibrary }: KnownObject): WorkRequest | undefined {
     const { lastEnded, freed = 0 } = this.#queues.get(id) ?? {}

@@ -1,6 +1,7 @@
 /*
- * Limits of shared receive queues (srq_limit): armed once, the limit raises SRQ_LIMIT_REACHED once and is disarmed by it.
- * For findings about a message that found no receive: what became of the event by which the program refills its SRQ.
+ * Limits of shared receive queues (srq_limit): armed once, the limit raises SRQ_LIMIT_REACHED once and is disarmed by
+ * it. For findings about a message that found no receive: what became of the event by which the program refills its
+ * SRQ.
  */
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { CheckedCall, CheckedFailure } from '../../../spec/check/program-events.ts'
@@ -59,7 +60,10 @@ export class SrqLimits {
     if (limit?.reached !== undefined) limit.refilled++
   }
 
-  /** What became of the limit of the SRQ of a queue pair for which a message found no receive; empty: nothing explains that. */
+  /**
+   * What became of the limit of the SRQ of a queue pair for which a message found no receive; empty: nothing explains
+   * that.
+   */
   explain(peer: KnownObject | undefined): Pick<FindingContent, 'details' | 'advice' | 'moments'> {
     const srq = peer?.uses.get('srq')
     const limit = srq && this.#limits.get(srq.id)

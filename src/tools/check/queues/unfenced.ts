@@ -1,8 +1,8 @@
 /*
- * Sends that follow a READ of their queue without a fence and need its end: they send the bytes into which the READ writes,
- * or change the bytes at the peer that it reads. A READ may be in progress when later requests of the queue are executed
- * (IBA 10.8.3.3). Known to be over is a READ whose completion, or that of a later request, was polled. `--races` finds
- * more: it knows in which order programs post and poll.
+ * Sends that follow a READ of their queue without a fence and need its end: they send the bytes into which the READ
+ * writes, or change the bytes at the peer that it reads. A READ may be in progress when later requests of the queue are
+ * executed (IBA 10.8.3.3). Known to be over is a READ whose completion, or that of a later request, was polled.
+ * `--races` finds more: it knows in which order programs post and poll.
  */
 import { requestName } from '../../../spec/check/causes.ts'
 import type { FindingId } from '../../../spec/check/findings.ts'
@@ -12,7 +12,10 @@ import { overlapAddress, readsBuffer, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import { hex, type KnownObject } from '../objects.ts'
 
-/** The first sends without a fence of each queue are reported with their own stacks; others count as repetitions of the last. */
+/**
+ * The first sends without a fence of each queue are reported with their own stacks; others count as repetitions of the
+ * last.
+ */
 const FIRST_REPORTS = 64
 
 /** Whether a send changes memory of the peer. */
@@ -60,7 +63,10 @@ export class Unfenced {
     return undefined
   }
 
-  /** A send without a fence that `concerns`; `reads`: the READs and atomics before it of which the program cannot know that they are over. */
+  /**
+   * A send without a fence that `concerns`; `reads`: the READs and atomics before it of which the program cannot know
+   * that they are over.
+   */
   posted(qp: KnownObject, request: WorkRequest, reads: readonly WorkRequest[]): void {
     const services = this.#services
     const overlap = this.#overlap(request, reads)

@@ -135,7 +135,9 @@ export class Wakeups {
     this.#services.report('lost-wakeup', this.#services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
-  /** A CQ was destroyed: reports if it was armed in vain, or neither armed nor polled and had a completion for a second. */
+  /**
+   * A CQ was destroyed: reports if it was armed in vain, or neither armed nor polled and had a completion for a second.
+   */
   destroyed(cq: KnownObject): void {
     const events = this.#cqs.get(cq.id)
     this.#cqs.delete(cq.id)

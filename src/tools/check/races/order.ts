@@ -31,6 +31,7 @@ export const isOrderedInQueue = (first: Queued, firstAccess: Range, second: Queu
     // The peer may read the second READ's data before it has sent the response to the first request.
     return second.kind === 'READ' && !(firstAccess.kind === RESULT && secondAccess.kind === READ)
   }
-  // The requester may fetch the data of a request before earlier requests arrive at the peer. A fence does not delay it.
+  // The requester may fetch the data of a request before earlier requests arrive at the peer. A fence does not delay
+  // it.
   return firstAccess.kind === SOURCE || secondAccess.kind !== SOURCE
 }

@@ -10,13 +10,13 @@
  * - WRITEs, READs and atomics of one word, which programs use as a flag or lock;
  * - waits of a thread without RDMA, such as for a pipe or mutex. Only the time of such a wait is known (`acquired`).
  *
- * A race is proven if one thread posted both requests without a wait between, and no thread had polled the completion of
- * the first when the second was posted. In other races the poster may have known the end of the first request by means
- * that are not seen. When the device executes the requests does not count: it differs from run to run. Races with an atomic access or a receive, or of two words (`isWord`), are
- * never proven.
+ * A race is proven if one thread posted both requests without a wait between, and no thread had polled the completion
+ * of the first when the second was posted. In other races the poster may have known the end of the first request by
+ * means that are not seen. When the device executes the requests does not count: it differs from run to run. Races with
+ * an atomic access or a receive, or of two words (`isWord`), are never proven.
  *
- * Two atomics on a word are no race. But if each is behind a WRITE of its queue, and nothing orders the two, the word does
- * not say which WRITE has landed: `counter-shared`, told only if it is proven.
+ * Two atomics on a word are no race. But if each is behind a WRITE of its queue, and nothing orders the two, the word
+ * does not say which WRITE has landed: `counter-shared`, told only if it is proven.
  *
  * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS, MAX_IN_FLIGHT and MAX_FENCED.
  */

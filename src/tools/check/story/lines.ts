@@ -114,8 +114,8 @@ const requestText = (opcode: number): string => {
 }
 
 /**
- * `wr_id 7`, or of several the smallest and the largest, `wr_id 1 to 7`. Of events that stand for several only the first and
- * the last are known: `wr_id 1 … 7` if others than those between may be among them.
+ * `wr_id 7`, or of several the smallest and the largest, `wr_id 1 to 7`. Of events that stand for several only the
+ * first and the last are known: `wr_id 1 … 7` if others than those between may be among them.
  */
 const wrIdText = ({ events }: Group): string => {
   const all = events.flatMap(({ firstWrId, wrId }) => [firstWrId, wrId])

@@ -1,7 +1,7 @@
 /*
  * What happened to the objects of one process, as numbers: the last events of the process and of each of its objects,
- * also of destroyed ones. Noting an event allocates nothing; texts are made of it for a report (lines.ts). The memory is
- * bounded for each process.
+ * also of destroyed ones. Noting an event allocates nothing; texts are made of it for a report (lines.ts). The memory
+ * is bounded for each process.
  */
 import type { Program, Stack } from '../../../spec/check/finding.ts'
 
@@ -37,8 +37,8 @@ const Field = {
 const FIELDS = 14
 
 /**
- * An event that is to be noted. What its numbers are depends on its kind (recorder.ts). A recorder has one for all, so that
- * noting allocates nothing.
+ * An event that is to be noted. What its numbers are depends on its kind (recorder.ts). A recorder has one for all, so
+ * that noting allocates nothing.
  */
 export class NewEvent {
   kind = 0
@@ -427,8 +427,8 @@ export class ProcessLog {
   }
 
   /**
-   * The kept events of some subjects, oldest first; of all without `ids`. `now`: the time of the last ones, if it is not
-   * known. `overwritten`: how many others there were.
+   * The kept events of some subjects, oldest first; of all without `ids`. `now`: the time of the last ones, if it is
+   * not known. `overwritten`: how many others there were.
    */
   eventsOf(now: number, ids?: ReadonlySet<number>): { readonly events: NotedEvent[]; readonly overwritten: number } {
     this.#passes(now)

@@ -31,8 +31,8 @@ const MAX_LINKS = 4096
 /**
  * The kinds of noted events, with what their numbers say:
  * - POSTED: `index` postIndex or −1, `wrId`, `amount` bytes, `detail` opcode, of a receive −1, `peer` PostQueue
- * - COMPLETED: `index` of the queue, `wrId`, `amount` bytes, `detail` status and opcode of the request, `peer` the owner
- *   of the received message or 0, `peerWrId` its wr_id
+ * - COMPLETED: `index` of the queue, `wrId`, `amount` bytes, `detail` status and opcode of the request, `peer` the
+ *   owner of the received message or 0, `peerWrId` its wr_id
  * - ENDED: `index`, `wrId`, `detail` opcode
  * - LOST: a receive without a completion: `wrId`
  * - DROPPED, POLLED: `amount` how many

@@ -1,5 +1,6 @@
 /*
- * The story of a finding (spec/check/finding.ts) as text: one line for each event, with the line of source that made it.
+ * The story of a finding (spec/check/finding.ts) as text: one line for each event, with the line of source that made
+ * it.
  */
 import type { Stack, Story, StoryLine } from '../../../spec/check/finding.ts'
 import { callerText, type Frame, ownFrame } from '../../../spec/check/frames.ts'

@@ -1,8 +1,8 @@
 /*
  * Who waits for whom: finds threads whose waits nobody ends, and the cycle or the end of the chain among them.
  *
- * A wait has an end if something outside of the graph could end it (`isOpen`), or one of its enders goes on. What goes on
- * is found as a fixed point; what remains waits for itself. So a thread of which nothing is known never leads to a
+ * A wait has an end if something outside of the graph could end it (`isOpen`), or one of its enders goes on. What goes
+ * on is found as a fixed point; what remains waits for itself. So a thread of which nothing is known never leads to a
  * finding, and threads that wait long for a client, a clock or a person do neither.
  */
 import type { Ender, GraphProcess, GraphThread, ThreadWait, WaitGraph } from '../../../spec/check/thread-waits.ts'
@@ -191,8 +191,8 @@ export const waitGraph = (processes: readonly GraphProcess[]): WaitGraph => {
 }
 
 /**
- * The graph of these processes, and for each further cycle or end of other processes the graph of these alone: what stands
- * still for one reason does not hide what does for another.
+ * The graph of these processes, and for each further cycle or end of other processes the graph of these alone: what
+ * stands still for one reason does not hide what does for another.
  */
 export const waitGraphs = (processes: readonly GraphProcess[]): readonly [WaitGraph, ...WaitGraph[]] => {
   const all = waitGraph(processes)

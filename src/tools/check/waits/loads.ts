@@ -1,6 +1,7 @@
 /*
- * The address that an instruction reads, if it is a plain load or a comparison with memory: of x86-64 and arm64, as far as
- * compilers use them for loops that wait for a word. Others, such as vectors, strings and atomics that write, are none.
+ * The address that an instruction reads, if it is a plain load or a comparison with memory: of x86-64 and arm64, as far
+ * as compilers use them for loops that wait for a word. Others, such as vectors, strings and atomics that write, are
+ * none.
  */
 
 /** Bytes in memory. */

@@ -30,7 +30,10 @@ const writes = ({ opcode }: WorkRequest): boolean => {
   return kind === SendKind.WRITE || kind === SendKind.ATOMIC || kind === SendKind.ATOMIC_WRITE
 }
 
-/** The last of the requests that wrote an address of a region, else the last that ended right before it or began right behind. */
+/**
+ * The last of the requests that wrote an address of a region, else the last that ended right before it or began right
+ * behind.
+ */
 const writerOf = (services: Services, region: KnownObject, address: number): string => {
   const ended = services.ask(LATEST)?.() ?? []
   const at = address - (region.start ?? 0) + (region.iova ?? 0)

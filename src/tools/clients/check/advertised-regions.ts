@@ -1,6 +1,6 @@
 /*
- * The memory of programs of which messages may tell their receivers: regions that peers may access, and windows of regions to
- * which any may be bound.
+ * The memory of programs of which messages may tell their receivers: regions that peers may access, and windows of
+ * regions to which any may be bound.
  */
 import type { MemoryTable } from '../../../core/memory/region-table.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'

@@ -1,7 +1,7 @@
 /*
  * Reads what programs send and write, and the private data of their connections, for what it says of their memory
- * (tools/check/lends/messages.ts): messages up to EDGE bytes wholly, of longer ones the beginning and the end. Nothing is read
- * before the program has a region that peers may access, or to which it may bind windows.
+ * (tools/check/lends/messages.ts): messages up to EDGE bytes wholly, of longer ones the beginning and the end. Nothing
+ * is read before the program has a region that peers may access, or to which it may bind windows.
  */
 import type { QueuePairObject } from '../../../core/driver-contract.ts'
 import type { MemoryTable } from '../../../core/memory/region-table.ts'
@@ -22,8 +22,8 @@ const EDGE = 4096
 /** Bytes of the shortest message with a key, an address and a length. */
 const LEAST = 16
 /**
- * After BARREN WRITEs, and messages above EDGE, that told nothing, a queue pair's further ones are read one in SAMPLE, until
- * one tells: each costs another system call.
+ * After BARREN WRITEs, and messages above EDGE, that told nothing, a queue pair's further ones are read one in SAMPLE,
+ * until one tells: each costs another system call.
  */
 const BARREN = 64
 const SAMPLE = 16

@@ -1,6 +1,6 @@
 /*
- * Tells torment (kind `late`) when the owner of lent bytes uses them otherwise. The checker knows what is lent. Nothing is done
- * while torment watches no bytes.
+ * Tells torment (kind `late`) when the owner of lent bytes uses them otherwise. The checker knows what is lent. Nothing
+ * is done while torment watches no bytes.
  */
 import type { LentWatch } from '../../../core/memory/region-table.ts'
 import type { KeyedMemory } from '../../../spec/check/probes.ts'

@@ -1,6 +1,6 @@
 /*
- * What fault rules let happen to devices, subnets and processes: links go down, devices fail or leave, signals come, and
- * programs get events.
+ * What fault rules let happen to devices, subnets and processes: links go down, devices fail or leave, signals come,
+ * and programs get events.
  */
 import { callerWithoutMemory } from '../../../core/dispatch/caller.ts'
 import { invokeTyped, methodOf } from '../../../core/dispatch/invoke.ts'

@@ -44,7 +44,10 @@ export interface InjectedFaults {
   readonly survey: Survey | undefined
   /** Call this after each change of the rules, and once the sources can be used. */
   rulesChanged(): void
-  /** Takes the link of a device down or up. `milliseconds`: down for so long. Up: also before the times of rules are over. */
+  /**
+   * Takes the link of a device down or up. `milliseconds`: down for so long. Up: also before the times of rules are
+   * over.
+   */
   setLink(device: Device, isUp: boolean, milliseconds?: number): void
   /** The error of a post of `process`; undefined: none. Reports it as a failure. */
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined

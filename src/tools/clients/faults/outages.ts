@@ -1,6 +1,6 @@
 /*
- * What keeps links and subnets down: fault rules, each for its time, and commands. A link is up again when nothing keeps it
- * down.
+ * What keeps links and subnets down: fault rules, each for its time, and commands. A link is up again when nothing
+ * keeps it down.
  */
 import type { Core, Device } from '../../../core/model.ts'
 import type { Disturbance } from '../../../spec/subnet-port.ts'

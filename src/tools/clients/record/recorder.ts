@@ -1,6 +1,6 @@
 /*
- * Writes what happens on a core's devices to a session file (tools/record/writer.ts): devices, objects, requests, failures and
- * packets. The daemon adds calls, findings and counters (daemon/recording.ts), and so does the library.
+ * Writes what happens on a core's devices to a session file (tools/record/writer.ts): devices, objects, requests,
+ * failures and packets. The daemon adds calls, findings and counters (daemon/recording.ts), and so does the library.
  */
 
 import { registerClient } from '../../../core/devices/clients.ts'
@@ -52,7 +52,9 @@ export interface RecorderSources {
   ): TraceRecord
   /** Also records what the checker needs (`--record-depth check`): the stream has a producer. */
   readonly isForCheck?: boolean
-  /** Adds a tap to the port of a device, which ignores ICRCs; returns a function that removes it. Undefined: no port. */
+  /**
+   * Adds a tap to the port of a device, which ignores ICRCs; returns a function that removes it. Undefined: no port.
+   */
   addTap(device: Device, tap: PortTap): (() => void) | undefined
 }
 
@@ -224,7 +226,9 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   }
   let look: Timer | undefined
   let pause = SOON
-  /** Looks after `wait` ms, and then less and less often, which completions programs have polled, until they have all. */
+  /**
+   * Looks after `wait` ms, and then less and less often, which completions programs have polled, until they have all.
+   */
   const lookAtPolls = (wait: number): void => {
     // Completions that nobody polls must not delay this look.
     if (look !== undefined && pause > wait) {

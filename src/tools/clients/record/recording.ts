@@ -35,9 +35,9 @@ interface Recording {
 }
 
 /**
- * Starts a session file in `fd`, a regular file that is emptied now and closed at the end. `now`: microseconds. `sample`
- * records counters: once per second, and at the end. `clock`: for regular writes. With a virtual clock nothing is
- * written in the background, and the file does not name the machine. Throws a RangeError if the limit is too small.
+ * Starts a session file in `fd`, a regular file that is emptied now and closed at the end. `now`: microseconds.
+ * `sample` records counters: once per second, and at the end. `clock`: for regular writes. With a virtual clock nothing
+ * is written in the background, and the file does not name the machine. Throws a RangeError if the limit is too small.
  */
 export const startRecording = (
   fd: number,

@@ -19,7 +19,10 @@ const WORD_BYTES = 8
 /** Bits of ibv_access_flags: every region grants local reads. */
 const LOCAL_READ = 0
 
-/** Returns the function that copies `bytes` bytes of a message from offset `from` on to `scratch`; false if they cannot be read. */
+/**
+ * Returns the function that copies `bytes` bytes of a message from offset `from` on to `scratch`; false if they cannot
+ * be read.
+ */
 export const copyTo =
   (table: MemoryTable, scratch: Arena, reader: RequestReader | undefined) =>
   (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
@@ -77,7 +80,8 @@ export const readWord = (
 
 /**
  * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
- * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read. `reader`: the driver's.
+ * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read. `reader`: the
+ * driver's.
  */
 export const createDigest = (table: MemoryTable, scratch: Arena, reader?: RequestReader) => {
   const copy = copyTo(table, scratch, reader)

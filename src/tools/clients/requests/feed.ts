@@ -5,8 +5,8 @@
  * Sends of a queue pair complete in order, and receives too, so a completion is that of the oldest request. A completed
  * receive has received the sender's oldest message of the same length and kind. If the service is unreliable and two
  * messages match, the network may have lost the first, so the message is unknown. A connection keeps the order, so
- * messages before the received one were lost. If a receiver drops a message, it is assumed to be the oldest message from
- * its sender to the receiver.
+ * messages before the received one were lost. If a receiver drops a message, it is assumed to be the oldest message
+ * from its sender to the receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import {
@@ -46,8 +46,8 @@ const MAX_SETTLED = 64
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /**
- * Gets a message that is sent or written. `copy`, during the call, copies `bytes` bytes of it from offset `from` on to the
- * scratch buffer; false: they cannot be read. Inline data is copied from its beginning only.
+ * Gets a message that is sent or written. `copy`, during the call, copies `bytes` bytes of it from offset `from` on to
+ * the scratch buffer; false: they cannot be read. Inline data is copied from its beginning only.
  */
 export type MessageWatch = (
   qp: QueuePairObject,

@@ -42,7 +42,9 @@ const numberIn = (values: Readonly<Record<string, unknown>>): number | undefined
 const qpKey = (device: number, qpn: number): number => device * 2 ** 24 + qpn
 
 type Place = Pick<CheckedCall, 'deviceNumber' | 'context' | 'program'>
-/** What a call has done. `uses`: ids of all objects that its object uses now; absent: those in the values of a create. */
+/**
+ * What a call has done. `uses`: ids of all objects that its object uses now; absent: those in the values of a create.
+ */
 export type EndedCall = Place &
   Pick<CheckedCall, 'class' | 'method' | 'object' | 'args' | 'out' | 'refused' | 'why' | 'stack'> & {
     readonly uses?: readonly number[]

@@ -1,7 +1,8 @@
 /*
- * Events of recordings that older builds have made, as those of today. Until protocol 5 of sessions, what is now the events of
- * preload libraries (`PreloadEvents` in spec/preload-events.ts) was one event, `misused`, with fields of many meanings; and the text
- * of a wait named its request by the device's number, with the request as it was posted in `own`.
+ * Events of recordings that older builds have made, as those of today. Until protocol 5 of sessions, what is now the
+ * events of preload libraries (`PreloadEvents` in spec/preload-events.ts) was one event, `misused`, with fields of many
+ * meanings; and the text of a wait named its request by the device's number, with the request as it was posted in
+ * `own`.
  */
 import {
   type CheckedWait,

@@ -1,6 +1,6 @@
 /*
- * Program events of recordings of depth `plain`, of observed programs and of older releases: made of their objects, calls
- * and failures. What the preload library has seen, waits, hashes of memory and event logs are not in such files.
+ * Program events of recordings of depth `plain`, of observed programs and of older releases: made of their objects,
+ * calls and failures. What the preload library has seen, waits, hashes of memory and event logs are not in such files.
  */
 import { bytesOfHex } from '../../../base/text.ts'
 import { type CauseName, causes, requestName } from '../../../spec/check/causes.ts'

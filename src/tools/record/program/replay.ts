@@ -1,6 +1,6 @@
 /*
- * A session file as a producer of program events: what was recorded with `--record-depth check` goes to the consumers of
- * its stream as it went to those of the daemon. Of other files, and of what was there before a recording began, the
+ * A session file as a producer of program events: what was recorded with `--record-depth check` goes to the consumers
+ * of its stream as it went to those of the daemon. Of other files, and of what was there before a recording began, the
  * events are made of objects, calls and failures (plain.ts).
  */
 import {

@@ -1,7 +1,7 @@
 /*
- * Several recordings as one stream of program events, such as those of the hosts of a net: then both ends of a connection
- * are known. Ids, times, and the numbers of devices and contexts are made distinct. Numbers of queue pairs, keys, handles
- * and processes stay: they belong to a device, a context or a host.
+ * Several recordings as one stream of program events, such as those of the hosts of a net: then both ends of a
+ * connection are known. Ids, times, and the numbers of devices and contexts are made distinct. Numbers of queue pairs,
+ * keys, handles and processes stay: they belong to a device, a context or a host.
  */
 
 import type { ProgramProbes } from '../../../spec/check/probes.ts'

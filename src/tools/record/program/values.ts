@@ -1,5 +1,6 @@
 /*
- * Program events as JSON, with the values that JSON lacks: 64-bit numbers, bytes, names of objects, maps, reasons, infinity.
+ * Program events as JSON, with the values that JSON lacks: 64-bit numbers, bytes, names of objects, maps, reasons,
+ * infinity.
  */
 
 import { bytesOfHex, hexBytes } from '../../../base/text.ts'

@@ -1,7 +1,7 @@
 /*
  * What to do about the time that the sends of a queue pair took. Advice is about the phase with the most time, and only
- * given if the recording shows that it is right: each has a condition. If none is right, none is given. There is none for
- * the packets of a message itself, nor for its completion.
+ * given if the recording shows that it is right: each has a condition. If none is right, none is given. There is none
+ * for the packets of a message itself, nor for its completion.
  */
 import { type Phase, rankedPhases } from './phases.ts'
 import type { QueueTimes } from './request-times.ts'

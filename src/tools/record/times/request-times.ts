@@ -60,8 +60,8 @@ interface Evidence {
   /** Sends that were outstanding without any other. */
   readonly alone: number
   /**
-   * Time in which a send waited for a fence, a slot or the window. Earlier sends were outstanding, and in the sums it is
-   * their time, since they are the oldest.
+   * Time in which a send waited for a fence, a slot or the window. Earlier sends were outstanding, and in the sums it
+   * is their time, since they are the oldest.
    */
   readonly fence: number
   readonly reads: number
@@ -88,8 +88,8 @@ export interface QueueTimes {
   readonly idle: number
   readonly bytes: number
   /**
-   * Packets that were sent more than once, also those that were not lost; packets that were lost on the way, those of answers
-   * too.
+   * Packets that were sent more than once, also those that were not lost; packets that were lost on the way, those of
+   * answers too.
    */
   readonly repeated: number
   readonly lost: number
@@ -201,7 +201,9 @@ interface Queue extends QueueTimes {
   highest: number | undefined
   readonly runs: Run[]
   readonly stalls: Stall[]
-  /** When an RNR NAK came after which nothing was sent yet, and when the peer has posted a receive since the last one. */
+  /**
+   * When an RNR NAK came after which nothing was sent yet, and when the peer has posted a receive since the last one.
+   */
   notReadySince: number | undefined
   receivedAt: number | undefined
   /** When a NAK, or the answer of a later request, told that packets were lost. */
@@ -296,8 +298,8 @@ export class TimesOfRequests {
   readonly #byNumber = new Map<number, Set<QueuePair>>()
 
   /**
-   * `finish` gets each send when its completion was polled, or when it has ended without one. `objects`: the caller adds
-   * the events of objects to them first; absent: this class has its own.
+   * `finish` gets each send when its completion was polled, or when it has ended without one. `objects`: the caller
+   * adds the events of objects to them first; absent: this class has its own.
    */
   constructor(finish: (times: RequestTimes) => void = () => {}, objects?: SessionObjects) {
     this.#finish = finish
@@ -310,7 +312,9 @@ export class TimesOfRequests {
     return [...this.#queues.values()].filter(({ durations }) => durations.count > 0)
   }
 
-  /** Packets that were lost, and of these repaired: of the sends of these queue pairs and their answers. Absent: of all. */
+  /**
+   * Packets that were lost, and of these repaired: of the sends of these queue pairs and their answers. Absent: of all.
+   */
   lossesOf(ids: Iterable<number> = this.#queues.keys()): Losses {
     let [lost, unrepaired] = [0, 0]
     for (const id of ids) {
@@ -697,7 +701,9 @@ export class TimesOfRequests {
     return qp === undefined || others.length > 0 ? undefined : this.#queues.get(qp.object.id)
   }
 
-  /** Notes packets of requests with `count` PSNs. Returns whether they were sent before: then the send was interrupted. */
+  /**
+   * Notes packets of requests with `count` PSNs. Returns whether they were sent before: then the send was interrupted.
+   */
   #isRepeated(queue: Queue, psn: number, count: number, hasAnswer: boolean, time: number): boolean {
     const { highest, runs, stalls } = queue
     const last = (psn + count - 1) & PSN_MASK

@@ -3,10 +3,10 @@
  * and 5.2): rate control of queue pairs, driven by congestion notification packets (CNPs). Rates are bytes/µs, times
  * are µs and arguments; nothing here knows packets or queue pairs: a row is an index.
  *
- * A CNP cuts the rate by half of `alpha`, an estimate of how often CNPs come. Afterwards, each expiry of a timer and each
- * `byteCounter` sent bytes is one step back: five steps halve the distance to the rate before the cut (fast recovery),
- * later ones raise that target first (additive, then hyper increase). A row at line rate is not limited, and costs
- * nothing. Timers are evaluated when a row is used, so there are no events for them.
+ * A CNP cuts the rate by half of `alpha`, an estimate of how often CNPs come. Afterwards, each expiry of a timer and
+ * each `byteCounter` sent bytes is one step back: five steps halve the distance to the rate before the cut (fast
+ * recovery), later ones raise that target first (additive, then hyper increase). A row at line rate is not limited, and
+ * costs nothing. Timers are evaluated when a row is used, so there are no events for them.
  */
 import { Dcqcn } from '../../../spec/congestion.ts'
 

@@ -130,7 +130,9 @@ export const setInFlight = (windows: PeerWindows, row: number, bytes: number): v
   windows.rowInFlight[row] = bytes
 }
 
-/** Adds a row to the queue of its window. `stallCheck`: when to check for silent peers, unless a check is due earlier. */
+/**
+ * Adds a row to the queue of its window. `stallCheck`: when to check for silent peers, unless a check is due earlier.
+ */
 export const enqueue = (windows: PeerWindows, row: number, atFront: boolean, stallCheck: number): void => {
   const window = windows.windowOfRow[row]
   const first = windows.firstWaiting[window]

@@ -52,8 +52,8 @@ const updateInFlight = (s: EngineState, row: number): void => {
 }
 
 /**
- * Window bytes that a row may have unacknowledged: its congestion window, or the window that it shares with other rows if
- * that is less.
+ * Window bytes that a row may have unacknowledged: its congestion window, or the window that it shares with other rows
+ * if that is less.
  */
 export const windowOf = (s: EngineState, row: number): number => {
   const { windows } = s

@@ -1,8 +1,8 @@
 /*
  * Messages without packets, between queue pairs whose engines run in this process (docs/decisions/loopback.md). The
  * peer's responder gets slices of at most 64 KiB, and its response takes effect immediately. Programs observe the same
- * as with packets: PSNs and MSNs advance, the responder applies its checks and refusals (transport/engine/responder/), RNR
- * timers and retries run, counters count packets and bytes.
+ * as with packets: PSNs and MSNs advance, the responder applies its checks and refusals (transport/engine/responder/),
+ * RNR timers and retries run, counters count packets and bytes.
  *
  * A queue pair is eligible if none of its PSNs is outstanding and its peer would accept its packets (`isLoopback`).
  * All other messages are sent as packets; so are all messages while a port needs packets, for example for a capture
@@ -75,8 +75,8 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
 }
 
 /**
- * Number of packets in the next slice of a message of `psns` packets after `done` packets were sent. If its memory may be
- * scattered, a slice is one packet, and the last one of this poll.
+ * Number of packets in the next slice of a message of `psns` packets after `done` packets were sent. If its memory may
+ * be scattered, a slice is one packet, and the last one of this poll.
  */
 const slicePackets = (s: EngineState, row: number, mtu: number, psns: number, done: number): number => {
   if (isScattered(s, row) || isScattered(s.peerState as EngineState, s.peerRow)) {

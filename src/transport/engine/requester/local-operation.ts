@@ -1,9 +1,9 @@
 /*
  * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3), MEMCPY (memory-copy.ts), and DRIVER1, which does nothing. They are executed in the order of the send queue, before any later request
- * is sent: the window is bound before a later SEND gives its key to the peer. They complete after all earlier WQEs, and
- * are not executed again when requests are sent again after a loss.
- * state.ts explains short names such as `row`, `base` and `request`.
+ * 10.8.3.3), MEMCPY (memory-copy.ts), and DRIVER1, which does nothing. They are executed in the order of the send
+ * queue, before any later request is sent: the window is bound before a later SEND gives its key to the peer. They
+ * complete after all earlier WQEs, and are not executed again when requests are sent again after a loss. state.ts
+ * explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../spec/work.ts'

@@ -215,8 +215,8 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
 }
 
 /**
- * Executes a local operation, or a slice of a copy, and completes it if it is the oldest WQE. It has the weight of a packet without payload,
- * so that a poll ends after many local operations.
+ * Executes a local operation, or a slice of a copy, and completes it if it is the oldest WQE. It has the weight of a
+ * packet without payload, so that a poll ends after many local operations.
  */
 const sendLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
@@ -230,8 +230,8 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // Nothing is outstanding, since no later WQE is fetched before this one is executed. With pacing, sent bytes of UC and
-  // UD count against `rowLimit` until the next `openWindow`.
+  // Nothing is outstanding, since no later WQE is fetched before this one is executed. With pacing, sent bytes of UC
+  // and UD count against `rowLimit` until the next `openWindow`.
   const isPaced = s.pacingInterval !== 0 && reliableService[w[base + QP.SERVICE]] === 0
   if (!isPaced) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)

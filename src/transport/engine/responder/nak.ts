@@ -172,7 +172,8 @@ export const nakAt = (s: EngineState, row: number, psn: number, msn: number, syn
 
 /**
  * Schedules a NAK for a duplicate whose memory can no longer be accessed, unless an ACK or NAK is due. The queue pair
- * stays as it is: a duplicate that was late in the network is of a request that the peer has completed, so it ignores the NAK.
+ * stays as it is: a duplicate that was late in the network is of a request that the peer has completed, so it ignores
+ * the NAK.
  */
 export const nakDuplicate = (s: EngineState, row: number, psn: number, msn: number, syndrome: number): void => {
   const w = s.rows

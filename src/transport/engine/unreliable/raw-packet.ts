@@ -1,10 +1,10 @@
 /*
- * Raw packets: a send request is a frame of the link, and so is a received message. There is no header of a transport and
- * no peer. What sends and delivers frames is the driver (`FrameSink`).
+ * Raw packets: a send request is a frame of the link, and so is a received message. There is no header of a transport
+ * and no peer. What sends and delivers frames is the driver (`FrameSink`).
  *
- * A frame for which there is no receive, or too small a one, is dropped, as with UD: a sender cannot stop the queue of a
- * receiver. The receive that was too small is used for the next frame.
- * state.ts explains short names such as `row`, `base` and `request`.
+ * A frame for which there is no receive, or too small a one, is dropped, as with UD: a sender cannot stop the queue of
+ * a receiver. The receive that was too small is used for the next frame. state.ts explains short names such as `row`,
+ * `base` and `request`.
  */
 import { createCause } from '../../../spec/check/causes.ts'
 import { QpState } from '../../../spec/enums.ts'

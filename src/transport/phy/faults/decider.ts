@@ -158,8 +158,8 @@ const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'firs
 
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
- * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair. `kept`: the state of the
- * rule with this index in the list, which goes on; undefined: it begins anew.
+ * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair. `kept`: the state of
+ * the rule with this index in the list, which goes on; undefined: it begins anew.
  */
 export const createFaultDecider = (
   rules: readonly FaultRule[],

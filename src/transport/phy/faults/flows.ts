@@ -53,8 +53,8 @@ export class FlowPlaces {
   readonly #flows = new Map<number, Flow>()
 
   /**
-   * The place of a packet in its flow; undefined: it carries no message, as acknowledgements. A packet that is sent again
-   * keeps its place.
+   * The place of a packet in its flow; undefined: it carries no message, as acknowledgements. A packet that is sent
+   * again keeps its place.
    */
   of(view: DataView, packet: number): Place | undefined {
     const opcode = bthOpcode(view, packet)

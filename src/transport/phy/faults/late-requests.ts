@@ -1,8 +1,8 @@
 /*
- * Kind `late` of torment (spec/check/torment.ts): a WRITE or READ of lent bytes waits at the device that receives it, until
- * their owner uses them otherwise. All later requests of its flow wait behind it, in order. So a wait ends before the
- * requester sends again (`LateSite.maxWait`), and in half of the decisions at the next message behind, for which the owner may
- * wait itself.
+ * Kind `late` of torment (spec/check/torment.ts): a WRITE or READ of lent bytes waits at the device that receives it,
+ * until their owner uses them otherwise. All later requests of its flow wait behind it, in order. So a wait ends before
+ * the requester sends again (`LateSite.maxWait`), and in half of the decisions at the next message behind, for which
+ * the owner may wait itself.
  */
 import { headerAt, opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import { bthOpcode } from '../../wire/bth.ts'

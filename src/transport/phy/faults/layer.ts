@@ -18,9 +18,9 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Replaces all rules. Counts and random sequences restart, and delayed packets leave in the next poll. `rules`: those of
-   * all devices; `device`: the current name of this port's device, if it was renamed. `kept`: by rule, the index that it
-   * has had among the rules before: it goes on; undefined: it is new.
+   * Replaces all rules. Counts and random sequences restart, and delayed packets leave in the next poll. `rules`: those
+   * of all devices; `device`: the current name of this port's device, if it was renamed. `kept`: by rule, the index
+   * that it has had among the rules before: it goes on; undefined: it is new.
    */
   setFaults(rules: readonly FaultRule[], device?: string, kept?: readonly (number | undefined)[]): void
   /** While the link is down, all packets are lost, sent and received. Rules keep their counts and random sequences. */
@@ -148,8 +148,8 @@ class LayerDeciders {
 }
 
 /**
- * Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. `ownDecider`: decides about received
- * packets instead of rules, until `setFaults`.
+ * Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. `ownDecider`: decides about
+ * received packets instead of rules, until `setFaults`.
  */
 export const withFaults = (
   port: Port,

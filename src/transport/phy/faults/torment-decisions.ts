@@ -27,7 +27,9 @@ import {
 const PROBABILITIES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
 /** The longest wait, microseconds: a seed chooses one. */
 const LONGEST_WAITS = [20, 500, 5000, 20_000]
-/** The longest wait shrinks: to 1/2 after this many waits about the same object, to 1/3 after twice as many, and so on. */
+/**
+ * The longest wait shrinks: to 1/2 after this many waits about the same object, to 1/3 after twice as many, and so on.
+ */
 const WAITS_UNTIL_HALF = 100
 /** Maximum number of lasting decisions that are kept. */
 const MAX_LASTING = 256
@@ -41,8 +43,8 @@ export interface Decisions {
   /** Number of decisions so far. */
   readonly count: number
   /**
-   * Whether `TormentSetting.maxDecisions` decisions are made: from then on, devices behave as without torment. Decisions
-   * about packets of one burst are made together, so `count` may be larger.
+   * Whether `TormentSetting.maxDecisions` decisions are made: from then on, devices behave as without torment.
+   * Decisions about packets of one burst are made together, so `count` may be larger.
    */
   readonly isOver: boolean
   /** The identities of `TormentSetting.only` that have not occurred. */
@@ -84,13 +86,14 @@ export interface Decision {
   /** The longest wait for something that comes or not, microseconds: `most`, unless `only` tells another. */
   bound(most: number): number
   /**
-   * Counts the decision and reports it to the listeners. `isLasting`: it is kept for later listeners. To be called once,
-   * if the decision has an effect.
+   * Counts the decision and reports it to the listeners. `isLasting`: it is kept for later listeners. To be called
+   * once, if the decision has an effect.
    */
   note(text: () => string, isLasting?: boolean): void
   /**
-   * After `note`, if it holds something from `now` on, microseconds. The returned function is to be called when that goes
-   * on; `isEarly` as in `TormentHeld`. `release` is called when the event comes until which it is held: then it is due.
+   * After `note`, if it holds something from `now` on, microseconds. The returned function is to be called when that
+   * goes on; `isEarly` as in `TormentHeld`. `release` is called when the event comes until which it is held: then it is
+   * due.
    */
   hold(now: number, release: () => void): HoldEnd
 }

@@ -1,8 +1,8 @@
 /*
- * Kinds `packet` and `late` of torment (spec/check/torment.ts): a fault layer on the port of a device. `packet` duplicates
- * and reorders packets of RC and XRC, and reorders datagrams. Datagrams and UC messages are not lost, because few
- * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages. `late` is in
- * late-requests.ts.
+ * Kinds `packet` and `late` of torment (spec/check/torment.ts): a fault layer on the port of a device. `packet`
+ * duplicates and reorders packets of RC and XRC, and reorders datagrams. Datagrams and UC messages are not lost,
+ * because few programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
+ * `late` is in late-requests.ts.
  */
 
 import { wrapper } from '../../../base/wrapper.ts'

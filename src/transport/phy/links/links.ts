@@ -2,15 +2,16 @@
  * Links with rate, delay, queue, marking and loss between hosts and switches, in virtual time: packets and times go in,
  * packets and the next time come out. No I/O, no clock; randomness comes from a seed.
  *
- * A queue needs no events: packets of a link leave in order at a fixed rate, so the time at which a packet arrives at the
- * other end is known when it is sent, and the bytes in front of the link are the time until it is free times its rate.
- * What waits is one event per packet and hop: its arrival. Packets are numbers of slots in typed arrays; nothing is
- * allocated per packet once the arrays have grown. A heap has the links with packets in flight, by their first arrival.
+ * A queue needs no events: packets of a link leave in order at a fixed rate, so the time at which a packet arrives at
+ * the other end is known when it is sent, and the bytes in front of the link are the time until it is free times its
+ * rate. What waits is one event per packet and hop: its arrival. Packets are numbers of slots in typed arrays; nothing
+ * is allocated per packet once the arrays have grown. A heap has the links with packets in flight, by their first
+ * arrival.
  *
- * A switch drops what exceeds its queue, marks by RED on the queue's length when the packet comes (only packets whose ECN
- * field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A host's own queue in
- * front of its link has no limit and no marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that
- * ports of a switch share, and the time that a switch takes.
+ * A switch drops what exceeds its queue, marks by RED on the queue's length when the packet comes (only packets whose
+ * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A host's own queue in
+ * front of its link has no limit and no marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers
+ * that ports of a switch share, and the time that a switch takes.
  */
 import { createRandom } from '../../../base/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
@@ -62,9 +63,9 @@ export interface Links {
   /** Moves packets up to time `now`. */
   poll(now: number): void
   /**
-   * Sends a packet of `length` bytes (BTH to ICRC), whose first bytes are at `at` of `bytes`, from `host` to `to`. `hash`:
-   * 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's. False: there
-   * is no path.
+   * Sends a packet of `length` bytes (BTH to ICRC), whose first bytes are at `at` of `bytes`, from `host` to `to`.
+   * `hash`: 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's.
+   * False: there is no path.
    */
   send(
     host: number,

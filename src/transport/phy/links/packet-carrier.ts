@@ -1,10 +1,10 @@
 /*
- * Carries packets of a memory link over links (links.ts), in virtual time: ports are hosts, and packets travel one by one,
- * with all their bytes. A packet is known by a number of the memory link's. A flow's path depends on its addresses and
- * UDP source port, as switches hash them.
+ * Carries packets of a memory link over links (links.ts), in virtual time: ports are hosts, and packets travel one by
+ * one, with all their bytes. A packet is known by a number of the memory link's. A flow's path depends on its addresses
+ * and UDP source port, as switches hash them.
  *
- * A host's port accepts a run while its link has at most one packet to send, so that queue pairs take turns. The packets
- * in flight have an upper limit, beyond which hosts wait too.
+ * A host's port accepts a run while its link has at most one packet to send, so that queue pairs take turns. The
+ * packets in flight have an upper limit, beyond which hosts wait too.
  */
 
 import type { PacketFlow } from '../../../spec/wire/flow.ts'

@@ -48,7 +48,6 @@ interface PortPlaces {
 
 /** Functions are properties, since layers that wrap a port pass them on as their own. */
 export class MemoryPort implements Port {
-  readonly host: number
   readonly arena: Arena
   readonly scratch: number
   readonly staging: number
@@ -74,6 +73,7 @@ export class MemoryPort implements Port {
   readonly #runs: MemoryRuns
   readonly #routes: MemoryRoutes
   readonly #number: number
+  readonly #host: number
   readonly #carrier: PacketCarrier | undefined
   /** With a carrier. */
   readonly #traffic: HostTraffic | undefined
@@ -92,7 +92,7 @@ export class MemoryPort implements Port {
   constructor(medium: MemoryMedium, number: number, host: number, { scratch, staging }: PortPlaces) {
     const { runs, routes, ports, portOfHost, transit } = medium
     const carrier = transit?.carrier
-    this.host = host
+    this.#host = host
     this.arena = runs.arena
     this.scratch = scratch
     this.staging = staging
@@ -257,9 +257,14 @@ export class MemoryPort implements Port {
     this.#runs.sealReasons -= this.#sealReasons
     this.#sealReasons = 0
     this.#medium.ports[this.#number] = undefined
-    this.#medium.portOfHost[this.host] = undefined
-    this.#carrier?.setTaken(this.host, false)
+    this.#medium.portOfHost[this.#host] = undefined
+    this.#carrier?.setTaken(this.#host, false)
     this.#runs.removeOwner(this.#number)
+  }
+
+  /** With a carrier. */
+  get host(): number {
+    return this.#host
   }
 
   /** Appends a run to the queue of received runs. */

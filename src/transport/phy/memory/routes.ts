@@ -1,6 +1,6 @@
 /*
- * Where the runs of a memory link's flows arrive: addresses and multicast groups of its ports, and what the fabric of an
- * InfiniBand port says about LIDs. A flow's route is kept until an address, a group, a flow or a fabric changes.
+ * Where the runs of a memory link's flows arrive: addresses and multicast groups of its ports, and what the fabric of
+ * an InfiniBand port says about LIDs. A flow's route is kept until an address, a group, a flow or a fabric changes.
  */
 import { FIRST_MULTICAST_LID, PERMISSIVE_LID } from '../../../spec/wire/subnet.ts'
 import { addressText, isLinkLocal } from '../../wire/address.ts'

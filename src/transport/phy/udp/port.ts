@@ -157,7 +157,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
         try {
           port.addAddress(group)
         } catch (error) {
-          // For example an IPv6 group, on an interface whose MTU is too small for IPv6. The port joins the other groups.
+          // For example an IPv6 group, on an interface whose MTU is too small for IPv6. The port joins the other
+          // groups.
           firstError ??= error
         }
       }

@@ -252,7 +252,8 @@ export const createUdpReceiving = (
       for (;;) {
         while (cursor < filled) if (deliver(run)) return true
         reuseBuffers()
-        // The poll ends only when all buffers are delivered. Then the first buffers, still in the cache, are used again.
+        // The poll ends only when all buffers are delivered. Then the first buffers, still in the cache, are used
+        // again.
         const isPollOver = polledBytes >= POLL_BYTES || polledPackets >= POLL_PACKETS
         if (!isPollOver && fillBuffers()) continue
         // Nothing was delivered, so no `release` follows.

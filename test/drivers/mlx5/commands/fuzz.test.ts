@@ -1,7 +1,7 @@
 /*
- * Fuzzes the firmware commands, each opcode and field by field: commands that work, as programs give them, with one field
- * changed, also to the numbers of another program's objects, or with other lengths. Each is answered or refused; nothing
- * throws otherwise, the other program's objects are not reached, and at the end nothing is left.
+ * Fuzzes the firmware commands, each opcode and field by field: commands that work, as programs give them, with one
+ * field changed, also to the numbers of another program's objects, or with other lengths. Each is answered or refused;
+ * nothing throws otherwise, the other program's objects are not reached, and at the end nothing is left.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Queues that firmware commands make, beside their data: states, queries, events, what is refused, and what hostile programs
- * may do.
+ * Queues that firmware commands make, beside their data: states, queries, events, what is refused, and what hostile
+ * programs may do.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

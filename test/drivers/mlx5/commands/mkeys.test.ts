@@ -1,5 +1,6 @@
 /*
- * Memory keys made by firmware commands: over user memory, over ranges of other keys, loops of them, and what is refused.
+ * Memory keys made by firmware commands: over user memory, over ranges of other keys, loops of them, and what is
+ * refused.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

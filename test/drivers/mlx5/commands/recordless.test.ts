@@ -1,6 +1,6 @@
 /*
- * Send queues without doorbell record (send_dbr_mode NO_DBR_EXT): the program stores the beginning of its last request in the
- * doorbell page.
+ * Send queues without doorbell record (send_dbr_mode NO_DBR_EXT): the program stores the beginning of its last request
+ * in the doorbell page.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

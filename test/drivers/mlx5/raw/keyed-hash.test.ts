@@ -5,7 +5,8 @@ import { hashWords } from '../../../../src/drivers/mlx5/raw/keyed-hash.ts'
 
 describe('the hash of flow rules', () => {
   it('differs for words whose differences cancel out in a product', () => {
-    // (a ^ 2^31) · c = a · c ^ 2^31, whatever a and the odd c: the next word takes the difference back, shifted by some bits
+    // (a ^ 2^31) · c = a · c ^ 2^31, whatever a and the odd c: the next word takes the difference back, shifted by some
+    // bits
     const pairs = 10
     fc.assert(
       fc.property(fc.nat(0xffff_ffff), fc.nat(31), (key, shift) => {

@@ -1,6 +1,6 @@
 /*
- * Rules with one match, against a model: each receiver gets a frame once, each counter counts it once, in whatever order
- * rules come and go. matchers.test.ts has the rules of programs.
+ * Rules with one match, against a model: each receiver gets a frame once, each counter counts it once, in whatever
+ * order rules come and go. matchers.test.ts has the rules of programs.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Checksums of block signatures: check values of the catalogue of parametrised CRC algorithms (the CRC of 123456789), of
- * RFC 3720, appendix B.4, and of RFC 1071.
+ * Checksums of block signatures: check values of the catalogue of parametrised CRC algorithms (the CRC of 123456789),
+ * of RFC 3720, appendix B.4, and of RFC 1071.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

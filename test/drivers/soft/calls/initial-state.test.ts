@@ -152,7 +152,8 @@ test('a LID on a RoCE queue pair is refused with a message, in a typed call and 
   // A client compiled for every link has `ibAddress`.
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
-  // The method lists the attribute in `refused`. So the attribute is not ignored as unknown, even if marked as ignorable.
+  // The method lists the attribute in `refused`. So the attribute is not ignored as unknown, even if marked as
+  // ignorable.
   for (const ignorable of [[], ['ibAddress']]) {
     const bytes = encodeCall(call, { ignorable })
     assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, bytes), {

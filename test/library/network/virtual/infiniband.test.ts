@@ -178,7 +178,8 @@ test('links between switches have a delay and a rate, for management and data', 
   a.qp.connect(b.qp.endpoint)
   b.qp.connect(a.qp.endpoint)
   const [small, large] = [await writeTime(both, 8), await writeTime(both, 1000)]
-  // There and back; at the rate of 125 bytes in a millisecond the packet and its ACK, with 10 bytes of LRH and VCRC each.
+  // There and back; at the rate of 125 bytes in a millisecond the packet and its ACK, with 10 bytes of LRH and VCRC
+  // each.
   const [packet, ack] = [10 + 12 + 16 + 8 + 4, 10 + 12 + 4 + 4]
   assert.ok(small >= 6 + (packet + ack) / 125 && small < 7.5, `${small} ms`)
   assert.ok(Math.abs(large - small - 992 / 125) < 0.1, `${large - small} ms more`)

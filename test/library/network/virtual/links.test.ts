@@ -1,6 +1,6 @@
 /*
- * Networks with links in virtual time: rates, delays, queues, marks, losses and paths are those of the topology, for real
- * devices; and what is refused.
+ * Networks with links in virtual time: rates, delays, queues, marks, losses and paths are those of the topology, for
+ * real devices; and what is refused.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -27,7 +27,9 @@ import { fairness } from '../../../../src/tools/sim/statistics.ts'
 import { scratchFolder } from '../../../tools.ts'
 import { startEcho, talk } from './echo.ts'
 
-/** Bytes of a WRITE that fills one packet of path MTU 4096, of the last packet of a longer one, and of an ACK on a link. */
+/**
+ * Bytes of a WRITE that fills one packet of path MTU 4096, of the last packet of a longer one, and of an ACK on a link.
+ */
 const [ONLY, LAST] = [4096 + 12 + 16 + 4 + 66, 4096 + 12 + 4 + 66]
 const ACK = 12 + 4 + 4 + 66
 /** µs of the library's look for the completion before it waits. */

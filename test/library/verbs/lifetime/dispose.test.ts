@@ -1,6 +1,6 @@
 /*
- * `using`: an object that other objects use stays at the end of its block, without an error, and is closed after them or
- * with its device. `close()` of such an object is refused.
+ * `using`: an object that other objects use stays at the end of its block, without an error, and is closed after them
+ * or with its device. `close()` of such an object is refused.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

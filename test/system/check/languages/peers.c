@@ -1,6 +1,6 @@
 /*
- * Two connected ends for programs of other languages that lend memory and set faults: `peers_open` returns a buffer of PEERS_BYTES, and
- * `peers_read` READs it from the other end.
+ * Two connected ends for programs of other languages that lend memory and set faults: `peers_open` returns a buffer of
+ * PEERS_BYTES, and `peers_read` READs it from the other end.
  */
 #include "../../../../docs/findings/pair.h"
 

@@ -1,6 +1,6 @@
 /*
- * Late accesses to memory that messages have told of, in virtual time: two queue pairs of the owner, whose peers may be one
- * program or two.
+ * Late accesses to memory that messages have told of, in virtual time: two queue pairs of the owner, whose peers may be
+ * one program or two.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

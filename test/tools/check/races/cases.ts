@@ -3,8 +3,8 @@
  * cannot bring about at will.
  *
  * Threads 1 to 4 belong to processes 1 to 4, threads 11 to 13 and 99 to process 1. `toN` is a queue pair of process 1
- * to process N, `ofN` its peer. `receive` posts a receive and returns its stamp, with which `deliver` fills the receive.
- * In cases with "both ends in one memory" a process also uses a buffer of its peer as a local buffer.
+ * to process N, `ofN` its peer. `receive` posts a receive and returns its stamp, with which `deliver` fills the
+ * receive. In cases with "both ends in one memory" a process also uses a buffer of its peer as a local buffer.
  */
 import type { RaceId } from '../../../../src/tools/check/races/races.ts'
 import { aroundWord3, data1, data2, data3, otherData1, otherData3, result1, result2, word3 } from './buffers.ts'

@@ -1,6 +1,6 @@
 /*
- * The joints of the stream of program events: a producer and a consumer that know nothing but the events, and a recording
- * between them.
+ * The joints of the stream of program events: a producer and a consumer that know nothing but the events, and a
+ * recording between them.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

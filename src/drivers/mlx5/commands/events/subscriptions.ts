@@ -1,7 +1,7 @@
 /*
- * Subscriptions to events of objects that commands have made, and of the port (MLX5_IB_METHOD_DEVX_SUBSCRIBE_EVENT). An event
- * goes to each channel that has subscribed, or to its eventfd, in the order of the subscriptions; without subscription it is
- * lost, as on Linux. Records that a channel has stay when the object is destroyed.
+ * Subscriptions to events of objects that commands have made, and of the port (MLX5_IB_METHOD_DEVX_SUBSCRIBE_EVENT). An
+ * event goes to each channel that has subscribed, or to its eventfd, in the order of the subscriptions; without
+ * subscription it is lost, as on Linux. Records that a channel has stay when the object is destroyed.
  */
 import { addEventHandler } from '../../../../core/devices/clients.ts'
 import { postRecord, setEventHandlers } from '../../../../core/events/events.ts'

@@ -1,6 +1,6 @@
 /*
- * Firmware commands for completion queues. A queue that a command makes has no completion channel: its armings raise the
- * event COMP for those who have subscribed to it (events/).
+ * Firmware commands for completion queues. A queue that a command makes has no completion channel: its armings raise
+ * the event COMP for those who have subscribed to it (events/).
  */
 import { callWithin } from '../../../../core/dispatch/owned.ts'
 import { Armed, type CoreObject } from '../../../../core/model.ts'

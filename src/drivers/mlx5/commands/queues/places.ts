@@ -1,6 +1,7 @@
 /*
- * Where firmware commands put queues: in user memory (UMEM), at offsets; and what queues they name by numbers. Only objects
- * of the caller's context are found. Linux marks all user memory of a command as valid, so the bits for that mean nothing.
+ * Where firmware commands put queues: in user memory (UMEM), at offsets; and what queues they name by numbers. Only
+ * objects of the caller's context are found. Linux marks all user memory of a command as valid, so the bits for that
+ * mean nothing.
  */
 
 import type { CallContext, CoreObject } from '../../../../core/model.ts'
@@ -27,7 +28,10 @@ interface QueuePlace {
   readonly needsWrite?: boolean
 }
 
-/** The address of a queue in the program; `object`, the new `devx_obj`, uses the user memory from now on. Throws CommandRefused. */
+/**
+ * The address of a queue in the program; `object`, the new `devx_obj`, uses the user memory from now on. Throws
+ * CommandRefused.
+ */
 export const placeOf = (call: CallContext, object: CoreObject, place: QueuePlace): bigint => {
   const { field, umem: number, offset, pageOffset = 0, bytes, needsWrite = false } = place
   const umem = findUmem(call, field, number)

@@ -1,10 +1,10 @@
 /*
- * Firmware commands that move queue pairs from state to state, those of commands and those of verbs: MODIFY of verbs, with
- * the fields of a queue pair's context. A command takes all attributes of its transition from the context, and others if
- * `opt_param_mask` names them.
+ * Firmware commands that move queue pairs from state to state, those of commands and those of verbs: MODIFY of verbs,
+ * with the fields of a queue pair's context. A command takes all attributes of its transition from the context, and
+ * others if `opt_param_mask` names them.
  *
- * A path needs a GID of the device's table. The MAC address of the next hop is kept for queries: the device's link finds
- * its peers by GID, as for queue pairs of verbs. `udp_sport` selects the UDP source port.
+ * A path needs a GID of the device's table. The MAC address of the next hop is kept for queries: the device's link
+ * finds its peers by GID, as for queue pairs of verbs. `udp_sport` selects the UDP source port.
  */
 import { callWithin } from '../../../../core/dispatch/owned.ts'
 import type { CallContext, CoreObject } from '../../../../core/model.ts'
