@@ -12,8 +12,10 @@
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
  *   src/spec/check/finding-table.ts,
  *   src/tools/check/detector-table.ts    tables of the files of findings/ (generate-findings.mjs)
- *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
- *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/preload-events.ts
+ *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts,
+ *                                        context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
+ *   shim/preload_events.h                a function for each event of the preload library, generated from
+ *                                        src/spec/preload-events.ts
  *   shim/host/records.h                  observation file for C, generated from src/tools/observe/file-layout.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
@@ -192,8 +194,9 @@ const buildC = async (purpose, text) => {
 }
 
 /**
- * Builds outdated parts that `purpose` needs; the C parts when `hasCompiler` has resolved. Steps run even after the failure of
- * an earlier step. `text`: what the tests that will run consist of (quick-build.mjs); undefined: all may run. True on success.
+ * Builds outdated parts that `purpose` needs; the C parts when `hasCompiler` has resolved. Steps run even after the
+ * failure of an earlier step. `text`: what the tests that will run consist of (quick-build.mjs); undefined: all may
+ * run. True on success.
  */
 export const build = async (purpose, hasCompiler = Promise.resolve(), text = undefined) => {
   // It bundles the sources, and needs no compiled files.

@@ -1,9 +1,9 @@
 /*
- * Builds only what some tests need: their result takes a second, a build of everything a minute or more. esbuild puts each
- * test file with all that it imports below dist/quick/; types are not checked.
+ * Builds only what some tests need: their result takes a second, a build of everything a minute or more. esbuild puts
+ * each test file with all that it imports below dist/quick/; types are not checked.
  *
- * Tests that start programs or threads, or read compiled files, need the compiled sources; their sources tell (NEEDS_MORE),
- * and which programs of build/ they name.
+ * Tests that start programs or threads, or read compiled files, need the compiled sources; their sources tell
+ * (NEEDS_MORE), and which programs of build/ they name.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, relative } from 'node:path'
@@ -46,8 +46,8 @@ const compiledUrls = {
 
 /**
  * Builds what the test files `sources`, paths in the checkout, need. `files`: the built ones, as paths in the checkout;
- * undefined if they need the compiled sources, or do not compile: the compiler then says why. `text`: of the files of test/
- * that they consist of; undefined if it is not known.
+ * undefined if they need the compiled sources, or do not compile: the compiler then says why. `text`: of the files of
+ * test/ that they consist of; undefined if it is not known.
  */
 export const quickBuild = async sources => {
   const esbuild = await import('esbuild').catch(() => undefined)

@@ -1,6 +1,6 @@
 /*
- * The floors of shim/, as architecture.test.ts has those of src/: which folders call which, by their includes and by the
- * symbols of their objects. What a folder calls in one above it stands in a header of its own.
+ * The floors of shim/, as architecture.test.ts has those of src/: which folders call which, by their includes and by
+ * the symbols of their objects. What a folder calls in one above it stands in a header of its own.
  */
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
@@ -20,7 +20,9 @@ interface Folder {
 
 const RECORDER = ['recorder.h', 'objects.h', 'verbs.h', 'orders.h', 'watched.h', 'locks.h', 'batches.h', 'refusals.h']
 
-/** The folders of the shim, from the lowest; then those of libraries of their own. `.`: the files beside the folders. */
+/**
+ * The folders of the shim, from the lowest; then those of libraries of their own. `.`: the files beside the folders.
+ */
 const FOLDERS: Readonly<Record<string, Folder>> = {
   recorder: { headers: [...RECORDER, 'acknowledgements.h'], calls: [] },
   loading: { headers: ['loading.h'], calls: ['recorder'] },

@@ -160,8 +160,8 @@ const opened = new Map<string, { readonly source: CaptureSource; onDamage: (reas
 const START = 512
 
 /**
- * The first bytes of a file, decompressed; of standard input and other pipes what comes first, and `openCapture` has it again.
- * Throws UsageError as `openCapture`.
+ * The first bytes of a file, decompressed; of standard input and other pipes what comes first, and `openCapture` has it
+ * again. Throws UsageError as `openCapture`.
  */
 export const startOf = async (name: string): Promise<Uint8Array> => {
   const holder = { onDamage: (_: string): void => {} }

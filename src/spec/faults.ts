@@ -1,6 +1,6 @@
 /*
- * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
- * do. faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
+ * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter
+ * can do. faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
  */
 
 import { isSrqClass } from './classes/ids.ts'

@@ -33,9 +33,10 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/session/valgrind.c).
- * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what the preload
- *   library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
- *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
+ * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what
+ *   the preload library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for
+ *   later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the
+ *   address before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends
  *   (lends.ts).
@@ -326,10 +327,10 @@ export const Messages = {
    */
   waitTable: layout(['threads', 'u32'], ['modules', 'u32'], ['sampleSignal', 'u32'], ['samples', 'u32']),
   /**
-   * Where a thread was when it got the signal `waitTable.sampleSignal`. thread: its number, written last; sequence: that of its
-   * `waitSlot`; polls: sum of its counts. code: the bytes of the instruction at `pc`, and what follows. registers: u64 each,
-   * in the order of their numbers in instructions, of arm64 with the stack pointer as the last. frames: see
-   * `waitSlot`.
+   * Where a thread was when it got the signal `waitTable.sampleSignal`. thread: its number, written last; sequence:
+   * that of its `waitSlot`; polls: sum of its counts. code: the bytes of the instruction at `pc`, and what follows.
+   * registers: u64 each, in the order of their numbers in instructions, of arm64 with the stack pointer as the last.
+   * frames: see `waitSlot`.
    */
   waitSample: layout(
     ['thread', 'u32'],

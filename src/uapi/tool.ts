@@ -143,7 +143,9 @@ export type ToolRequest =
    * so long.
    */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
-  /** What the links between switches do to packets (`conditionsText` of settings/fabric.ts), for so long or from now on. */
+  /**
+   * What the links between switches do to packets (`conditionsText` of settings/fabric.ts), for so long or from now on.
+   */
   | {
       readonly kind: 'conditions'
       readonly between: readonly [string, string]

@@ -17,7 +17,7 @@ const longComments = (source: string): number[] => {
 }
 
 it(`has comments of at most ${COLUMNS} columns`, () => {
-  const sources = ['src', 'web', 'scripts', 'test'].flatMap(folder =>
+  const sources = ['src', 'web', 'shim', 'native', 'scripts', 'test'].flatMap(folder =>
     readSources(folder, ['.ts', '.tsx', '.mjs', '.cjs', '.c', '.h']),
   )
   assert.ok(sources.length > 1000, `only ${sources.length} files`)

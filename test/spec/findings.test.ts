@@ -84,7 +84,9 @@ test('titles and advice do not end with a full stop, explanations do', () => {
   }
 })
 
-/** A link to a program of docs/findings with what its first comment says; on the site its text (scripts/site/pages.mjs). */
+/**
+ * A link to a program of docs/findings with what its first comment says; on the site its text (scripts/site/pages.mjs).
+ */
 const linkOfProgram = (name: string): string => {
   const [, comment] = readFileSync(join(programs, name), 'utf8').match(/^\/\*([\s\S]*?)\*\//) ?? []
   assert.ok(comment, `${name} begins with a comment`)

@@ -2,11 +2,11 @@
  * `userdma check --torment-search N`: runs a program with N seeds and reports the decisions of one that make it fail.
  *
  * A run fails if the program's exit status is not 0, a signal or the time limit ends it, or there is a finding of
- * severity --fail-on or above. The first runs are without torment: if one fails, there is nothing to search. A decision of
- * torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts). Of the seed that fails
- * with the fewest decisions, all are left out that need not be made for the failure: kinds, objects, then single ones
- * (base/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the order
- * that decides (cli/check/torment-pair.ts).
+ * severity --fail-on or above. The first runs are without torment: if one fails, there is nothing to search. A decision
+ * of torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts). Of the seed that
+ * fails with the fewest decisions, all are left out that need not be made for the failure: kinds, objects, then single
+ * ones (base/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the
+ * order that decides (cli/check/torment-pair.ts).
  *
  * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by
  * it.

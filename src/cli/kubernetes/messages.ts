@@ -1,7 +1,7 @@
 /*
  * Messages of tables (device-plugin.ts) to and from protobuf (https://protobuf.dev/programming-guides/encoding/).
- * Decoding skips unknown fields, as newer kubelets may send them, and accepts each field as proto3 does: the last one of
- * several counts. It throws an Error for bytes that are not of the format.
+ * Decoding skips unknown fields, as newer kubelets may send them, and accepts each field as proto3 does: the last one
+ * of several counts. It throws an Error for bytes that are not of the format.
  */
 import { Message } from '../export/protobuf.ts'
 import type { Field, MessageOf, MessageTable } from './device-plugin.ts'

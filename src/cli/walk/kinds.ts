@@ -1,6 +1,6 @@
 /*
- * The kinds of failures of a walk, and its points: from what a run without failures has shown, the fault rules that each
- * let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
+ * The kinds of failures of a walk, and its points: from what a run without failures has shown, the fault rules that
+ * each let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
  * (faults/survey.ts), and of links and processes before a connection one site per phase.
  */
 import { methodErrnos } from '../../faults/program-rules.ts'

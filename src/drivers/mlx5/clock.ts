@@ -41,8 +41,8 @@ const writeInfo = ({ view, at }: MappedChunk, start: number): void => {
 export const clockOf = (context: Context | undefined): ClockPage | undefined => context && contextOf(context).clock
 
 /**
- * Offers the clock to the program of a new context; false if it cannot map these pages. `start`: see `writeInfo`. Throws
- * CallError ENOMEM.
+ * Offers the clock to the program of a new context; false if it cannot map these pages. `start`: see `writeInfo`.
+ * Throws CallError ENOMEM.
  */
 export const openClock = (context: Context, now: () => number, start: number): boolean => {
   const state = contextOf(context)

@@ -211,8 +211,8 @@ export const syndromes: Readonly<Record<number, number>> = {
 /** A syndrome that libmlx5 does not know: ibv_wc_status GENERAL_ERR. */
 export const GENERAL_SYNDROME = 0x7f
 /**
- * Vendor syndromes that adapters report, by ibv_wc_status, where one is known for sure (NVIDIA publishes no table; these
- * stand in logs with their status). All others are 0.
+ * Vendor syndromes that adapters report, by ibv_wc_status, where one is known for sure (NVIDIA publishes no table;
+ * these stand in logs with their status). All others are 0.
  */
 export const vendorSyndromes: Readonly<Record<number, number>> = {
   [Wc.WR_FLUSH_ERR]: 0xf9,

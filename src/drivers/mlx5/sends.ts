@@ -1,8 +1,8 @@
 /*
- * Send queues: requests in blocks of the program's memory (queue-layout.ts) become the engine's words
- * (`Send`) when the engine fetches them. A program may be hostile: each field is read once, and what is malformed becomes
- * a request with an opcode that the engine refuses. Inline data stay in the program's blocks until they are sent, and
- * until the last retransmission: a program may use blocks again only after the completion.
+ * Send queues: requests in blocks of the program's memory (queue-layout.ts) become the engine's words (`Send`) when the
+ * engine fetches them. A program may be hostile: each field is read once, and what is malformed becomes a request with
+ * an opcode that the engine refuses. Inline data stay in the program's blocks until they are sent, and until the last
+ * retransmission: a program may use blocks again only after the completion.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import { AccessFlags } from '../../spec/enums.ts'

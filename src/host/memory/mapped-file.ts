@@ -1,6 +1,6 @@
 /*
- * Files whose reads or writes by calls are impossible, as those of a dma-buf and of huge pages (docs/decisions/client-memory.md), or
- * wait for a lock that a guest may hold (guest.ts).
+ * Files whose reads or writes by calls are impossible, as those of a dma-buf and of huge pages
+ * (docs/decisions/client-memory.md), or wait for a lock that a guest may hold (guest.ts).
  *
  * This process never touches the mapping itself. The kernel copies by process_vm_writev and process_vm_readv of this
  * process, with the mapping as the local side: a page that is gone is EFAULT, not SIGBUS, and the pages may be memory

@@ -128,8 +128,9 @@ export interface NetworkOptions {
    */
   readonly fabric?: string | undefined
   /**
-   * Queue pairs of soft devices react to marks of switches with DCQCN: the line rate up to which they send, in bits/s or
-   * a text such as '25gbit'; `true`: that of the host's link, without `links` 40gbit. Default: false, as on Linux's rxe.
+   * Queue pairs of soft devices react to marks of switches with DCQCN: the line rate up to which they send, in bits/s
+   * or a text such as '25gbit'; `true`: that of the host's link, without `links` 40gbit. Default: false, as on Linux's
+   * rxe.
    */
   readonly dcqcn?: boolean | number | string | undefined
   /**

@@ -129,8 +129,8 @@ export const chainTopology = (
   })
 
 /**
- * `leaves` switches with `hosts` hosts each, each joined to all of `spines` switches, of which packets take one by their
- * flow. `trunk`: see `chainTopology`.
+ * `leaves` switches with `hosts` hosts each, each joined to all of `spines` switches, of which packets take one by
+ * their flow. `trunk`: see `chainTopology`.
  */
 export const leafSpineTopology = (
   leaves: number,

@@ -1,7 +1,8 @@
 /*
  * The subnet of the InfiniBand ports of this process: switches to which the ports are cabled, with a subnet manager
- * (priority 0, which yields to any other) in the first one or at a port, or without. By default there is one switch, and beyond its ports there
- * are further ones in a row; others are a fabric's (settings/fabric.ts). Ports are reached by their seam (spec/subnet-port.ts) only, and what arrives from them is handled in the next turn.
+ * (priority 0, which yields to any other) in the first one or at a port, or without. By default there is one switch,
+ * and beyond its ports there are further ones in a row; others are a fabric's (settings/fabric.ts). Ports are reached
+ * by their seam (spec/subnet-port.ts) only, and what arrives from them is handled in the next turn.
  */
 
 import { DEFAULT_FABRIC, type FabricSpec, type LinkConditions, parseFabric } from '../../settings/fabric.ts'

@@ -1,8 +1,8 @@
 /*
  * What the checker may ask while it takes an event (tools/events/stream.ts): records by index, which would cost too
- * much at every post, and the present state of things that no event tells. A producer has those that it can answer; findings
- * that need another are not made. The answers of our own devices are recorded with the events (`--record-depth check`),
- * so that a session file answers too.
+ * much at every post, and the present state of things that no event tells. A producer has those that it can answer;
+ * findings that need another are not made. The answers of our own devices are recorded with the events (`--record-depth
+ * check`), so that a session file answers too.
  */
 import type { Cause } from './causes.ts'
 import type { Program, Stack } from './finding.ts'

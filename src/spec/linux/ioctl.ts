@@ -301,8 +301,8 @@ const numbered = (attributes: readonly NamedAttribute[]): IoctlAttribute[] =>
   attributes.map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i }))
 
 /**
- * A driver's own method of one of Linux's objects, the `index`-th. The attributes, from DRIVER_OBJECTS on: the handle, then
- * `inputs` and `outputs`. `call`: see `IoctlMethod.method`.
+ * A driver's own method of one of Linux's objects, the `index`-th. The attributes, from DRIVER_OBJECTS on: the handle,
+ * then `inputs` and `outputs`. `call`: see `IoctlMethod.method`.
  */
 export const driverMethod = (
   name: string,

@@ -1,6 +1,7 @@
 /*
- * What stands before a line's own text: times, hosts, tags of schedulers, containers, journals and libraries. All of it is
- * stripped, in any order and number; the host and the time are kept. Damage by mail, Markdown and terminals is undone.
+ * What stands before a line's own text: times, hosts, tags of schedulers, containers, journals and libraries. All of it
+ * is stripped, in any order and number; the host and the time are kept. Damage by mail, Markdown and terminals is
+ * undone.
  */
 
 /** Of a line's time: seconds since 1970, or since boot (dmesg), or of a year that the line does not say. */
@@ -62,7 +63,10 @@ const prefixes: readonly Prefix[] = [
   prefix(/[IWEF[]/, `\\[?[IWEF](?<mon>\\d\\d)(?<day>\\d\\d) ${HMS} +(?<pid>\\d+) [\\w./-]+:\\d+\\] ?`),
 ]
 
-/** Headers that also stand in the middle of a line, where two programs wrote at once: the last one before a match counts. */
+/**
+ * Headers that also stand in the middle of a line, where two programs wrote at once: the last one before a match
+ * counts.
+ */
 const HEADERS = [
   // NCCL: host:pid:tid [cudaDev] …
   new RegExp(`(?<host>${NAME}):(?<pid>\\d+):\\d+ \\[\\w+\\] `, 'g'),

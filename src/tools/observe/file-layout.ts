@@ -53,7 +53,9 @@ export const ObserveLimits = {
 
 export const RecordKind = {
   PAD: 0,
-  /** A stack, before the first record with its number. The text of its frames follows, as of STACK in spec/session.ts. */
+  /**
+   * A stack, before the first record with its number. The text of its frames follows, as of STACK in spec/session.ts.
+   */
   STACK: 1,
   /** The process has started: by fork (`fd`: the number of the parent's FORK, `fileKind`: the parent) or by exec. Its
    * name follows. */
@@ -93,7 +95,10 @@ export const RecordKind = {
   FORK: 18,
   /** A call with an object that the program has destroyed was refused. The function's name follows. */
   GONE: 19,
-  /** A library refused a call itself (`refusedByLibrary` in spec/preload-events.ts). The thread's stack is that of the call. */
+  /**
+   * A library refused a call itself (`refusedByLibrary` in spec/preload-events.ts). The thread's stack is that of the
+   * call.
+   */
   REFUSAL: 20,
   /**
    * A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batchMistaken` of
@@ -229,7 +234,10 @@ export const ObserveStructs = {
     ['qpn', 'u32'],
     ['flags', 'u32'],
   ),
-  /** As `usedGone` in spec/preload-events.ts. age: nanoseconds since the object was destroyed; of ARGUMENT and GARBAGE, the pointer. */
+  /**
+   * As `usedGone` in spec/preload-events.ts. age: nanoseconds since the object was destroyed; of ARGUMENT and GARBAGE,
+   * the pointer.
+   */
   goneRecord: layout(
     ['age', 'u64'],
     ['objectKind', 'u32'],

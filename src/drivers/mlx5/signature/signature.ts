@@ -1,9 +1,9 @@
 /*
- * Block signatures of keys, as requests describe them in a BSF (byte stream format, layout.ts): after
- * each block of data, in memory, on the wire or in both, is a signature, a checksum or a field of T10-DIF (guard,
- * application tag, reference tag). A signature is handled as a value of 64 bits, two u32 (hi, lo): guard, application tag
- * and reference tag, or a CRC of 32 bits in hi, or one of 64 bits. The first values come from a PSV (protection
- * signature value), which other requests set.
+ * Block signatures of keys, as requests describe them in a BSF (byte stream format, layout.ts): after each block of
+ * data, in memory, on the wire or in both, is a signature, a checksum or a field of T10-DIF (guard, application tag,
+ * reference tag). A signature is handled as a value of 64 bits, two u32 (hi, lo): guard, application tag and reference
+ * tag, or a CRC of 32 bits in hi, or one of 64 bits. The first values come from a PSV (protection signature value),
+ * which other requests set.
  */
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { crcOfArena } from '../../../transport/wire/crc.ts'

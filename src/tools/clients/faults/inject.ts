@@ -1,7 +1,7 @@
 /*
- * Injects the faults of rules for programs (faults/program-faults.ts): into calls (calls.ts), into completions, events and
- * accesses to pages (deliveries.ts), and posts, which are decided here for the carriers. While no such rule exists, there
- * is no hook or tap.
+ * Injects the faults of rules for programs (faults/program-faults.ts): into calls (calls.ts), into completions, events
+ * and accesses to pages (deliveries.ts), and posts, which are decided here for the carriers. While no such rule exists,
+ * there is no hook or tap.
  */
 import { registerClient } from '../../../core/devices/clients.ts'
 import { addHook } from '../../../core/devices/registry.ts'
@@ -53,7 +53,10 @@ export interface InjectedFaults {
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Fulfilled when what rules let happen to devices now has happened. */
   untilHappened(): Promise<void>
-  /** A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: see `ActingRule`. */
+  /**
+   * A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: see
+   * `ActingRule`.
+   */
   endOutages(scope: object): void
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean

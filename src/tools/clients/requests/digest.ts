@@ -53,7 +53,9 @@ const pdOf = (table: MemoryTable, reader: RequestReader | undefined, lkey: numbe
   return row < 0 ? undefined : table.pd[row]
 }
 
-/** A hash of bytes of the region of an lkey; undefined: they cannot be read. `scratch`, `reader`: see `createDigest`. */
+/**
+ * A hash of bytes of the region of an lkey; undefined: they cannot be read. `scratch`, `reader`: see `createDigest`.
+ */
 export const hashRange = (
   table: MemoryTable,
   scratch: Arena,
@@ -66,7 +68,9 @@ export const hashRange = (
   return createDigest(table, scratch, reader)(pd, { index: 0, number: 0, elements, length }, true)
 }
 
-/** The first 8 bytes of an element, as a number of the host; undefined: they cannot be read. Arguments: see `hashRange`. */
+/**
+ * The first 8 bytes of an element, as a number of the host; undefined: they cannot be read. Arguments: see `hashRange`.
+ */
 export const readWord = (
   table: MemoryTable,
   scratch: Arena,

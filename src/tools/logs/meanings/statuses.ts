@@ -1,6 +1,6 @@
 /*
- * A completion status in the words of any program: a number, an ABI name, the text of libibverbs, the kernel or UCX. And
- * opcodes, which a failed completion need not have.
+ * A completion status in the words of any program: a number, an ABI name, the text of libibverbs, the kernel or UCX.
+ * And opcodes, which a failed completion need not have.
  */
 
 import { syndromes } from '../../../drivers/mlx5/queue-layout.ts'

@@ -1,4 +1,7 @@
-/* Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch, Gloo. */
+/*
+ * Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch,
+ * Gloo.
+ */
 import type { Reader } from '../shape.ts'
 
 const CORE = 'linux-rdma/rdma-core 691953d8'

@@ -1,4 +1,7 @@
-/* Consumers in the kernel: NVMe over RDMA at both ends, RDS, SRP, iSER, NFS, IPoIB, Lustre; and SPDK, which is one in user space. */
+/*
+ * Consumers in the kernel: NVMe over RDMA at both ends, RDS, SRP, iSER, NFS, IPoIB, Lustre; and SPDK, which is one in
+ * user space.
+ */
 import type { Reader } from '../shape.ts'
 
 const NVME = 'Linux 6.1.192 drivers/nvme'

@@ -54,7 +54,10 @@ interface Held {
   readonly end: HoldEnd
 }
 
-/** The packet at `at`, to a queue pair; `sender`: see `senderOf`. `object`, `flow`, `psn`: for the identity of a decision. */
+/**
+ * The packet at `at`, to a queue pair; `sender`: see `senderOf`. `object`, `flow`, `psn`: for the identity of a
+ * decision.
+ */
 interface LatePacket {
   readonly view: DataView
   readonly at: number
