@@ -1,6 +1,6 @@
 /*
- * The page that explains logs in a browser, as one file: its script and style are in it, and its policy forbids all else, the
- * network too. It works from a web server and from a file.
+ * The page that explains logs in a browser, as one file: its script and style are in it, and its policy forbids all
+ * else, the network too. It works from a web server and from a file.
  */
 import { createHash } from 'node:crypto'
 import { inRoot } from '../common.mjs'

@@ -67,8 +67,8 @@ const through = (
 }
 
 /**
- * Bytes that gunzip gets at a time. An error loses what it has made of the piece with the error, so that the first pieces
- * are short: there are small captures.
+ * Bytes that gunzip gets at a time. An error loses what it has made of the piece with the error, so that the first
+ * pieces are short: there are small captures.
  */
 const GZIP_PIECE = { first: 64, later: 1 << 16, change: 1 << 16 }
 
@@ -160,8 +160,8 @@ const opened = new Map<string, { readonly source: CaptureSource; onDamage: (reas
 const START = 512
 
 /**
- * The first bytes of a file, decompressed; of standard input and other pipes what comes first, and `openCapture` has it again.
- * Throws UsageError as `openCapture`.
+ * The first bytes of a file, decompressed; of standard input and other pipes what comes first, and `openCapture` has it
+ * again. Throws UsageError as `openCapture`.
  */
 export const startOf = async (name: string): Promise<Uint8Array> => {
   const holder = { onDamage: (_: string): void => {} }

@@ -1,6 +1,6 @@
 /*
- * Logs of users: files, folders, tar archives, each also as gzip or zstd, and standard input. Archives are read as streams:
- * no file of theirs is in memory, or on the disk.
+ * Logs of users: files, folders, tar archives, each also as gzip or zstd, and standard input. Archives are read as
+ * streams: no file of theirs is in memory, or on the disk.
  */
 import { readdirSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'

@@ -1,6 +1,7 @@
 /*
- * The page of the documentation's site where one pastes or drops logs: `userdma explain LOG` in a browser. Nothing leaves it: the
- * page has no network (its policy forbids it), and works from a file too. scripts/site/logs-page.mjs makes it one file.
+ * The page of the documentation's site where one pastes or drops logs: `userdma explain LOG` in a browser. Nothing
+ * leaves it: the page has no network (its policy forbids it), and works from a file too. scripts/site/logs-page.mjs
+ * makes it one file.
  */
 import { printable } from '../../src/spec/printable.ts'
 import { LogAnalysis } from '../../src/tools/logs/analysis.ts'

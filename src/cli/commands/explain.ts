@@ -164,8 +164,8 @@ const namedFile = (word: string): NamedFile => {
 }
 
 /**
- * The files that words are; undefined if they are meant as words. `-` is standard input. Throws UsageError if they are meant as
- * files, and one does not exist.
+ * The files that words are; undefined if they are meant as words. `-` is standard input. Throws UsageError if they are
+ * meant as files, and one does not exist.
  */
 export const filesAmong = (words: readonly string[]): readonly NamedFile[] | undefined => {
   const files = words.map(namedFile)

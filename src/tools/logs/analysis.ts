@@ -1,7 +1,7 @@
 /*
- * Reads logs, line by line, into failures, signs and facts. What is the same (shape, host, adapter, peer, values) is one
- * failure with a count, so that memory depends on how many kinds of failures there are and not on the log; beyond KINDS they are
- * folded into those that have the same shape and values.
+ * Reads logs, line by line, into failures, signs and facts. What is the same (shape, host, adapter, peer, values) is
+ * one failure with a count, so that memory depends on how many kinds of failures there are and not on the log; beyond
+ * KINDS they are folded into those that have the same shape and values.
  */
 
 import { libibverbsTexts, type StatusName } from '../../spec/check/statuses.ts'
@@ -190,7 +190,10 @@ const candidatesOf = (words: readonly number[]): readonly KnownShape[] =>
 
 /** Lines that are known by all but their times and processes. */
 const FLOODS = 4096
-/** Numbers that differ between lines which say the same: of times, processes, threads; not those in names and addresses. */
+/**
+ * Numbers that differ between lines which say the same: of times, processes, threads; not those in names and
+ * addresses.
+ */
 const VOLATILE = /(?<=[:[ T,])\d+(?:\.\d+)?(?![\w.-])/g
 
 /** Of requests and objects: failures are not told apart by them. */

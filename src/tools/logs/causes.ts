@@ -1,6 +1,7 @@
 /*
- * Causes of failures, by class, likeliest first. Each says what speaks for and against it in this log, and has one command
- * that decides on the user's machines. The order among those that the log says nothing about is that of public reports.
+ * Causes of failures, by class, likeliest first. Each says what speaks for and against it in this log, and has one
+ * command that decides on the user's machines. The order among those that the log says nothing about is that of public
+ * reports.
  */
 
 import type { Failure, LogAnalysis } from './analysis.ts'

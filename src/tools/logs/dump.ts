@@ -1,6 +1,6 @@
 /*
- * A CQE with an error of mlx5 in hexadecimal: four rows of big-endian words (libmlx5), or of bytes (kernel, DPDK). Only the last
- * 16 bytes say anything: the words before have indexes of queues.
+ * A CQE with an error of mlx5 in hexadecimal: four rows of big-endian words (libmlx5), or of bytes (kernel, DPDK). Only
+ * the last 16 bytes say anything: the words before have indexes of queues.
  */
 import { statusOfSyndrome, wqeOpcodes } from './meanings/statuses.ts'
 import type { Fields } from './shape.ts'

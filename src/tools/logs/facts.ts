@@ -22,7 +22,10 @@ const ncclVariables: readonly string[] =
     .split(' ')
     .map(name => `NCCL_IB_${name}`)
 
-/** Seconds of `timeout` (4.096 µs × 2^timeout) and how often it may end; adapters may wait up to four times as long (IBA 9.7.6.1.3). */
+/**
+ * Seconds of `timeout` (4.096 µs × 2^timeout) and how often it may end; adapters may wait up to four times as long
+ * (IBA 9.7.6.1.3).
+ */
 const timeoutText = (timeout: number, retries: number): string => {
   const each = 4.096e-6 * 2 ** timeout
   const text = (seconds: number): string =>

@@ -1,6 +1,7 @@
 /*
- * What stands before a line's own text: times, hosts, tags of schedulers, containers, journals and libraries. All of it is
- * stripped, in any order and number; the host and the time are kept. Damage by mail, Markdown and terminals is undone.
+ * What stands before a line's own text: times, hosts, tags of schedulers, containers, journals and libraries. All of it
+ * is stripped, in any order and number; the host and the time are kept. Damage by mail, Markdown and terminals is
+ * undone.
  */
 
 /** Of a line's time: seconds since 1970, or since boot (dmesg), or of a year that the line does not say. */
@@ -52,17 +53,20 @@ const prefixes: readonly Prefix[] = [
   prefix(/\[/, '\\[(?:rank|default)(?<rank>\\d+)\\]:? ?'),
   prefix(/\(/, `\\([\\w.:<>]+ pid=(?<pid>\\d+)(?:, ip=(?<host>[\\w.:-]+))?\\) ?`),
   prefix(/s/, 'std(?:out|err) [FP] '),
-  prefix(/\w/, `(?<host>${NAME}) +\\| (?=\\S)`),
+  prefix(/\w/, `(?<host>${NAME}[-_]\\d+) +\\| (?=\\S)`),
   // `node1: ` of pdsh and clush, only before something that begins a line itself.
   prefix(
     /\w/,
-    `(?<host>(?!libfabric|mlx\\d|kernel|ib\\w*_|rank)${NAME}): (?=\\[|<|\\d{4}-|(?:${MONTHS.join('|')}) |mlx\\d:|${NAME}:\\d+:\\d+ )`,
+    `(?<host>(?!libfabric|mlx\\d|kernel|ib\\w*_|rank)(?=[\\w.-]*[\\d-])${NAME}): (?=\\[|<|\\d{4}-|(?:${MONTHS.join('|')}) |mlx\\d:|${NAME}:\\d+:\\d+ )`,
   ),
   // glog, PyTorch.
   prefix(/[IWEF[]/, `\\[?[IWEF](?<mon>\\d\\d)(?<day>\\d\\d) ${HMS} +(?<pid>\\d+) [\\w./-]+:\\d+\\] ?`),
 ]
 
-/** Headers that also stand in the middle of a line, where two programs wrote at once: the last one before a match counts. */
+/**
+ * Headers that also stand in the middle of a line, where two programs wrote at once: the last one before a match
+ * counts.
+ */
 const HEADERS = [
   // NCCL: host:pid:tid [cudaDev] …
   new RegExp(`(?<host>${NAME}):(?<pid>\\d+):\\d+ \\[\\w+\\] `, 'g'),
@@ -126,6 +130,8 @@ const undamaged = (raw: string): string => {
   return text
 }
 
+/** `host app[42]: ` */
+const HAS_PROCESS = /^\S+ \S+\[\d+\]: ?$/
 /** At most so many prefixes. */
 const ROUNDS = 12
 
@@ -148,7 +154,8 @@ export const parseLine = (raw: string): Line => {
       if (match === null) continue
       const groups = match.groups as Groups | undefined
       if (groups !== undefined) {
-        host ??= hostIn(groups.host)
+        // `Started app[42]:` has no time before it, and no host.
+        if (!(HAS_PROCESS.test(match[0]) && time.seconds === undefined)) host ??= hostIn(groups.host)
         if (groups.pid !== undefined) pid = Number(groups.pid)
         if (groups.rank !== undefined) rank = Number(groups.rank)
         const found = timeOf(groups)

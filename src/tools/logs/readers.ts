@@ -1,6 +1,6 @@
 /*
- * All readers, in the order in which they are tried on a line: those of programs first, certain words last. And the table by
- * which the scanner finds lines.
+ * All readers, in the order in which they are tried on a line: those of programs first, certain words last. And the
+ * table by which the scanner finds lines.
  */
 import { certain } from './readers/certain.ts'
 import { drivers } from './readers/drivers.ts'

@@ -1,6 +1,6 @@
 /*
- * A log without names and addresses, for a bug report: hosts, IPv4 and IPv6 addresses, GIDs, MAC addresses and GUIDs, users in
- * paths. The same name has the same pseudonym in all logs; names of adapters, numbers and texts stay.
+ * A log without names and addresses, for a bug report: hosts, IPv4 and IPv6 addresses, GIDs, MAC addresses and GUIDs,
+ * users in paths. The same name has the same pseudonym in all logs; names of adapters, numbers and texts stay.
  */
 import { headerBefore, parseLine } from './line.ts'
 

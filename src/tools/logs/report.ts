@@ -1,7 +1,7 @@
 /*
- * What logs say, as text for people and as objects for scripts: first a paragraph to act on, then the first failure of each
- * chain, what its values mean, what the failures have in common, what contradicts, causes with what decides between them, and
- * what is missing.
+ * What logs say, as text for people and as objects for scripts: first a paragraph to act on, then the first failure of
+ * each chain, what its values mean, what the failures have in common, what contradicts, causes with what decides
+ * between them, and what is missing.
  */
 import type { Failure, LogAnalysis } from './analysis.ts'
 import { type Context, classOf, type FailureClass, type JudgedCause, judgedCauses, wrongLeads } from './causes.ts'

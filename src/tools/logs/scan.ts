@@ -1,6 +1,6 @@
 /*
- * Finds the lines of a log that have one of some words, in bytes as they come: a gigabyte in seconds, since most lines are
- * never decoded. Words are looked for by their last two bytes (Wu and Manber, "A fast algorithm for multi-pattern
+ * Finds the lines of a log that have one of some words, in bytes as they come: a gigabyte in seconds, since most lines
+ * are never decoded. Words are looked for by their last two bytes (Wu and Manber, "A fast algorithm for multi-pattern
  * searching", 1994), several bytes at a step.
  *
  * Lines may be cut, have zeros or be endless: of a longer line only LINE bytes at its start are kept.

@@ -1,9 +1,9 @@
 /*
- * What a reader is made of: shapes of lines, as data. A shape's regular expression names what it finds by the groups below;
- * nothing else of a line is used. Readers know no files, clocks or reports.
+ * What a reader is made of: shapes of lines, as data. A shape's regular expression names what it finds by the groups
+ * below; nothing else of a line is used. Readers know no files, clocks or reports.
  *
- * A shape counts as known if its source line was read: `source` has repository, version and file. Others say `unverified`
- * there, and a table of the documentation lists them.
+ * A shape counts as known if its source line was read: `source` has repository, version and file. Others say
+ * `unverified` there, and a table of the documentation lists them.
  */
 /** What a line of this shape is for the failure. */
 export type Role =
@@ -36,8 +36,8 @@ export type Family = 'mlx5' | 'mlx4' | 'efa' | 'irdma' | 'bnxt_re' | 'hns' | 'ma
 
 /**
  * Names of groups. `vendor`: in the base of the shape, or by its 0x; `errno`: with or without its sign, or as its text;
- * `status`: number, name or text; `rejection`: the reason of a connection manager's reject; `negated`: an errno that is no errno;
- * `peer`: address or host of the other end; `local`: address of this end; `text`: what the program says.
+ * `status`: number, name or text; `rejection`: the reason of a connection manager's reject; `negated`: an errno that is
+ * no errno; `peer`: address or host of the other end; `local`: address of this end; `text`: what the program says.
  */
 export type FieldName =
   | 'status'

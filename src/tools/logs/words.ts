@@ -1,6 +1,6 @@
 /*
- * Words and single lines that somebody asks about: `synd 0x15 vend 0x81`, `ENOMEM ibv_reg_mr`, `524`, three words of a dump, or a
- * line of any program. A bare number is many things: all kinds that have it are listed.
+ * Words and single lines that somebody asks about: `synd 0x15 vend 0x81`, `ENOMEM ibv_reg_mr`, `524`, three words of a
+ * dump, or a line of any program. A bare number is many things: all kinds that have it are listed.
  */
 import { statuses } from '../../spec/check/statuses.ts'
 import { rejectText, rejReason } from '../../spec/wire/mad.ts'

@@ -1,6 +1,6 @@
 /*
- * Commands of mlx5's firmware, its health, and events of irdma: what the kernel prints of them. The syndromes of commands are
- * not published; those here are from public reports, each with the command that it belongs to.
+ * Commands of mlx5's firmware, its health, and events of irdma: what the kernel prints of them. The syndromes of
+ * commands are not published; those here are from public reports, each with the command that it belongs to.
  */
 import type { Meaning } from './certainty.ts'
 

@@ -1,6 +1,6 @@
 /*
- * A completion status in the words of any program: a number, an ABI name, the text of libibverbs, the kernel or UCX. And
- * opcodes, which a failed completion need not have.
+ * A completion status in the words of any program: a number, an ABI name, the text of libibverbs, the kernel or UCX.
+ * And opcodes, which a failed completion need not have.
  */
 import { libibverbsTexts, type StatusName } from '../../../spec/check/statuses.ts'
 import { syndromes } from '../../../spec/drivers/mlx5-queues.ts'

@@ -1,7 +1,7 @@
 /*
- * What `vendor_err` of a failed completion says, by adapter. Makers of mlx4 and mlx5 publish nothing: these rows are from
- * public reports whose fault was found, and the number of reports is why they are as sure as they are. The status says more
- * than the vendor error in every case; a row is of use where a status has several faults.
+ * What `vendor_err` of a failed completion says, by adapter. Makers of mlx4 and mlx5 publish nothing: these rows are
+ * from public reports whose fault was found, and the number of reports is why they are as sure as they are. The status
+ * says more than the vendor error in every case; a row is of use where a status has several faults.
  */
 import { type CauseName, causeOfCode, causes } from '../../../spec/check/causes.ts'
 import type { StatusName } from '../../../spec/check/statuses.ts'

@@ -1,6 +1,6 @@
 /*
- * Words that stand for one thing in the log of any program: texts of ibv_wc_status_str, names of verbs' enumerations, and calls
- * with their errno. Only where no reader of a program has understood the line.
+ * Words that stand for one thing in the log of any program: texts of ibv_wc_status_str, names of verbs' enumerations,
+ * and calls with their errno. Only where no reader of a program has understood the line.
  */
 import { libibverbsTexts } from '../../../spec/check/statuses.ts'
 import { certainTexts } from '../meanings/statuses.ts'

@@ -1,6 +1,6 @@
 /*
- * mlx5: CQEs with errors that libmlx5, the kernel and DPDK print in hexadecimal, and what the kernel driver says. No dump is
- * printed for flushes and used-up retries, so that a log without one may have had an error.
+ * mlx5: CQEs with errors that libmlx5, the kernel and DPDK print in hexadecimal, and what the kernel driver says. No
+ * dump is printed for flushes and used-up retries, so that a log without one may have had an error.
  */
 import type { Reader } from '../shape.ts'
 

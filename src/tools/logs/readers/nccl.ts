@@ -1,6 +1,6 @@
 /*
- * NCCL, RCCL and plugins that keep their lines (nccl-rdma-sharp-plugins, NET/IBP). Vendor errors are decimal. Opcode and
- * length of a failed completion are printed, and not valid.
+ * NCCL, RCCL and plugins that keep their lines (nccl-rdma-sharp-plugins, NET/IBP). Vendor errors are decimal. Opcode
+ * and length of a failed completion are printed, and not valid.
  */
 import type { Reader } from '../shape.ts'
 

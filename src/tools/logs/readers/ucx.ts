@@ -1,6 +1,6 @@
 /*
- * UCX. An mlx5 error is two lines: the syndrome, then the work request with the peer. Flushes are at the level TRACE, so
- * that a log rarely has any. `wqe[0]`: the first request of the queue pair.
+ * UCX. An mlx5 error is two lines: the syndrome, then the work request with the peer. Flushes are at the level TRACE,
+ * so that a log rarely has any. `wqe[0]`: the first request of the queue pair.
  */
 import type { Reader } from '../shape.ts'
 
