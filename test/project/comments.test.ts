@@ -1,6 +1,5 @@
 /*
- * Lines of comments have at most 120 columns, as code has by biome's formatter. Not those of one long word. The
- * comments of shim/ are not looked at yet.
+ * Lines of comments have at most 120 columns, as code has by biome's formatter. Not those of one long word.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -53,11 +53,11 @@ const prefixes: readonly Prefix[] = [
   prefix(/\[/, '\\[(?:rank|default)(?<rank>\\d+)\\]:? ?'),
   prefix(/\(/, `\\([\\w.:<>]+ pid=(?<pid>\\d+)(?:, ip=(?<host>[\\w.:-]+))?\\) ?`),
   prefix(/s/, 'std(?:out|err) [FP] '),
-  prefix(/\w/, `(?<host>${NAME}) +\\| (?=\\S)`),
+  prefix(/\w/, `(?<host>${NAME}[-_]\\d+) +\\| (?=\\S)`),
   // `node1: ` of pdsh and clush, only before something that begins a line itself.
   prefix(
     /\w/,
-    `(?<host>(?!libfabric|mlx\\d|kernel|ib\\w*_|rank)${NAME}): (?=\\[|<|\\d{4}-|(?:${MONTHS.join('|')}) |mlx\\d:|${NAME}:\\d+:\\d+ )`,
+    `(?<host>(?!libfabric|mlx\\d|kernel|ib\\w*_|rank)(?=[\\w.-]*[\\d-])${NAME}): (?=\\[|<|\\d{4}-|(?:${MONTHS.join('|')}) |mlx\\d:|${NAME}:\\d+:\\d+ )`,
   ),
   // glog, PyTorch.
   prefix(/[IWEF[]/, `\\[?[IWEF](?<mon>\\d\\d)(?<day>\\d\\d) ${HMS} +(?<pid>\\d+) [\\w./-]+:\\d+\\] ?`),
@@ -130,6 +130,8 @@ const undamaged = (raw: string): string => {
   return text
 }
 
+/** `host app[42]: ` */
+const HAS_PROCESS = /^\S+ \S+\[\d+\]: ?$/
 /** At most so many prefixes. */
 const ROUNDS = 12
 
@@ -152,7 +154,8 @@ export const parseLine = (raw: string): Line => {
       if (match === null) continue
       const groups = match.groups as Groups | undefined
       if (groups !== undefined) {
-        host ??= hostIn(groups.host)
+        // `Started app[42]:` has no time before it, and no host.
+        if (!(HAS_PROCESS.test(match[0]) && time.seconds === undefined)) host ??= hostIn(groups.host)
         if (groups.pid !== undefined) pid = Number(groups.pid)
         if (groups.rank !== undefined) rank = Number(groups.rank)
         const found = timeOf(groups)

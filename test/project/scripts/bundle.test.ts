@@ -66,6 +66,7 @@ test('bundled commands work without the compiled modules', { skip }, () => {
   assert.deepEqual(run('daemon', '--link', 'x').status, 2)
   assert.match(run('device-plugin', '--resource', 'x').output, /^userdma: --resource "x" is no name of a resource/)
   assert.equal(run('explain', 'stale-rkey').status, 0)
+  assert.equal(run('explain', 'vendor err 129').status, 0)
   assert.equal(run('run', '--bogus', 'true').status, 2)
   for (const command of [['run'], ['check', '--torment-search', '1']])
     assert.deepEqual(run(...command, '--', './none'), {

@@ -67,6 +67,9 @@ const wraps: readonly (readonly [before: string, after?: string, host?: string])
   ['\u001b[31m', '\u001b[0m'],
   ['Some output of another program '],
   ['[core.py:390] '],
+  ['RuntimeError: [1] '],
+  ['Total | '],
+  ['Started app[42]: '],
   ['ERROR    | '],
   ['E0301 12:03:05.123456  4242 main.cpp:12] '],
 ]

@@ -237,7 +237,7 @@ export const vendorRow = (family: Family, code: number, status?: StatusName): Ve
 const ownRow = (name: CauseName): VendorRow => ({
   text: `${name}: ${causes[name].text.replace(/\{(\w+)(?::\w+)?\}/g, '<$1>')}`,
   certainty: 'sure',
-  source: 'docs/reference/vendor-errors.md',
+  source: "userdma's own vendor errors",
 })
 
 /** All rows, for a table of the documentation and for bare numbers. */
