@@ -45,10 +45,10 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     node: 'all',
     isTimeless: true,
   },
-  'services/cm': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
-  'services/mad': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
-  'services/subnet': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
-  'services/ip': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/cm-engine': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/mad-engine': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/subnet-engine': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/ip-engine': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'tools/check': { floor: 2, imports: ['base', 'spec', 'settings', 'transport/wire'], node: [], isTimeless: true },
   'tools/trace': { floor: 2, imports: ['base', 'spec', 'uapi', 'transport/wire'], node: [], isTimeless: true },
   'tools/record': { floor: 2, imports: ['base', 'spec', 'transport/wire', 'tools/events'], node: [], isTimeless: true },
@@ -77,10 +77,10 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       'settings',
       'transport/wire',
       'core',
-      'services/cm',
-      'services/mad',
-      'services/subnet',
-      'services/ip',
+      'services/cm-engine',
+      'services/mad-engine',
+      'services/subnet-engine',
+      'services/ip-engine',
     ],
     node: 'all',
   },
@@ -512,7 +512,10 @@ describe('the source tree', () => {
   })
 
   for (const [entry, others] of [
-    ['messages', ['assembly', 'drivers', 'transport/engine', 'services/cm', 'transport/phy', 'library/self-check']],
+    [
+      'messages',
+      ['assembly', 'drivers', 'transport/engine', 'services/cm-engine', 'transport/phy', 'library/self-check'],
+    ],
     ['test', ['library/connections', 'library/self-check']],
   ] as const)
     it(`loads userdma/${entry} without ${others.join(', ')}`, () => {

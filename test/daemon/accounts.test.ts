@@ -26,7 +26,7 @@ import { IpInterfaceClass } from '../../src/spec/classes/device/ip.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { accountIn, GUEST, OWNER } from '../core/accounts.ts'
-import { address } from '../services/ip/link.ts'
+import { address } from '../services/ip-engine/link.ts'
 import { twoHosts } from '../services/rdma-cm/hosts.ts'
 
 const MIB = 2 ** 20

@@ -8,7 +8,7 @@ import type { Core, Device } from '../../src/core/model.ts'
 import { clientNames as startedNames } from '../../src/services/clients.ts'
 import { errnoOf } from '../core/fixture.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
-import { Stack } from './ipoib/stack.ts'
+import { Stack } from './ip-client/stack.ts'
 import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 
 /**

@@ -1,7 +1,7 @@
 /*
  * Carries packets of the data path over links between switches that have a rate, a delay or a loss: a port of the
  * memory link to which all ports send what passes such a link, and which sends what has arrived, as the trunk to
- * another process does (trunk.ts). In between the packets are the fabric's (services/subnet/fabric.ts).
+ * another process does (trunk.ts). In between the packets are the fabric's (services/subnet-engine/fabric.ts).
  */
 import type { CarrierOwner, DataCarrier } from '../../services/subnet-client/embedded-subnet.ts'
 import { FIRST_MULTICAST_LID, PERMISSIVE_LID } from '../../spec/wire/subnet.ts'

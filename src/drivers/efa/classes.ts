@@ -20,6 +20,7 @@ import {
   EfaResponses,
   queryInterconnects,
 } from '../../spec/drivers/efa.ts'
+import { COMPLETION_SIZES } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, CqKind } from '../../spec/enums.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { coded, outOfRange, the } from '../../spec/reason.ts'
@@ -28,7 +29,6 @@ import { capabilities, Limits } from './attributes.ts'
 import { type EfaState, stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { closePeer, openPeer } from './peers.ts'
-import { COMPLETION_SIZES } from './queue-layout.ts'
 import { descriptorKey } from './requests.ts'
 import { NOT_SCANNED } from './scan.ts'
 import type { AddressHandle, CompletionQueue, Peer } from './state.ts'

@@ -1,5 +1,5 @@
 /*
- * Completions in memory that a program polls, and events of completion queues (queue-layout.ts).
+ * Completions in memory that a program polls, and events of completion queues (spec/drivers/efa-queues.ts).
  *
  * A program arms a CQ by a store to its doorbell, and each poll stores the consumer index there too. The second store
  * may hide the first from a device that reads the word now and then. So a CQ with a channel counts as armed after any
@@ -9,10 +9,10 @@
 import { arm, completed, raiseObjectEvent } from '../../core/events/events.ts'
 import { reportFailure } from '../../core/failures.ts'
 import { createCause } from '../../spec/check/causes.ts'
+import { CompletionEntry, CompletionFlag, CqDoorbell, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcOpcode, WcStatus } from '../../spec/work.ts'
 import { loadDoorbell } from './doorbells.ts'
-import { CompletionEntry, CompletionFlag, CqDoorbell, EfaStatus } from './queue-layout.ts'
 import type { CqObject } from './state.ts'
 
 const { INDEX_MASK, EVENTS_SHIFT, EVENTS_MASK } = CqDoorbell

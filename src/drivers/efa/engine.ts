@@ -9,6 +9,7 @@
  */
 import { ScanScope } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
+import { EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { nextDeadline } from '../../transport/engine/timers.ts'
@@ -26,7 +27,6 @@ import { UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
 import { forgetQueuePair, reportFlush } from './failures.ts'
 import { elementsGranted, memoryOf } from './memory.ts'
 import { closePeer, forgetStrangers, noteSender } from './peers.ts'
-import { EfaOperation, EfaStatus } from './queue-layout.ts'
 import {
   NO_INLINE,
   pendingReceives,

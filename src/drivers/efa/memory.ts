@@ -4,12 +4,12 @@
  */
 
 import type { Bytes } from '../../core/memory/address-space.ts'
+import { EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { Memory } from '../../transport/engine/types.ts'
 import { regionMemory } from '../soft/memory.ts'
 import type { EfaState } from './device-state.ts'
-import { EfaStatus } from './queue-layout.ts'
 import { NO_INLINE } from './requests.ts'
 import type { Element, QueuePair, Request } from './state.ts'
 

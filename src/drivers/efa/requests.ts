@@ -1,13 +1,10 @@
 /*
- * Work requests of EFA, as a program has written them to its rings (queue-layout.ts). A program can write
+ * Work requests of EFA, as a program has written them to its rings (spec/drivers/efa-queues.ts). A program can write
  * anything at any time: everything is read once and checked.
  */
 
 import type { PostedRequest } from '../../core/driver-contract.ts'
 import { type MemoryTable, rowAt } from '../../core/memory/region-table.ts'
-import { SendFlags, WrOpcode } from '../../spec/work.ts'
-import { Limits } from './attributes.ts'
-import { loadDoorbell } from './doorbells.ts'
 import {
   EfaOperation,
   InlineBytes,
@@ -17,7 +14,10 @@ import {
   SendControl,
   SendDescriptor,
   SendElement,
-} from './queue-layout.ts'
+} from '../../spec/drivers/efa-queues.ts'
+import { SendFlags, WrOpcode } from '../../spec/work.ts'
+import { Limits } from './attributes.ts'
+import { loadDoorbell } from './doorbells.ts'
 import {
   type Element,
   NO_TIMER,

@@ -29,6 +29,7 @@ import {
   Uar,
   Var,
 } from '../../spec/drivers/mlx5.ts'
+import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
 import { CqFlags, CqKind } from '../../spec/enums.ts'
 import { callError } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
@@ -46,7 +47,6 @@ import { MAX_LOG_STREAMS } from './dc/answers.ts'
 import type { DoorbellPage } from './doorbell-register.ts'
 import { giveNumber, takeNumber } from './numbers.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
-import { ArmWord, CompletionEntry } from './queue-layout.ts'
 import { queuesOf, requirePowerOfTwo, stateOf } from './state.ts'
 
 // ---- contexts, protection domains, address handles ----

@@ -5,13 +5,6 @@
 import { arm, completedSome } from '../../core/events/events.ts'
 import type { ClockPage } from '../../core/memory/mappable-memory.ts'
 import { Armed, type CoreObject } from '../../core/model.ts'
-import { CqKind } from '../../spec/enums.ts'
-import { TWO_32 } from '../../spec/memory.ts'
-import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
-import { Completion, DatagramPath } from '../../transport/engine/types.ts'
-import { CompletionQueue } from '../soft/completion-queue.ts'
-import { clockCount } from './clock.ts'
-import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import {
   ArmWord,
   CONSUMED_MASK,
@@ -22,7 +15,14 @@ import {
   receiveSyndromes,
   syndromes,
   vendorSyndromes,
-} from './queue-layout.ts'
+} from '../../spec/drivers/mlx5-queues.ts'
+import { CqKind } from '../../spec/enums.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { Completion, DatagramPath } from '../../transport/engine/types.ts'
+import { CompletionQueue } from '../soft/completion-queue.ts'
+import { clockCount } from './clock.ts'
+import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import { SignatureError } from './signature/layout.ts'
 import { SigFault, type SignatureFault } from './signature/signature.ts'
 

@@ -5,7 +5,7 @@
  * overwritten.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { BLOCK_BYTES, blocksOf, ControlSegment, POSTED_MASK } from './queue-layout.ts'
+import { BLOCK_BYTES, blocksOf, ControlSegment, POSTED_MASK } from '../../spec/drivers/mlx5-queues.ts'
 
 /** Offset of the register in the page. */
 const REGISTER = 0x600

@@ -5,9 +5,9 @@
  */
 import { type Configurable, IndirectSpace } from '../../core/memory/indirect.ts'
 import { findKey, type MemoryTable } from '../../core/memory/region-table.ts'
+import { KeyAccess } from '../../spec/drivers/mlx5-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { rangesOf } from './key-ranges.ts'
-import { KeyAccess } from './queue-layout.ts'
 import { signatureOf } from './signature/signature.ts'
 import { type PsvTable, SignedSpace } from './signature/signed-space.ts'
 

@@ -9,10 +9,10 @@ import { type MappedChunk, PagesTakenError, type PageWriter } from '../../core/m
 import { RangeList } from '../../core/memory/range-list.ts'
 import type { CallContext } from '../../core/model.ts'
 import { type Arena, mapArena } from '../../host/memory/mapping.ts'
+import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { callError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import { contextOf, type Extent, type Extents } from './context.ts'
-import { BLOCK_BYTES, DoorbellRecord } from './queue-layout.ts'
 
 /** Largest pages that are replaced: a copy of larger ones would make other programs wait. */
 const MAX_PAGE_BYTES = 2 ** 21

@@ -4,10 +4,10 @@
  * in which they became free; or a ring, which only firmware commands make (a cyclic RMP).
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
+import { DataSegment, DoorbellRecord, NextSegment, POSTED_MASK, SEGMENT_BYTES } from '../../spec/drivers/mlx5-queues.ts'
 import { Receive, Sge } from '../../transport/engine/types.ts'
 import { checkLimit, NO_MARK, type ReceiveQueue } from '../soft/queues.ts'
 import type { ProgramRecord } from './program-memory.ts'
-import { DataSegment, DoorbellRecord, NextSegment, POSTED_MASK, SEGMENT_BYTES } from './queue-layout.ts'
 import type { WireLengths } from './signature/signed-space.ts'
 
 const MAX_LENGTH = 0xffff_ffff

@@ -1,19 +1,10 @@
 /*
- * Send queues: requests in blocks of the program's memory (queue-layout.ts) become the engine's words (`Send`) when the
- * engine fetches them. A program may be hostile: each field is read once, and what is malformed becomes a request with
- * an opcode that the engine refuses. Inline data stay in the program's blocks until they are sent, and until the last
- * retransmission: a program may use blocks again only after the completion.
+ * Send queues: requests in blocks of the program's memory (spec/drivers/mlx5-queues.ts) become the engine's words
+ * (`Send`) when the engine fetches them. A program may be hostile: each field is read once, and what is malformed
+ * becomes a request with an opcode that the engine refuses. Inline data stay in the program's blocks until they are
+ * sent, and until the last retransmission: a program may use blocks again only after the completion.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { AccessFlags } from '../../spec/enums.ts'
-import { MAX_MESSAGE_BYTES, SendFlags, SRQN_SHIFT, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { AccessKey, BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
-import type { Arena } from '../../transport/wire/arena.ts'
-import { type Destinations, localPart } from '../soft/address/destinations.ts'
-import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
-import type { PostedCounter } from './doorbell-register.ts'
-import type { InlineRegion } from './inline-region.ts'
-import { accessOf, type KeyChanger } from './key-changes.ts'
 import {
   AtomicSegment,
   BLOCK_BYTES,
@@ -33,7 +24,16 @@ import {
   RemoteSegment,
   SEGMENT_BYTES,
   wrOpcodes,
-} from './queue-layout.ts'
+} from '../../spec/drivers/mlx5-queues.ts'
+import { AccessFlags } from '../../spec/enums.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, SRQN_SHIFT, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { AccessKey, BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
+import type { Arena } from '../../transport/wire/arena.ts'
+import { type Destinations, localPart } from '../soft/address/destinations.ts'
+import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
+import type { PostedCounter } from './doorbell-register.ts'
+import type { InlineRegion } from './inline-region.ts'
+import { accessOf, type KeyChanger } from './key-changes.ts'
 import { Bsf, PsvSegment } from './signature/layout.ts'
 import type { WireLengths } from './signature/signed-space.ts'
 

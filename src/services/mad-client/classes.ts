@@ -31,7 +31,7 @@ import {
 import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { madFields } from '../../transport/wire/mad/management.ts'
-import { methodsOf } from '../mad/registrations.ts'
+import { methodsOf } from '../mad-engine/registrations.ts'
 import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 

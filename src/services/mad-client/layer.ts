@@ -1,7 +1,7 @@
 /*
  * The MAD layer (R40; IBA 13) owns queue pairs 0 and 1 of every device that has them, and passes received datagrams to
  * services and agents. A service receives requests of a class on all devices. An agent receives requests of a class on
- * one device, and sends with a transaction engine (src/services/mad).
+ * one device, and sends with a transaction engine (src/services/mad-engine).
  *
  * A response goes to the agent with the upper half of the response's transaction id. A request goes to the service or
  * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET,
@@ -23,8 +23,8 @@ import {
 } from '../../spec/wire/management.ts'
 import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { type MadFields, madFields, respond, tidHigh } from '../../transport/wire/mad/management.ts'
-import { MadAgentEngine, type SendOptions, type SendOutcome } from '../mad/agent.ts'
-import { type MadClaim, Registrations } from '../mad/registrations.ts'
+import { MadAgentEngine, type SendOptions, type SendOutcome } from '../mad-engine/agent.ts'
+import { type MadClaim, Registrations } from '../mad-engine/registrations.ts'
 
 /** Receives requests of a class on every device. */
 export interface MadService extends MadClaim {
@@ -37,7 +37,7 @@ interface MadConsumer<T> {
   receive(message: Uint8Array, from: MadAddress): void
   /** `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
-  /** See `AgentOwner` (src/services/mad/agent.ts). */
+  /** See `AgentOwner` (src/services/mad-engine/agent.ts). */
   reserve?(bytes: number): boolean
   release?(bytes: number): void
 }
@@ -45,7 +45,7 @@ interface MadConsumer<T> {
 export interface MadAgentOptions {
   /** The requests that the agent receives; undefined: only responses. */
   readonly claim: MadClaim | undefined
-  /** As in `AgentOptions` (src/services/mad/agent.ts). */
+  /** As in `AgentOptions` (src/services/mad-engine/agent.ts). */
   readonly engineDoesRmpp: boolean
   /** Default: 1. */
   readonly qpn?: number

@@ -247,7 +247,7 @@ export class RdmaCm {
     id.state = 'ROUTE_RESOLVED'
     id.chosenPath = chosenPath
     // As on Linux, half the ACK timeout, so the exponent is 1 lower. From it follows the ACK timeout in the REQ, which
-    // is the peer's (services/cm/timeout.ts). An ACK timeout of 0 (none) says nothing about the path.
+    // is the peer's (services/cm-engine/timeout.ts). An ACK timeout of 0 (none) says nothing about the path.
     id.packetLifeTime = id.ackTimeout ? id.ackTimeout - 1 : undefined
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)

@@ -11,10 +11,10 @@ import type { Disturbance, ManagementPath, PortSubnet, SubnetPort, SubnetSetting
 import { GSI_QPN, madHeader } from '../../spec/wire/mad.ts'
 import { MadMethod } from '../../spec/wire/management.ts'
 import { PERMISSIVE_LID, PortCapability, PortState, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
-import { type CarriedPacket, Fabric, type FabricPort, type Link, type LinkOptions } from '../subnet/fabric.ts'
-import type { SubnetNode } from '../subnet/node.ts'
-import type { SubnetPacket } from '../subnet/packet.ts'
-import type { NodePort, PortInfo } from '../subnet/port.ts'
+import { type CarriedPacket, Fabric, type FabricPort, type Link, type LinkOptions } from '../subnet-engine/fabric.ts'
+import type { SubnetNode } from '../subnet-engine/node.ts'
+import type { SubnetPacket } from '../subnet-engine/packet.ts'
+import type { NodePort, PortInfo } from '../subnet-engine/port.ts'
 import { SubnetManager } from '../subnet-manager/manager.ts'
 
 export interface CarrierOwner {

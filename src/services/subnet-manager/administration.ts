@@ -1,6 +1,7 @@
 /*
  * Subnet administration (IBA 15), without I/O: answers queries about the subnet, keeps multicast groups, services and
- * subscriptions, and reports notices to subscribers. Records of more than one datagram go by RMPP (services/mad).
+ * subscriptions, and reports notices to subscribers. Records of more than one datagram go by RMPP
+ * (services/mad-engine).
  */
 import { GSI_QKEY, GSI_QPN, MAD_BASE_VERSION, MAD_BYTES } from '../../spec/wire/mad.ts'
 import {
@@ -38,9 +39,9 @@ import {
   saRecordNames,
   smCodecs,
 } from '../../transport/wire/mad/subnet.ts'
-import { MadAgentEngine } from '../mad/agent.ts'
-import type { MadPath } from '../mad/path.ts'
-import type { SubnetPacket } from '../subnet/packet.ts'
+import { MadAgentEngine } from '../mad-engine/agent.ts'
+import type { MadPath } from '../mad-engine/path.ts'
+import type { SubnetPacket } from '../subnet-engine/packet.ts'
 import { type Group, Groups, isFull } from './groups.ts'
 import { arbitrationReads, serviceLevelReads, type TableRead } from './lanes.ts'
 import {

@@ -23,7 +23,7 @@ import {
   Trap,
 } from '../../spec/wire/subnet.ts'
 import { type SmAttribute, type Smp, smCodecs, smpCodec } from '../../transport/wire/mad/subnet.ts'
-import type { SubnetPacket } from '../subnet/packet.ts'
+import type { SubnetPacket } from '../subnet-engine/packet.ts'
 import { Administration } from './administration.ts'
 import { type Path, SmpRequests, smpPacket } from './requests.ts'
 import { multicastBlock, Routes } from './routing.ts'

@@ -12,7 +12,7 @@ import {
   smCodecs,
   smpCodec,
 } from '../../transport/wire/mad/subnet.ts'
-import type { SubnetPacket } from '../subnet/packet.ts'
+import type { SubnetPacket } from '../subnet-engine/packet.ts'
 
 const TIMEOUT = 200_000
 const RETRIES = 3

@@ -82,7 +82,7 @@ export const headers = {
     bytes: 24,
     fields: { resv8: [0, 8], srcQp: [8, 24], epoch: [32, 32], receivedHi: [64, 64], receivedLo: [128, 64] },
   },
-  /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (drivers/efa/queue-layout.ts). */
+  /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (spec/drivers/efa-queues.ts). */
   SRDNAK: { bytes: 12, fields: { status: [0, 8], srcQp: [8, 24], epoch: [32, 32], message: [64, 32] } },
   /**
    * From an initiator of DC to a target, in no specification either. `connection`: its number, of

@@ -3,7 +3,7 @@
  * with a young generation so large that a measurement has no collection.
  */
 import { getHeapSpaceStatistics } from 'node:v8'
-import { EfaOperation } from '../../../src/drivers/efa/queue-layout.ts'
+import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
 import { machine, program } from './machine.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ } = EfaOperation

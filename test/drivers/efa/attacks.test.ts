@@ -3,10 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { EfaOperation, EfaStatus } from '../../../src/drivers/efa/queue-layout.ts'
 import { emptyRequest } from '../../../src/drivers/efa/requests.ts'
 import { Opcode, packetBytes, putHeaders } from '../../../src/drivers/efa/srd/packets.ts'
 import { createNumbers } from '../../../src/drivers/efa/state.ts'
+import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { completionsOf } from '../machine.ts'
 import { type Completion, ipv4, type Machine, machine, type Program, program, QKEY } from './machine.ts'

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ScanScope } from '../../../src/core/driver-contract.ts'
-import { EfaOperation } from '../../../src/drivers/efa/queue-layout.ts'
+import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
 import { completionsOf } from '../machine.ts'
 import { machine, program } from './machine.ts'
 

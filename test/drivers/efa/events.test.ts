@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { Armed } from '../../../src/core/model.ts'
-import { EfaOperation } from '../../../src/drivers/efa/queue-layout.ts'
+import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
 import { machine, program } from './machine.ts'
 
 const { SEND } = EfaOperation

@@ -7,13 +7,6 @@ import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappa
 import type { Account } from '../../../src/core/model.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { EfaState } from '../../../src/drivers/efa/device-state.ts'
-import {
-  CompletionEntry,
-  CompletionFlag,
-  CqDoorbell,
-  SendControl,
-  SendDescriptor,
-} from '../../../src/drivers/efa/queue-layout.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -24,6 +17,13 @@ import { DriverQp } from '../../../src/spec/classes/qp/driver_qp.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { EfaQpFlags } from '../../../src/spec/drivers/efa.ts'
+import {
+  CompletionEntry,
+  CompletionFlag,
+  CqDoorbell,
+  SendControl,
+  SendDescriptor,
+} from '../../../src/spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'

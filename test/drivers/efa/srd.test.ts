@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
-import { EfaOperation, EfaStatus } from '../../../src/drivers/efa/queue-layout.ts'
 import type { QpObject } from '../../../src/drivers/efa/state.ts'
+import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { type Completion, machine, program } from './machine.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation

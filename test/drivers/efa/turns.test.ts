@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createAccount } from '../../../src/core/objects/limits.ts'
 import { createSharedLimits } from '../../../src/daemon/accounts.ts'
-import { EfaOperation } from '../../../src/drivers/efa/queue-layout.ts'
+import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
 import { TURN } from '../../../src/transport/engine/transmit-queue.ts'
 import { machine, type Program, program } from './machine.ts'
 

@@ -4,10 +4,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CompletionKind } from '../../../src/drivers/mlx5/queue-layout.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
+import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { inLongRun } from '../../long-run.ts'

@@ -7,7 +7,6 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { closeContext } from '../../../src/core/index.ts'
-import { CompletionKind, FrameHeaders } from '../../../src/drivers/mlx5/queue-layout.ts'
 import { Flow } from '../../../src/spec/classes/flow.ts'
 import { Commands } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import type { FieldValues, Struct } from '../../../src/spec/drivers/mlx5-firmware/fields.ts'
@@ -28,6 +27,7 @@ import {
   MatcherFlowFlags,
   ReformatType,
 } from '../../../src/spec/drivers/mlx5-flow.ts'
+import { CompletionKind, FrameHeaders } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { FlowType, WqState } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { MAX_FRAME_BYTES } from '../../../src/spec/wire/ethernet.ts'

@@ -4,11 +4,11 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CompletionKind, syndromes } from '../../../src/drivers/mlx5/queue-layout.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { NULL_KEY } from '../../../src/spec/drivers/mlx5.ts'
 import { Commands } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import { CompletionKind, syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags } from '../../../src/spec/enums.ts'
 import { MAX_COPY_BYTES, WcStatus } from '../../../src/spec/work.ts'
 import { encodeFields } from '../../../src/uapi/firmware/fields.ts'

@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CompletionKind } from '../../../src/drivers/mlx5/queue-layout.ts'
 import { requestReader } from '../../../src/drivers/soft/taps.ts'
+import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { CqFlags } from '../../../src/spec/enums.ts'
 import { completionsOf } from '../machine.ts'
 import {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type CmState, cmStates } from '../../../src/services/cm/cm-states.ts'
+import { type CmState, cmStates } from '../../../src/services/cm-engine/cm-states.ts'
 import { repoRoot } from '../../paths.ts'
 
 const path = join(repoRoot, 'docs', 'reference', 'connection-manager.md')

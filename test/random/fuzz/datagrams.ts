@@ -1,6 +1,7 @@
 /*
- * Fuzz targets of management datagrams. `agents`: agents (src/services/mad/) receive datagrams of a hostile peer, and
- * send messages. `umad`: a hostile program calls umad files of a device (src/uapi/linux/umad.ts, src/services/mad).
+ * Fuzz targets of management datagrams. `agents`: agents (src/services/mad-engine/) receive datagrams of a hostile
+ * peer, and send messages. `umad`: a hostile program calls umad files of a device (src/uapi/linux/umad.ts,
+ * src/services/mad-engine).
  */
 import assert from 'node:assert/strict'
 import { closeContext, dispatch, invokeNow, openContext, stat } from '../../../src/core/index.ts'
@@ -8,7 +9,7 @@ import { noMemory } from '../../../src/core/memory/address-space.ts'
 import type { Caller } from '../../../src/core/model.ts'
 import { findDescriptor } from '../../../src/core/objects/descriptors.ts'
 import { umadDialects } from '../../../src/daemon/session/dialects.ts'
-import type { AgentOptions } from '../../../src/services/mad/agent.ts'
+import type { AgentOptions } from '../../../src/services/mad-engine/agent.ts'
 import { MadChannel } from '../../../src/spec/classes/mad/mad_channel.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { GSI_QPN, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
@@ -16,7 +17,7 @@ import { MadClass, MadMethod, RmppFlag, RmppStatus, RmppType, rmppHeader } from 
 import { answerRmpp, parseRmpp, respond } from '../../../src/transport/wire/mad/management.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../../src/uapi/linux/umad-layout.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { longMessage, Pair, plainMad, SECOND } from '../../services/mad/pair.ts'
+import { longMessage, Pair, plainMad, SECOND } from '../../services/mad-engine/pair.ts'
 import { VirtualNetwork } from '../../services/rdma-cm/hosts.ts'
 import { HEADER_BYTES, record, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'

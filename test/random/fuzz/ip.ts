@@ -1,11 +1,11 @@
 /*
- * Fuzz target of IP over the device (src/services/ip/): packets arrive at an interface. State must be bounded, and no
- * timer or group may remain at the end.
+ * Fuzz target of IP over the device (src/services/ip-engine/): packets arrive at an interface. State must be bounded,
+ * and no timer or group may remain at the end.
  *
  * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet.
  */
 import assert from 'node:assert/strict'
-import { NeighbourLimits } from '../../../src/services/ip/neighbours.ts'
+import { NeighbourLimits } from '../../../src/services/ip-engine/neighbours.ts'
 import { internetChecksum } from '../../../src/transport/wire/ip.ts'
 import {
   emitIp,
@@ -24,7 +24,7 @@ import {
   NeighbourMessage,
   unspecifiedLink,
 } from '../../../src/transport/wire/ipoib.ts'
-import { address, Link, MTU } from '../../services/ip/link.ts'
+import { address, Link, MTU } from '../../services/ip-engine/link.ts'
 import { HEADER_BYTES, record, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 

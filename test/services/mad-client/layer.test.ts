@@ -22,7 +22,7 @@ import { addressText } from '../../../src/transport/wire/address.ts'
 import { madFields, respond } from '../../../src/transport/wire/mad/management.ts'
 import { ownAccount } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { longMessage, plainMad, SA_HEADERS } from '../mad/pair.ts'
+import { longMessage, plainMad, SA_HEADERS } from '../mad-engine/pair.ts'
 import { twoHosts } from '../rdma-cm/hosts.ts'
 
 const { GET, SET, SEND, RESPONSE } = MadMethod

@@ -6,7 +6,7 @@ import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import { GSI_QPN, rdmaCmHeader, transportType } from '../../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/transport/wire/mad/mad.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { plainRequest } from '../cm/request.ts'
+import { plainRequest } from '../cm-engine/request.ts'
 import type { Host, twoHosts } from './hosts.ts'
 
 export const PORT = 7471

@@ -8,7 +8,7 @@ import { GSI_QKEY } from '../../../src/spec/wire/mad.ts'
 import { MadMethod } from '../../../src/spec/wire/management.ts'
 import { SaStatus, saRecords, Trap } from '../../../src/spec/wire/subnet.ts'
 import { noticeCodecs, type SaRecord } from '../../../src/transport/wire/mad/subnet.ts'
-import { SECOND } from '../subnet/lab.ts'
+import { SECOND } from '../subnet-engine/lab.ts'
 import { fatTree, SaClient } from './managed.ts'
 
 const net = (

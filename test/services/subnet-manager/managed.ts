@@ -2,11 +2,11 @@
  * Fabrics with subnet managers, in virtual time, and clients of subnet administration.
  */
 
-import { MadAgentEngine } from '../../../src/services/mad/agent.ts'
-import type { MadPath } from '../../../src/services/mad/path.ts'
-import type { FabricPort } from '../../../src/services/subnet/fabric.ts'
-import type { SubnetNode } from '../../../src/services/subnet/node.ts'
-import type { SubnetPacket } from '../../../src/services/subnet/packet.ts'
+import { MadAgentEngine } from '../../../src/services/mad-engine/agent.ts'
+import type { MadPath } from '../../../src/services/mad-engine/path.ts'
+import type { FabricPort } from '../../../src/services/subnet-engine/fabric.ts'
+import type { SubnetNode } from '../../../src/services/subnet-engine/node.ts'
+import type { SubnetPacket } from '../../../src/services/subnet-engine/packet.ts'
 import { SubnetManager } from '../../../src/services/subnet-manager/manager.ts'
 import { GSI_QKEY } from '../../../src/spec/wire/mad.ts'
 import { MadMethod } from '../../../src/spec/wire/management.ts'
@@ -18,7 +18,7 @@ import {
   saCodec,
   saCodecs,
 } from '../../../src/transport/wire/mad/subnet.ts'
-import { Lab, SECOND } from '../subnet/lab.ts'
+import { Lab, SECOND } from '../subnet-engine/lab.ts'
 
 interface ManagerSettings {
   readonly priority?: number

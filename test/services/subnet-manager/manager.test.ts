@@ -6,7 +6,7 @@ import { describe, test } from 'node:test'
 import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { PortState, SMI_QPN, SmState, smAttributes } from '../../../src/spec/wire/subnet.ts'
 import { smCodecs, smpCodec } from '../../../src/transport/wire/mad/subnet.ts'
-import { SECOND } from '../subnet/lab.ts'
+import { SECOND } from '../subnet-engine/lab.ts'
 import { fatTree, ManagedLab } from './managed.ts'
 
 const managedTree = (leaves: number, spines: number, hosts: number) => {

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { wcStatusOf } from '../../../src/drivers/efa/completions.ts'
-import { EfaStatus } from '../../../src/drivers/efa/queue-layout.ts'
-import { syndromes } from '../../../src/drivers/mlx5/queue-layout.ts'
 import { findings } from '../../../src/spec/check/findings.ts'
 import { findingsOf, type StatusName, statuses } from '../../../src/spec/check/statuses.ts'
+import { EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
+import { syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 
 const names = Object.keys(WcStatus.values) as StatusName[]

@@ -1,11 +1,12 @@
 /*
  * The headers of SRD packets (spec/wire/headers.ts) for hot code.
  */
+
+import { EfaOperation } from '../../../spec/drivers/efa-queues.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { headerAt, opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import { BTH_BYTES, BTH_PAD_SHIFT, putBth } from '../../../transport/wire/bth.ts'
 import { putReth } from '../../../transport/wire/extensions.ts'
-import { EfaOperation } from '../queue-layout.ts'
 import type { Request } from '../state.ts'
 
 export const Opcode = {

@@ -3,10 +3,11 @@
  * destination, and sends each again until it is answered; a receiver knows its answers to the last numbers.
  * Nothing depends on the order of packets.
  */
+
+import { EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
 import type { EfaState } from '../device-state.ts'
 import { timeoutOf } from '../engine-common.ts'
-import { EfaStatus } from '../queue-layout.ts'
 import {
   NO_TIMER,
   type Pair,

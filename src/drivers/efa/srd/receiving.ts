@@ -3,6 +3,7 @@
  */
 
 import type { Account } from '../../../core/model.ts'
+import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { headerAt } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
@@ -14,7 +15,6 @@ import { endSend } from '../ending.ts'
 import { receives, WAIT } from '../engine-common.ts'
 import { copyElements, copyRange, memoryOf, setRange } from '../memory.ts'
 import { commit, receiverOf, releaseSender, strangerToRefuse, takeSender } from '../peers.ts'
-import { EfaOperation, EfaStatus } from '../queue-layout.ts'
 import { emptyRequest } from '../requests.ts'
 import { type Pair, type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
 import {

@@ -2,6 +2,8 @@
  * The sending half of SRD (docs/decisions/srd.md): packets of requests, until they are acknowledged, refused or given
  * up.
  */
+
+import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { timerFactor } from '../../../spec/work.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
@@ -11,7 +13,6 @@ import { endSend, notReadyDelay } from '../ending.ts'
 import { ENDLESS, MAX_TRANSFER, timeoutOf, WAIT } from '../engine-common.ts'
 import { copyRange, gather, memoryOf, setRange } from '../memory.ts'
 import { commit } from '../peers.ts'
-import { EfaOperation, EfaStatus } from '../queue-layout.ts'
 import { type Pair, type Peer, pairKey, type Request } from '../state.ts'
 import {
   ackEpoch,

@@ -13,13 +13,18 @@
  * some, and ends if too many streams are in error.
  */
 import { createCause } from '../../../spec/check/causes.ts'
+import {
+  DATAGRAM_GID_SHIFT,
+  DATAGRAM_GRH_SHIFT,
+  DatagramSegment,
+  SEGMENT_BYTES,
+} from '../../../spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
 import { type Address, storedAddress } from '../../soft/address/path.ts'
 import { refusal } from '../../soft/queues.ts'
 import type { QpObject, SoftState } from '../../soft/state.ts'
-import { DATAGRAM_GID_SHIFT, DATAGRAM_GRH_SHIFT, DatagramSegment, SEGMENT_BYTES } from '../queue-layout.ts'
 import type { Sends, TargetGate } from '../sends.ts'
 import { DcStatus, DcTime } from './answers.ts'
 import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'

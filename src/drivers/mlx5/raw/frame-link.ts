@@ -10,12 +10,12 @@
  * pairs of the same engine.
  */
 import type { Bytes } from '../../../core/memory/address-space.ts'
+import { FrameHeaders } from '../../../spec/drivers/mlx5-queues.ts'
 import { IpProtocol, MAC_BYTES, MAX_FRAME_BYTES } from '../../../spec/wire/ethernet.ts'
 import { FrameChecksum, type FrameSink } from '../../../transport/engine/types.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { createFrameKey, type FrameKey, readKey } from '../../../transport/wire/flow-key.ts'
 import { isL3Ok, isL4Ok, putL3, putL4 } from '../../../transport/wire/frame-checksums.ts'
-import { FrameHeaders } from '../queue-layout.ts'
 import { type ArrivedFrame, type Scratch, UNKNOWN_HEADERS } from './arrived-frame.ts'
 import { Steering } from './steering.ts'
 

@@ -3,8 +3,8 @@
  * And opcodes, which a failed completion need not have.
  */
 
-import { syndromes } from '../../../drivers/mlx5/queue-layout.ts'
 import { libibverbsTexts, type StatusName } from '../../../spec/check/statuses.ts'
+import { syndromes } from '../../../spec/drivers/mlx5-queues.ts'
 import { WcOpcode, WcStatus } from '../../../spec/work.ts'
 
 /** ib_wc_status_msg (Linux 6.1) where it differs from ibv_wc_status_str. */

@@ -4,9 +4,9 @@
  * says more than the vendor error in every case; a row is of use where a status has several faults.
  */
 
-import { EfaStatus } from '../../../drivers/efa/queue-layout.ts'
 import { type CauseName, causeOfCode, causes } from '../../../spec/check/causes.ts'
 import type { StatusName } from '../../../spec/check/statuses.ts'
+import { EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import type { Family } from '../shape.ts'
 import type { Meaning } from './certainty.ts'
 

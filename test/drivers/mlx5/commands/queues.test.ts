@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CompletionKind, syndromes } from '../../../../src/drivers/mlx5/queue-layout.ts'
+import { CompletionKind, syndromes } from '../../../../src/spec/drivers/mlx5-queues.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
 import { completionsOf } from '../../machine.ts'
 import { ATOMIC_FA, ipv4, machine, program, QKEY, RDMA_READ, RDMA_WRITE, SEND, SEND_IMM } from '../machine.ts'

@@ -8,7 +8,7 @@ import { createSharedLimits } from '../../../../src/daemon/accounts.ts'
 import { createGroups } from '../../../../src/drivers/soft/address/multicast.ts'
 import { accountIn, GUEST, OWNER } from '../../../core/accounts.ts'
 import { errnoOf } from '../../../core/fixture.ts'
-import { address } from '../../../services/ip/link.ts'
+import { address } from '../../../services/ip-engine/link.ts'
 
 /** `joined` lists the groups that the port joins (+) and leaves (-), by the last byte of the GID. */
 const createTestGroups = (limits: Parameters<typeof createGroups>[1], hasGroupSockets = false) => {

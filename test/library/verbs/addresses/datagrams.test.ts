@@ -10,7 +10,7 @@ import { Classes } from '../../../../src/spec/classes.ts'
 import { zeroRecord } from '../../../../src/spec/schema/schema.ts'
 import { CLASS_PORT_INFO, MadClass, MadMethod } from '../../../../src/spec/wire/management.ts'
 import { ipv4 } from '../../../drivers/rxe/machine.ts'
-import { plainMad } from '../../../services/mad/pair.ts'
+import { plainMad } from '../../../services/mad-engine/pair.ts'
 
 test("an agent queries the other device's performance management", async () => {
   const network = createNetwork()

@@ -6,8 +6,8 @@
 
 import type { CallContext, CoreObject } from '../../../../core/model.ts'
 import { addParent } from '../../../../core/objects/lifetime.ts'
+import { DoorbellRecord } from '../../../../spec/drivers/mlx5-queues.ts'
 import type { CqObject, SrqObject } from '../../../soft/state.ts'
-import { DoorbellRecord } from '../../queue-layout.ts'
 import { stateOf } from '../../state.ts'
 import { refuseCommand } from '../handler.ts'
 import { findUmem } from '../lookup.ts'
