@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /*
  * Counts lines of code, without comments, blank lines and generated files: of the product (src/ and shim/), of the page
- * and the scripts, and of the rooms of `userdma check`. Names functions above 150 lines, comments included. So a change of
- * structure shows whether it has made them smaller.
+ * and the scripts, and of the rooms of `userdma check`. Names functions above 150 lines, comments included. So a change
+ * of structure shows whether it has made them smaller.
  *
  *   node scripts/count-lines.mjs          prints each room, with its lines in scripts/count-lines.tsv
  *   node scripts/count-lines.mjs --save   writes scripts/count-lines.tsv

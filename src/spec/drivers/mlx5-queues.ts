@@ -184,7 +184,7 @@ export const CompletionKind = {
   RECEIVE_IMM: 3,
   RECEIVE_INVALIDATE: 4,
   RESIZED: 5,
-  /** signature/layout.ts */
+  /** drivers/mlx5/signature/layout.ts */
   SIGNATURE_ERROR: 12,
   REQUEST_ERROR: 13,
   RECEIVE_ERROR: 14,
