@@ -3,7 +3,7 @@
  *
  *   descriptors.c  interposed calls on descriptors
  *   paths.c        redirected paths
- *   files.c        interposed calls with paths; walks.c: glob and ftw; stat.c: the stat family
+ *   path_calls.c   interposed calls with paths; walks.c: glob and ftw; stat.c: the stat family
  *   listings.c     lists of the folders above RDMA paths, and of PCI functions
  */
 #ifndef USERDMA_FILES_H

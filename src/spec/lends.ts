@@ -30,11 +30,11 @@ export const LendRight = { READ: 1, WRITE: 2, ATOMIC: 4 } as const
 /** The hash of bytes that are lent for reading covers at most the first `bytes`. CRC-32 as zlib's. */
 export const LendHash = { bytes: 4096 } as const
 
-/** `userdma check --lent`: what is known of lent memory, with the text of `--help`. */
+/** `userdma check --lent`: what is known of lent memory, with the text of `--help`. The first is the default. */
 export const lentChecks = {
+  learnt: 'what programs say by userdma.h and tell their peers in messages',
+  declared: 'only what they say by userdma.h',
   off: 'nothing',
-  declared: 'what programs say by userdma.h',
-  learnt: 'also what they tell their peers in messages',
 } as const
 export type LentCheck = keyof typeof lentChecks
 

@@ -10,7 +10,8 @@ import type { CommandSpec } from '../../src/cli/command-line/command.ts'
 import { commands } from '../../src/cli/command-line/commands.ts'
 import { decimal, integer, type Kind, list, size } from '../../src/cli/command-line/kinds.ts'
 import { optionWords } from '../../src/cli/command-line/option.ts'
-import { netPlayOptions, walkOptions } from '../../src/cli/command-line/options.ts'
+import { daemonOptions, netPlayOptions, walkOptions } from '../../src/cli/command-line/options.ts'
+import { difference, fullConfig, type WantedConfig } from '../../src/cli/config.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 import { repoRoot } from '../paths.ts'
 import { BEGIN, END, optionTables } from '../project/docs/cli-options.ts'
@@ -63,6 +64,18 @@ it('a wrong value is refused with the option, the value and what is allowed', ()
     for (const text of wrong) assert.throws(() => kind.read(text, '--it'), new UsageError(`--it "${text}"${allowed}`))
   }
   assert.deepEqual(list(['a', 'b']).read('b, a,b', '--it'), ['b', 'a'])
+})
+
+it('the value that help calls the default is what a daemon has without the option', async () => {
+  const running = fullConfig({})
+  for (const name of ['link', 'path', 'clock', 'buffers', 'lent'] as const) {
+    const { kind } = daemonOptions[name]
+    assert.ok(kind?.isFirstDefault, name)
+    const [byDefault, ...others] = Object.keys(kind.values ?? {})
+    const differenceOf = (value?: string) => difference({ [name]: value } as WantedConfig, running)
+    assert.equal(await differenceOf(byDefault), undefined, `${name} ${byDefault}`)
+    for (const other of others) assert.ok(await differenceOf(other), `${name} ${other}`)
+  }
 })
 
 it('options become words again', () => {

@@ -5,7 +5,7 @@
 import { commandAt, namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { openFile } from '../../tools/inspect/file.ts'
 import { type LiveClient, openLive } from '../../tools/inspect/live.ts'
-import { readPage } from '../../tools/inspect/page.ts'
+import { readPage } from '../../tools/inspect/page-files.ts'
 import { type PageData, servePage } from '../../tools/inspect/server.ts'
 import { openedSession } from '../capture-session.ts'
 import type { OptionsOf } from '../command-line/option.ts'

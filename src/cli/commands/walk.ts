@@ -19,9 +19,9 @@ import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries } from '../program/program.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
-import type { WalkPlan } from '../walk/kinds.ts'
 import type { WalkResult } from '../walk/outcome.ts'
 import { walkHtml } from '../walk/page.ts'
+import type { WalkPlan } from '../walk/points.ts'
 import {
   cleanLine,
   framesOf,

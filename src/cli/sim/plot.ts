@@ -3,7 +3,7 @@
  * percentiles of latency, drawn as SVG.
  */
 
-import { escapeHtml } from '../../tools/inspect/page.ts'
+import { escapeHtml } from '../../tools/inspect/page-files.ts'
 import type { Result } from '../../tools/sim/scenario.ts'
 import { htmlDocument } from '../html.ts'
 import { MIN_P999_MESSAGES, tableText } from './output.ts'

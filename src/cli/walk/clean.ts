@@ -2,8 +2,9 @@
  * What runs without failures have in common. Threads and times decide what a program does beside: it polls once more,
  * or repeats what was late. What only some runs show is no point, so that a walk has the same points again.
  */
-import type { RoleCount } from './kinds.ts'
+
 import type { WalkRun } from './outcome.ts'
+import type { RoleCount } from './points.ts'
 import type { WalkSite } from './site.ts'
 
 /** Runs without failures if the first two differ, and in how many of them a site must be. */

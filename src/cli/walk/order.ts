@@ -3,7 +3,7 @@
  * any budget reaches some of each, and a line a second time only when all of its state have had their first.
  */
 import type { ProgramPhase } from '../../spec/faults.ts'
-import type { WalkPoint } from './kinds.ts'
+import type { WalkPoint } from './points.ts'
 
 /** What programs are written for comes first. */
 const PHASES: readonly ProgramPhase[] = ['transfers', 'connects', 'closes', 'has a queue pair', 'begins']

@@ -10,7 +10,7 @@ import { roleOf } from '../../spec/methods.ts'
 import type { MethodRole } from '../../spec/schema/schema.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
-import type { RoleCount, WalkPoint, WalkPort } from './kinds.ts'
+import type { RoleCount, WalkPoint, WalkPort } from './points.ts'
 import type { WalkSite } from './site.ts'
 
 /**

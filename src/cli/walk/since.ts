@@ -6,8 +6,8 @@ import type { Frame } from '../../spec/check/frames.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { readInputFile } from '../../tools/topology/input-file.ts'
 import { UsageError } from '../fail.ts'
-import type { WalkPoint } from './kinds.ts'
 import type { WalkResult } from './outcome.ts'
+import type { WalkPoint } from './points.ts'
 import { framesOf, isFinding, placeOf, pointKey } from './report.ts'
 
 interface Entry {

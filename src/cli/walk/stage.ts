@@ -17,8 +17,8 @@ import { tool } from '../net/system.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
 import { programEnvironment } from '../program/program.ts'
 import { takeCrashes } from './crashes.ts'
-import { countingRules, packetRoleNames, type WalkPoint, type WalkPort } from './kinds.ts'
 import type { WalkRun } from './outcome.ts'
+import { countingRules, packetRoleNames, type WalkPoint, type WalkPort } from './points.ts'
 
 export interface RunLimits {
   readonly seconds: number

@@ -5,9 +5,9 @@
 
 import type { AttemptResult } from '../attempt.ts'
 import { CLEAN_RUNS, commonRun, isAlike } from './clean.ts'
-import { planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
 import { inTurns } from './order.ts'
 import { judge, type Outcome, type WalkResult, type WalkRun } from './outcome.ts'
+import { planWalk, type WalkPlan, type WalkPoint } from './points.ts'
 import { isFindingOutcome } from './report.ts'
 import type { Stage } from './stage.ts'
 import type { WalkKind } from './walk-kinds.ts'

@@ -6,7 +6,7 @@
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import type { SessionSource } from '../record/reader.ts'
-import { escapeHtml, filePolicy, type Page } from './page.ts'
+import { escapeHtml, filePolicy, type Page } from './page-files.ts'
 import { PART_TYPE } from './protocol.ts'
 
 /** A multiple of the pages in which the page reads. */

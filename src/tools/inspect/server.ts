@@ -8,7 +8,7 @@ import { networkInterfaces } from 'node:os'
 import { createAccess } from './access.ts'
 import { isLoopback, machineNames, plainAddress, urlHost } from './addresses.ts'
 import { limitConnections } from './connections.ts'
-import { type Page, SERVED_POLICY } from './page.ts'
+import { type Page, SERVED_POLICY } from './page-files.ts'
 import {
   type About,
   type DataState,

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { type PacketRole, planWalk, type WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import { inTurns } from '../../../src/cli/walk/order.ts'
+import { type PacketRole, planWalk, type WalkPoint } from '../../../src/cli/walk/points.ts'
 import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import { type WalkKind, walkKindNames } from '../../../src/cli/walk/walk-kinds.ts'
 import { programPhases } from '../../../src/spec/faults.ts'

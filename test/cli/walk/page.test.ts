@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import type { Outcome, WalkResult } from '../../../src/cli/walk/outcome.ts'
 import { walkHtml } from '../../../src/cli/walk/page.ts'
+import type { WalkPoint } from '../../../src/cli/walk/points.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import type { WalkKind } from '../../../src/cli/walk/walk-kinds.ts'
 import type { Symbols } from '../../../src/tools/check/finding-text.ts'

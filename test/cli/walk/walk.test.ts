@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import type { WalkRun } from '../../../src/cli/walk/outcome.ts'
+import type { WalkPoint } from '../../../src/cli/walk/points.ts'
 import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import { walk } from '../../../src/cli/walk/walk.ts'

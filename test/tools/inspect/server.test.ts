@@ -10,7 +10,7 @@ import { connect } from 'node:net'
 import { hostname } from 'node:os'
 import { after, before, describe, it } from 'node:test'
 import { MAX_CONNECTIONS } from '../../../src/tools/inspect/connections.ts'
-import { filePolicy, SERVED_POLICY } from '../../../src/tools/inspect/page.ts'
+import { filePolicy, SERVED_POLICY } from '../../../src/tools/inspect/page-files.ts'
 import { type PageData, type PageServer, servePage } from '../../../src/tools/inspect/server.ts'
 
 const BYTES = new Uint8Array(1000).map((_, i) => i)

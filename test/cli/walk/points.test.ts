@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { type PacketRole, planWalk } from '../../../src/cli/walk/kinds.ts'
+import { type PacketRole, planWalk } from '../../../src/cli/walk/points.ts'
 import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import { type WalkKind, walkKindNames } from '../../../src/cli/walk/walk-kinds.ts'
 import { parseRule } from '../../../src/faults/rules.ts'
