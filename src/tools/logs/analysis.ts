@@ -12,6 +12,7 @@ import { errnoOf } from './meanings/errnos.ts'
 import { MONITOR_COMMANDS } from './meanings/firmware.ts'
 import { statusNamed, statusOfSyndrome } from './meanings/statuses.ts'
 import { familyOf } from './meanings/vendor-errors.ts'
+import { isMessage } from './readers/certain.ts'
 import { type KnownShape, shapesOf, table } from './readers.ts'
 import { type FoundLine, Scanner } from './scan.ts'
 import type { FailureKind, Family, FieldName, Fields, Role } from './shape.ts'
@@ -23,6 +24,8 @@ const VALUES = 16
 const HOSTS = 20_000
 /** Characters of a line that a report quotes. */
 const QUOTED = 600
+/** Fields that are of one host, or of its peer. */
+const NAMES = ['device', 'peer', 'peerDevice', 'local', 'localGid', 'remoteGid', 'peerLid'] as const
 /** Lines of a log whose times are looked at, whatever they are. */
 const FIRST_LINES = 200
 
@@ -88,7 +91,13 @@ interface SourceState {
   readonly scanner: Scanner
   first: number | undefined
   last: number | undefined
+  /** Of all times of the log: that of the first line that has one; any other is better than that of boot. */
   clock: Clock | undefined
+  /** When the first line stands that a program prints as it starts. */
+  start: number | undefined
+  hasFailed: boolean
+  /** Disks on PCIe: what is said of them is not about RDMA. */
+  readonly local: Set<string>
 }
 
 interface Source {
@@ -98,6 +107,7 @@ interface Source {
   readonly first: number | undefined
   readonly last: number | undefined
   readonly clock: Clock | undefined
+  readonly start: number | undefined
   readonly isBinary: boolean
   readonly isCut: boolean
 }
@@ -132,6 +142,9 @@ export const plainAddress = (text: string): string => {
       .join('.')
   return value
 }
+
+const peerIn = ({ peer, remoteGid, peerLid }: Fields): string | undefined =>
+  peer ?? remoteGid ?? (peerLid === undefined ? undefined : `LID ${peerLid}`)
 
 const eventNames = Object.keys(AsyncEventType.values) as (keyof typeof AsyncEventType.values)[]
 /** ib_event_msg of the kernel where it is not the text of libibverbs, and hns's. */
@@ -237,11 +250,21 @@ export class LogAnalysis {
     const recent: Recent = { line: 0 }
     const onLine = (found: FoundLine): number => {
       if (found.number <= FIRST_LINES) this.#time(state, parseLine(found.text))
-      this.#continue(found.text, pending)
+      this.#continue(found, pending, recent)
       return found.words.length === 0 ? 0 : this.#line(state, found, pending, recent)
     }
     const scanner = new Scanner(table, onLine, FIRST_LINES)
-    const state: SourceState = { name, given: host, scanner, first: undefined, last: undefined, clock: undefined }
+    const state: SourceState = {
+      name,
+      given: host,
+      scanner,
+      first: undefined,
+      last: undefined,
+      clock: undefined,
+      start: undefined,
+      hasFailed: false,
+      local: new Set(),
+    }
     this.#sources.push(state)
     return {
       push: chunk => scanner.push(chunk),
@@ -258,13 +281,14 @@ export class LogAnalysis {
   }
 
   get sources(): readonly Source[] {
-    return this.#sources.map(({ name, scanner, first, last, clock }) => ({
+    return this.#sources.map(({ name, scanner, first, last, clock, start }) => ({
       name,
       lines: scanner.lines,
       bytes: scanner.bytes,
       first,
       last,
       clock,
+      start,
       isBinary: scanner.zeros > 512,
       isCut: this.#cut.has(name),
     }))
@@ -275,18 +299,20 @@ export class LogAnalysis {
     if (state.first === undefined || (state.clock === 'boot' && clock !== 'boot')) {
       state.first = seconds
       state.clock = clock
+      state.start = undefined
     }
     if (clock === state.clock) state.last = seconds
   }
 
   /** Lines that belong to the one before. */
-  #continue(text: string, pending: Pending): void {
+  #continue({ text, number }: FoundLine, pending: Pending, recent: Recent): void {
     const { dump, next } = pending
     if (dump !== undefined) {
       if (isDumpRow(text, dump.kind)) {
         const fields = dumpRow(text, dump.kind, dump.row++)
         if (fields !== undefined) {
           complete(dump.failure, fields)
+          if (recent.failure === dump.failure) recent.line = number
           delete pending.dump
         }
       }
@@ -324,12 +350,17 @@ export class LogAnalysis {
         if (match === null) break
         const { index } = match
         const end = index + match[0].length
+        if (known.rank > 0 && !isMessage(found.text, line.text.slice(0, index), line.text.slice(end), known.shape.id)) continue
         if (spans.some(([from, to]) => index < to && end > from)) continue
         rank = known.rank
         const before = Math.max(0, ...spans.map(([, to]) => (to <= index ? to : 0)))
         const header = headerBefore(line.text, before, match[0].startsWith('mlx') ? end : index)
         spans.push([index, end])
-        const failure = this.#found(state, found, known, present(match.groups), { ...line, ...header }, recent)
+        // Two clocks in one line, as of mpirun and UCX: that of the log.
+        const isOther = line.clock === state.clock && header.clock !== state.clock && line.seconds !== undefined
+        const time = isOther ? { seconds: line.seconds, clock: line.clock! } : {}
+        const whole = { ...line, ...header, ...time }
+        const failure = this.#found(state, found, known, present(match.groups), whole, recent)
         if (failure === undefined) continue
         last = failure
         if (known.shape.dump !== undefined) {
@@ -372,10 +403,12 @@ export class LogAnalysis {
     const name = state.given ?? line.host
     const host = this.#host(name === undefined || isRedacted(name) ? undefined : name)
     if (shape.role === 'fact') {
+      if (shape.isStart && line.clock === state.clock) state.start ??= line.seconds
       this.#fact(state, found, fields, host, line)
       return undefined
     }
     const device = fields.device
+    if (device !== undefined && state.local.has(device)) return undefined
     if (host !== undefined && device !== undefined && host.devices.size < 64) host.devices.add(device)
     if (host !== undefined && fields.localGid !== undefined && this.gids.size < HOSTS)
       this.gids.set(plainAddress(fields.localGid), { host: host.name, device })
@@ -387,15 +420,23 @@ export class LogAnalysis {
     const event =
       fields.event === undefined ? undefined : shape.kind === 'refused' ? fields.event : eventNamed(fields.event)
     if (event !== undefined && (HARMLESS.has(event) || ORDERLY.has(event))) return undefined
-    const errno = fields.errno === undefined ? undefined : errnoOf(fields.errno)
-    const peer = fields.peer ?? fields.remoteGid
+    // A reason is positive; iWARP, and what failed before any reject, give an errno.
+    const printed =
+      shape.kind === 'refused' && fields.rejection?.startsWith('-')
+        ? fields.rejection
+        : (fields.errno ?? (shape.id === 'call-errno' ? fields.text : undefined))
+    const errno = printed === undefined ? undefined : errnoOf(printed)
+    const peer = peerIn(fields)
     const isMonitor = shape.kind === 'command' && MONITOR_COMMANDS.test(fields.command ?? '')
+    // A queue that is full, of a program that goes on after its queue pair has failed.
+    const isAfter = state.hasFailed && shape.kind === 'call' && fields.call?.startsWith('ibv_post_') === true
     const role: Role =
-      status === 'WR_FLUSH_ERR'
+      status === 'WR_FLUSH_ERR' || isAfter
         ? 'consequence'
         : isMonitor || (event !== undefined && SIGNS.has(event))
           ? 'sign'
           : shape.role
+    state.hasFailed ||= role === 'failure' || status === 'WR_FLUSH_ERR'
     const vendor = numberIn(fields.vendor, shape.base)
     const failure: Failure = {
       shape,
@@ -415,7 +456,7 @@ export class LogAnalysis {
       family: shape.family ?? familyOf(device),
       errno,
       event,
-      rejection: numberIn(fields.rejection?.replace(/^-/, ''), shape.id === 'srp-rejected' ? 16 : 10),
+      rejection: numberIn(fields.rejection, shape.id === 'srp-rejected' ? 16 : 10),
       seconds: line.seconds,
       clock: line.clock,
       count: 1,
@@ -435,7 +476,8 @@ export class LogAnalysis {
   /** Two programs, or the driver and the library, say the same of one failure, on lines that follow each other. */
   #isSame({ failure, line }: Recent, next: Failure, number: number): boolean {
     if (failure === undefined || failure.shape === next.shape || number - line > 2) return false
-    if (failure.kind !== next.kind || failure.source !== next.source || failure.host !== next.host) return false
+    if (failure.kind !== next.kind || failure.source !== next.source) return false
+    if (failure.host !== next.host && failure.host !== undefined && next.host !== undefined) return false
     if (next.kind === 'health' || next.kind === 'device') return failure.fields.bdf === next.fields.bdf
     if (next.kind !== 'completion') return false
     const isDump = next.shape.dump !== undefined || failure.shape.dump !== undefined
@@ -464,6 +506,9 @@ export class LogAnalysis {
       key = values.join('\n')
       kept = this.#byKey.get(key)
       if (kept === undefined && this.#byKey.size >= 2 * KINDS) return failure
+      // It stands for those of other hosts too.
+      for (const name of NAMES) delete failure.fields[name]
+      failure.host = failure.device = failure.peer = undefined
     }
     if (kept === undefined) {
       this.#byKey.set(key, failure)
@@ -477,6 +522,7 @@ export class LogAnalysis {
 
   #fact(state: SourceState, found: FoundLine, fields: Fields, host: Host | undefined, line: Line): void {
     const { variable = '', value, local, device, mtu, gidIndex, text } = fields
+    if (variable === 'local disk') return void (state.local.size < 1000 && state.local.add(device!))
     if (host !== undefined && local !== undefined && host.addresses.size < 64) host.addresses.add(plainAddress(local))
     if (host !== undefined && device !== undefined && host.devices.size < 64) host.devices.add(device)
     if (variable === 'devices') for (const [, name] of (value ?? '').matchAll(/\](\S+?):/g)) host?.devices.add(name!)
@@ -517,7 +563,7 @@ const complete = (failure: Failure, added: Fields): void => {
     failure.status ??= statusOfSyndrome(Number.parseInt(added.syndrome, 16))
   failure.vendor ??= numberIn(added.vendor, 16)
   if (added.device !== undefined) failure.device ??= added.device
-  const peer = added.peer ?? added.remoteGid
+  const peer = peerIn(added)
   if (peer !== undefined && !isRedacted(peer)) failure.peer ??= plainAddress(peer)
   failure.family ??= familyOf(added.device)
 }

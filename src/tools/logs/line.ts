@@ -4,8 +4,11 @@
  * undone.
  */
 
-/** Of a line's time: seconds since 1970, or since boot (dmesg), or of a year that the line does not say. */
-export type Clock = 'wall' | 'yearless' | 'boot'
+/**
+ * Of a line's time: seconds since 1970, as the line says (`utc`) or of a clock whose zone it does not say (`wall`); since
+ * boot (dmesg); or of a year that the line does not say.
+ */
+export type Clock = 'utc' | 'wall' | 'yearless' | 'boot'
 
 export interface Line {
   readonly text: string
@@ -99,11 +102,11 @@ type Groups = Readonly<Record<string, string | undefined>>
 
 const timeOf = (groups: Groups): Pick<Line, 'seconds' | 'clock'> => {
   const { year, mon, month, day, h, m, s, zone, boot, epoch } = groups
-  if (epoch !== undefined) return { seconds: Number(epoch), clock: 'wall' }
+  if (epoch !== undefined) return { seconds: Number(epoch), clock: 'utc' }
   if (boot !== undefined) {
     // UCX prints [1700000000.123456] in the same form.
     const seconds = Number(boot)
-    return { seconds, clock: seconds > 1e9 ? 'wall' : 'boot' }
+    return { seconds, clock: seconds > 1e9 ? 'utc' : 'boot' }
   }
   if (h === undefined || day === undefined) return {}
   const monthNumber = mon === undefined ? MONTHS.indexOf(month ?? '') + 1 : Number(mon)
@@ -112,7 +115,7 @@ const timeOf = (groups: Groups): Pick<Line, 'seconds' | 'clock'> => {
   if (!Number.isFinite(at)) return {}
   const offset = /^([+-])(\d\d):?(\d\d)$/.exec(zone ?? '')
   const shift = offset === null ? 0 : Number(`${offset[1]}1`) * (Number(offset[2]) * 3600 + Number(offset[3]) * 60)
-  return { seconds: at - shift, clock: year === undefined ? 'yearless' : 'wall' }
+  return { seconds: at - shift, clock: year === undefined ? 'yearless' : zone === undefined ? 'wall' : 'utc' }
 }
 
 // biome's rule against control characters: the escape of terminals is one.
@@ -197,7 +200,7 @@ export const headerBefore = (text: string, from: number, to: number): Partial<Li
         ...(host !== undefined && { host }),
         ...(pid !== undefined && { pid: Number(pid) }),
         ...(rank !== undefined && { rank: Number(rank) }),
-        ...(epoch !== undefined && { seconds: Number(epoch), clock: 'wall' as const }),
+        ...(epoch !== undefined && { seconds: Number(epoch), clock: 'utc' as const }),
       }
     }
   }
