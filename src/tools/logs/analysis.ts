@@ -6,7 +6,7 @@
 
 import { libibverbsTexts, type StatusName } from '../../spec/check/statuses.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
-import { dumpRow, isDumpRow } from './dump.ts'
+import { dumpRow } from './dump.ts'
 import { type Clock, headerBefore, type Line, parseLine } from './line.ts'
 import { errnoOf } from './meanings/errnos.ts'
 import { MONITOR_COMMANDS } from './meanings/firmware.ts'
@@ -56,6 +56,8 @@ export interface Failure {
   readonly clock: Clock | undefined
   /** How many lines say the same. */
   count: number
+  /** It is one of the log's, and not of a line whose next lines are awaited. */
+  isKept: boolean
   last: number | undefined
 }
 
@@ -96,6 +98,10 @@ interface SourceState {
   /** When the first line stands that a program prints as it starts. */
   start: number | undefined
   hasFailed: boolean
+  /** What lines count for that have been read, letter by letter. */
+  readonly seen: Map<string, readonly Failure[]>
+  /** Failures by what lines have that differ in their times and processes only. */
+  readonly floods: Map<string, Failure>
   /** Disks on PCIe: what is said of them is not about RDMA. */
   readonly local: Set<string>
 }
@@ -203,6 +209,8 @@ const candidatesOf = (words: readonly number[]): readonly KnownShape[] =>
 
 /** Lines that are known by all but their times and processes. */
 const FLOODS = 4096
+/** Characters of such a line. */
+const FLOOD_LINE = 1000
 /**
  * Numbers that differ between lines which say the same: of times, processes, threads; not those in names and addresses.
  */
@@ -213,7 +221,7 @@ const POINTER = /0x[0-9a-f]{8,}/g
 
 /** What a line says, without its times and processes; undefined if it says several things, or too much. */
 const keyOf = ({ text, words }: FoundLine): string | undefined => {
-  if (text.length > 1000) return undefined
+  if (text.length > FLOOD_LINE) return undefined
   for (const { shape } of candidatesOf(words)) {
     const { form } = shape
     form.lastIndex = 0
@@ -238,9 +246,9 @@ export class LogAnalysis {
   readonly #cut = new Set<string>()
   readonly #factCounts = new Map<string, number>()
   readonly #factKeys = new Set<string>()
-  /** Failures by what lines have that differ in their times and processes only. */
-  readonly #floods = new Map<string, Failure>()
   #order = 0
+  /** Whether the last line says what the one before has said. */
+  #isMerged = false
   /** Lines that were folded, since there were too many kinds. */
   folded = 0
 
@@ -263,12 +271,17 @@ export class LogAnalysis {
       clock: undefined,
       start: undefined,
       hasFailed: false,
+      seen: new Map(),
+      floods: new Map(),
       local: new Set(),
     }
     this.#sources.push(state)
     return {
       push: chunk => scanner.push(chunk),
-      end: () => scanner.end(),
+      end: () => {
+        scanner.end()
+        this.#release(pending, recent)
+      },
       get lines() {
         return scanner.lines
       },
@@ -308,27 +321,29 @@ export class LogAnalysis {
   #continue({ text, number }: FoundLine, pending: Pending, recent: Recent): void {
     const { dump, next } = pending
     if (dump !== undefined) {
-      if (isDumpRow(text, dump.kind)) {
-        const fields = dumpRow(text, dump.kind, dump.row++)
-        if (fields !== undefined) {
-          complete(dump.failure, fields)
-          if (recent.failure === dump.failure) recent.line = number
-          delete pending.dump
-        }
-      }
-      if (--dump.left === 0) delete pending.dump
-    }
-    if (next !== undefined) {
+      const row = dumpRow(text, dump.kind, dump.row)
+      if (row !== undefined) dump.row++
+      if (row !== undefined && row !== 'row') {
+        complete(dump.failure, row)
+        if (recent.failure === dump.failure) recent.line = number
+        this.#release(pending, recent)
+      } else if (--dump.left === 0) this.#release(pending, recent)
+    } else if (next !== undefined) {
       const match = next.form.exec(text)
       if (match !== null) complete(next.failure, present(match.groups))
-      delete pending.next
+      this.#release(pending, recent)
     }
   }
 
   /** Returns how many of the following lines are wanted. */
   #line(state: SourceState, found: FoundLine, pending: Pending, recent: Recent): number {
+    const seen = state.seen.get(found.text)
+    if (seen !== undefined) {
+      for (const failure of seen) failure.count++
+      return 0
+    }
     const key = keyOf(found)
-    const before = key === undefined ? undefined : this.#floods.get(key)
+    const before = key === undefined ? undefined : state.floods.get(key)
     // Of a flood, each 256th line is read whole, for its time.
     if (before !== undefined && (before.count & 255) !== 0) {
       before.count++
@@ -339,6 +354,7 @@ export class LogAnalysis {
     let wanted = 0
     let rank: number | undefined
     let last: Failure | undefined
+    const counted: Failure[] = []
     /** Where shapes were found in the line: what one has read, no other reads again. */
     const spans: (readonly [from: number, to: number])[] = []
     for (const known of candidatesOf(found.words)) {
@@ -363,6 +379,10 @@ export class LogAnalysis {
         const failure = this.#found(state, found, known, present(match.groups), whole, recent)
         if (failure === undefined) continue
         last = failure
+        // What another line has said before it does not count again.
+        if (!this.#isMerged) counted.push(failure)
+        const held = pending.dump?.failure ?? pending.next?.failure
+        if (held !== failure && (known.shape.dump ?? known.shape.next) !== undefined) this.#release(pending, recent)
         if (known.shape.dump !== undefined) {
           pending.dump = { kind: known.shape.dump, row: 0, failure, left: DUMP_LINES }
           wanted = DUMP_LINES
@@ -373,9 +393,12 @@ export class LogAnalysis {
         }
       }
     }
-    if (key !== undefined && spans.length === 1 && wanted === 0 && last !== undefined && last.role !== 'fact') {
-      if (this.#floods.size >= FLOODS) this.#floods.clear()
-      this.#floods.set(key, last)
+    if (wanted > 0) return wanted
+    if (state.seen.size >= FLOODS) state.seen.clear()
+    if (found.text.length <= FLOOD_LINE) state.seen.set(found.text, counted)
+    if (key !== undefined && spans.length === 1 && last !== undefined) {
+      if (state.floods.size >= FLOODS) state.floods.clear()
+      state.floods.set(key, last)
     }
     return wanted
   }
@@ -460,17 +483,30 @@ export class LogAnalysis {
       seconds: line.seconds,
       clock: line.clock,
       count: 1,
+      isKept: false,
       last: line.seconds,
     }
-    if (this.#isSame(recent, failure, found.number)) {
+    this.#isMerged = this.#isSame(recent, failure, found.number)
+    if (this.#isMerged) {
       complete(recent.failure!, fields)
       recent.line = found.number
       return recent.failure
     }
-    const kept = this.#keep(failure)
+    // What follows tells such failures apart: they are kept after it.
+    const kept = shape.dump !== undefined || shape.next !== undefined ? failure : this.#keep(failure)
     recent.failure = kept
     recent.line = found.number
     return kept
+  }
+
+  /** Keeps the failure that waited for the lines after it. */
+  #release(pending: Pending, recent: Recent): void {
+    const held = pending.dump?.failure ?? pending.next?.failure
+    delete pending.dump
+    delete pending.next
+    if (held === undefined || held.isKept) return
+    const kept = this.#keep(held)
+    if (recent.failure === held) recent.failure = kept
   }
 
   /** Two programs, or the driver and the library, say the same of one failure, on lines that follow each other. */
@@ -485,6 +521,7 @@ export class LogAnalysis {
   }
 
   #keep(failure: Failure): Failure {
+    failure.isKept = true
     const { shape, host, device, peer, status, vendor, errno, event, rejection, fields } = failure
     const values = [
       shape.id,
@@ -498,8 +535,9 @@ export class LogAnalysis {
       fields.command,
       fields.syndrome,
     ]
-    const isDump = shape.dump !== undefined || shape.next !== undefined
-    let key = [...values, host, device, peer, failure.source, isDump ? failure.line % KINDS : ''].join('\n')
+    // The first request of a queue pair, or a later one.
+    const isFirst = fields.wqe === undefined ? '' : Number(fields.wqe) === 0
+    let key = [...values, fields.hwSyndrome, isFirst, host, device, peer, failure.source].join('\n')
     let kept = this.#byKey.get(key)
     if (kept === undefined && this.#byKey.size >= KINDS) {
       this.folded++
@@ -522,7 +560,7 @@ export class LogAnalysis {
 
   #fact(state: SourceState, found: FoundLine, fields: Fields, host: Host | undefined, line: Line): void {
     const { variable = '', value, local, device, mtu, gidIndex, text } = fields
-    if (variable === 'local disk') return void (state.local.size < 1000 && state.local.add(device!))
+    if (variable === 'local disk' && state.local.size < 1000) state.local.add(value!)
     if (host !== undefined && local !== undefined && host.addresses.size < 64) host.addresses.add(plainAddress(local))
     if (host !== undefined && device !== undefined && host.devices.size < 64) host.devices.add(device)
     if (variable === 'devices') for (const [, name] of (value ?? '').matchAll(/\](\S+?):/g)) host?.devices.add(name!)

@@ -180,12 +180,12 @@ export const storage: Reader = {
     {
       id: 'nvme-local',
       words: [': pci function '],
-      form: /nvme (?<device>nvme\d+): pci function (?<bdf>\S+)/g,
+      form: /nvme (?<value>nvme\d+): pci function (?<bdf>\S+)/g,
       role: 'fact',
       fixed: { variable: 'local disk' },
       source: 'Linux 6.1.192 drivers/nvme/host/pci.c (unverified)',
       sample: ['[ 4242.123456] nvme nvme0: pci function 0000:01:00.0'],
-      gives: { device: 'nvme0', bdf: '0000:01:00.0' },
+      gives: { value: 'nvme0', bdf: '0000:01:00.0' },
     },
     {
       id: 'ipoib-timeout',

@@ -15,7 +15,7 @@ export const ucx: Reader = {
     {
       id: 'ucx-mlx5',
       words: [' (synd 0x'],
-      form: /(?:UCX +\w+ +|^|ERROR +|\.c:\d+ +)(?<status>[A-Z][\w -]{2,60}?) on (?<device>[^\s:]+):(?<port>\w+)\/(?<link>\w+) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+) hw_synd (?<hwSyndrome>\w+\/\w+)\)/g,
+      form: /(?:UCX +\w+ +|^|ERROR +|\.c:\d+ +(?!UCX|ERROR))(?<status>[A-Z][\w -]{2,60}?) on (?<device>[^\s:]+):(?<port>\w+)\/(?<link>\w+) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+) hw_synd (?<hwSyndrome>\w+\/\w+)\)/g,
       role: 'failure',
       kind: 'completion',
       base: 16,
