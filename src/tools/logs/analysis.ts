@@ -76,7 +76,17 @@ interface Host {
 }
 
 /** What the lines that follow may add to a failure. */
+/** A line, and those after it that say more. */
+interface Block {
+  readonly rest: readonly string[]
+  readonly failure: Failure
+}
+
 interface Pending {
+  /** A block that has been read before, as far as it is the same. */
+  replay?: { readonly block: Block; readonly lines: FoundLine[] }
+  /** The text of the line that the following belong to, and theirs. */
+  head?: { readonly state: SourceState; readonly text: string; readonly rest: string[] }
   dump?: { readonly kind: 'words' | 'bytes'; row: number; readonly failure: Failure; left: number }
   next?: { readonly form: RegExp; readonly failure: Failure }
 }
@@ -102,6 +112,8 @@ interface SourceState {
   readonly seen: Map<string, readonly Failure[]>
   /** Failures by what lines have that differ in their times and processes only. */
   readonly floods: Map<string, Failure>
+  /** Blocks by their first lines. */
+  readonly blocks: Map<string, Block>
   /** Disks on PCIe: what is said of them is not about RDMA. */
   readonly local: Set<string>
 }
@@ -258,8 +270,28 @@ export class LogAnalysis {
     const recent: Recent = { line: 0 }
     const onLine = (found: FoundLine): number => {
       if (found.number <= FIRST_LINES) this.#time(state, parseLine(found.text))
+      const { replay } = pending
+      if (replay === undefined) return read(found)
+      if (found.text === replay.block.rest[replay.lines.length - 1]) {
+        replay.lines.push(found)
+        if (replay.lines.length <= replay.block.rest.length) return 1
+        replay.block.failure.count++
+        delete pending.replay
+        return 0
+      }
+      // It goes on in another way.
+      delete pending.replay
+      let wanted = 0
+      for (const line of [...replay.lines, found]) wanted = read(line, true)
+      return wanted
+    }
+    const read = (found: FoundLine, isNew = false): number => {
       this.#continue(found, pending, recent)
-      return found.words.length === 0 ? 0 : this.#line(state, found, pending, recent)
+      if (found.words.length === 0) return 0
+      const block = isNew || pending.dump !== undefined ? undefined : state.blocks.get(found.text)
+      if (block === undefined) return this.#line(state, found, pending, recent)
+      pending.replay = { block, lines: [found] }
+      return block.rest.length
     }
     const scanner = new Scanner(table, onLine, FIRST_LINES)
     const state: SourceState = {
@@ -273,6 +305,7 @@ export class LogAnalysis {
       hasFailed: false,
       seen: new Map(),
       floods: new Map(),
+      blocks: new Map(),
       local: new Set(),
     }
     this.#sources.push(state)
@@ -280,6 +313,9 @@ export class LogAnalysis {
       push: chunk => scanner.push(chunk),
       end: () => {
         scanner.end()
+        const { replay } = pending
+        delete pending.replay
+        for (const line of replay?.lines ?? []) read(line, true)
         this.#release(pending, recent)
       },
       get lines() {
@@ -319,7 +355,8 @@ export class LogAnalysis {
 
   /** Lines that belong to the one before. */
   #continue({ text, number }: FoundLine, pending: Pending, recent: Recent): void {
-    const { dump, next } = pending
+    const { dump, next, head } = pending
+    head?.rest.push(text)
     if (dump !== undefined) {
       const row = dumpRow(text, dump.kind, dump.row)
       if (row !== undefined) dump.row++
@@ -393,7 +430,10 @@ export class LogAnalysis {
         }
       }
     }
-    if (wanted > 0) return wanted
+    if (wanted > 0) {
+      if (spans.length === 1 && found.text.length <= FLOOD_LINE) pending.head = { state, text: found.text, rest: [] }
+      return wanted
+    }
     if (state.seen.size >= FLOODS) state.seen.clear()
     if (found.text.length <= FLOOD_LINE) state.seen.set(found.text, counted)
     if (key !== undefined && spans.length === 1 && last !== undefined) {
@@ -502,11 +542,16 @@ export class LogAnalysis {
   /** Keeps the failure that waited for the lines after it. */
   #release(pending: Pending, recent: Recent): void {
     const held = pending.dump?.failure ?? pending.next?.failure
+    const { head } = pending
+    delete pending.head
     delete pending.dump
     delete pending.next
     if (held === undefined || held.isKept) return
     const kept = this.#keep(held)
     if (recent.failure === held) recent.failure = kept
+    if (head === undefined || head.rest.length === 0) return
+    if (head.state.blocks.size >= FLOODS) head.state.blocks.clear()
+    head.state.blocks.set(head.text, { rest: head.rest, failure: kept })
   }
 
   /** Two programs, or the driver and the library, say the same of one failure, on lines that follow each other. */
