@@ -338,7 +338,7 @@ export class LogAnalysis {
       last,
       clock,
       start,
-      isBinary: scanner.zeros > 512,
+      isBinary: scanner.zeros > 512 || scanner.controls * 20 > scanner.looked,
       isCut: this.#cut.has(name),
     }))
   }
@@ -403,7 +403,8 @@ export class LogAnalysis {
         if (match === null) break
         const { index } = match
         const end = index + match[0].length
-        if (known.rank > 0 && !isMessage(found.text, line.text.slice(0, index), line.text.slice(end), known.shape.id)) continue
+        if (known.rank > 0 && !isMessage(found.text, line.text.slice(0, index), line.text.slice(end), known.shape.id))
+          continue
         if (spans.some(([from, to]) => index < to && end > from)) continue
         rank = known.rank
         const before = Math.max(0, ...spans.map(([, to]) => (to <= index ? to : 0)))

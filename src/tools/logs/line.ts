@@ -119,13 +119,28 @@ const timeOf = (groups: Groups): Pick<Line, 'seconds' | 'clock'> => {
 }
 
 // biome's rule against control characters: the escape of terminals is one.
-const ANSI = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[A-Za-z]`, 'g')
+const [BELL, ESCAPE] = [String.fromCharCode(7), String.fromCharCode(27)]
+/** Colours and moves of terminals; titles and links, up to the end of their text. */
+const ANSI = new RegExp(
+  `${ESCAPE}(?:\\[[0-9;?]*[A-Za-z]|\\][^${BELL}${ESCAPE}]{0,2000}(?:${BELL}|${ESCAPE}\\\\)?)`,
+  'g',
+)
+/** Characters that nobody sees, or that turn the order of others. */
+const UNSEEN = /[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g
+
+/** The text without what terminals act on. */
+export const seen = (text: string): string =>
+  text
+    .replace(ANSI, '')
+    .replace(UNSEEN, '')
+    .replace(/(?![\t\r])\p{Cc}/gu, ' ')
 const ENTITIES: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', '#39': "'", nbsp: ' ' }
 
 /** The line as its program wrote it. */
 const undamaged = (raw: string): string => {
   let text = raw
   if (text.includes('\u001b')) text = text.replace(ANSI, '')
+  text = text.replace(UNSEEN, '')
   if (text.includes('\u0000')) text = text.replaceAll('\u0000', '')
   if (text.includes('&')) text = text.replace(/&(lt|gt|amp|quot|#39|nbsp);/g, (_, name: string) => ENTITIES[name]!)
   // [net_ib.cc:101](http://net_ib.cc:101/) of a page that makes links of file names

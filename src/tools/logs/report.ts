@@ -355,7 +355,10 @@ const failureObject = (failure: Failure): object => ({
   ...(failure.vendor !== undefined && { vendorErr: failure.vendor }),
   ...(failure.errno !== undefined && { errno: failure.errno }),
   ...(failure.event !== undefined && { event: failure.event }),
-  ...(failure.seconds !== undefined && { seconds: failure.seconds, clock: failure.clock === 'utc' ? 'wall' : failure.clock }),
+  ...(failure.seconds !== undefined && {
+    seconds: failure.seconds,
+    clock: failure.clock === 'utc' ? 'wall' : failure.clock,
+  }),
 })
 
 /** Objects, one for each line of JSON. */

@@ -3,8 +3,8 @@
  * and calls with their errno. Only where no reader of a program has understood the line.
  */
 import { libibverbsTexts } from '../../../spec/check/statuses.ts'
-import { certainTexts } from '../meanings/statuses.ts'
 import { ERRNO } from '../meanings/errnos.ts'
+import { certainTexts } from '../meanings/statuses.ts'
 import type { Reader } from '../shape.ts'
 
 const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&')
