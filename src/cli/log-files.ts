@@ -213,6 +213,9 @@ export const openLogs = async function* (files: readonly NamedFile[], unread: Un
       const packed = packedText(start)
       if (packed !== undefined || (isTar(start) && depth > DEPTH)) {
         unread.push({ name: path, reason: packed ?? 'it is an archive in an archive in an archive' })
+        for await (const _ of taker.up(Number.POSITIVE_INFINITY)) {
+          // A member's bytes are all taken: those of the next follow.
+        }
         return
       }
       if (!isTar(start)) {
@@ -226,6 +229,10 @@ export const openLogs = async function* (files: readonly NamedFile[], unread: Un
         count++
         const inner = await plainBytes(member.chunks, damaged)
         yield* logsIn(`${depth === 1 ? basename(path) : path}/${member.name}`, inner, depth + 1)
+      }
+      // The zeros after the last member: what unpacks them waits until they are taken.
+      for await (const _ of taker.up(Number.POSITIVE_INFINITY)) {
+        // Nothing in them is read.
       }
       if (count === 0 && reason !== undefined) unread.push({ name: path, reason })
     }
