@@ -2,7 +2,7 @@
  * Logs of users: files, folders, tar archives, each also as gzip or zstd, and standard input. Archives are read as
  * streams: no file of theirs is in memory, or on the disk.
  */
-import { readdirSync, statSync } from 'node:fs'
+import { type Dirent, readdirSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { openCapture, plainBytes, startOf, startsCapture } from './capture-file.ts'
 import { UsageError } from './fail.ts'
@@ -24,17 +24,30 @@ interface OpenLog {
   readonly damage: () => string | undefined
 }
 
+/** What could not be read, and why. */
+export interface Unread {
+  readonly name: string
+  readonly reason: string
+}
+
 /** Files in a folder, at most. */
 const MAX_FILES = 100_000
 
 /** Names of files that are certainly no logs. */
-const NO_LOG = /\.(?:pcap(?:ng)?(?:\.(?:gz|zst))?|udr|so(?:\.\d+)*|o|a|py[co]|png|jpe?g|pdf|zip|pt|safetensors|core)$/i
+const NO_LOG = /\.(?:pcap(?:ng)?(?:\.(?:gz|zst))?|udr|so(?:\.\d+)*|o|a|py[co]|png|jpe?g|pdf|pt|safetensors|core)$/i
 
 /** The files below a folder, in the order of their names. */
-const below = (folder: string): readonly string[] => {
+const below = (folder: string, unread: Unread[]): readonly string[] => {
   const files: string[] = []
   const visit = (path: string): void => {
-    for (const entry of readdirSync(path, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    let entries: Dirent[]
+    try {
+      entries = readdirSync(path, { withFileTypes: true })
+    } catch (error) {
+      unread.push({ name: path, reason: String((error as NodeJS.ErrnoException).code) })
+      return
+    }
+    for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
       if (files.length >= MAX_FILES)
         throw new UsageError(`"${folder}" has more than ${MAX_FILES} files: give a folder of logs`)
       const name = join(path, entry.name)
@@ -46,12 +59,12 @@ const below = (folder: string): readonly string[] => {
   return files
 }
 
-/** The files that arguments mean, folders with what is in them. Throws UsageError. */
-export const filesOf = (named: readonly NamedFile[]): readonly NamedFile[] =>
+/** The files that arguments mean, folders with what is in them, as far as they can be read. Throws UsageError. */
+export const filesOf = (named: readonly NamedFile[], unread: Unread[]): readonly NamedFile[] =>
   named.flatMap(({ name, host }) => {
     if (name === '-' || !statSync(name).isDirectory()) return [{ name, ...(host !== undefined && { host }) }]
-    const files = below(name)
-    if (files.length === 0) throw new UsageError(`"${name}" has no files that are logs`)
+    const files = below(name, unread)
+    if (files.length === 0 && unread.length === 0) throw new UsageError(`"${name}" has no files that are logs`)
     return files.map(file => ({ name: file, ...(host !== undefined && { host }) }))
   })
 
@@ -141,22 +154,88 @@ const tarMembers = async function* (
   }
 }
 
-/** Opens one log after the other. Throws UsageError for a file that cannot be read. */
-export const openLogs = async function* (files: readonly NamedFile[]): AsyncGenerator<OpenLog> {
+/** Compressions and archives that are not read, by their first bytes, and what unpacks them. */
+const PACKED: readonly (readonly [start: string, name: string, program: string])[] = [
+  ['fd377a585a00', 'xz', 'xz -d'],
+  ['425a68', 'bzip2', 'bzip2 -d'],
+  ['504b0304', 'zip', 'unzip'],
+  ['504b0506', 'zip', 'unzip'],
+  ['377abcaf271c', '7-Zip', '7z x'],
+  ['04224d18', 'lz4', 'lz4 -d'],
+  ['52617221', 'RAR', 'unrar x'],
+]
+const packedText = (start: Uint8Array): string | undefined => {
+  const hex = Buffer.from(start.subarray(0, 8)).toString('hex')
+  const found = PACKED.find(([magic]) => hex.startsWith(magic))
+  return found === undefined ? undefined : `it is packed by ${found[1]}: unpack it first (${found[2]})`
+}
+
+/** UTF-16 of Windows: by its mark, or since every other byte of its text is zero. */
+const wideEncoding = (start: Uint8Array): 'utf-16le' | 'utf-16be' | undefined => {
+  if (start[0] === 0xff && start[1] === 0xfe) return 'utf-16le'
+  if (start[0] === 0xfe && start[1] === 0xff) return 'utf-16be'
+  const zeros = [0, 0]
+  const pairs = start.length >> 1
+  for (let at = 0; at < 2 * pairs; at++) if (start[at] === 0) zeros[at & 1]!++
+  if (pairs < 8 || Math.min(...zeros) * 10 > pairs) return undefined
+  return zeros[1]! * 10 > pairs * 9 ? 'utf-16le' : zeros[0]! * 10 > pairs * 9 ? 'utf-16be' : undefined
+}
+
+/** The text of a log as UTF-8. */
+const inUtf8 = async function* (
+  chunks: AsyncIterable<Uint8Array>,
+  encoding: 'utf-16le' | 'utf-16be',
+): AsyncGenerator<Uint8Array> {
+  const decoder = new TextDecoder(encoding)
+  for await (const chunk of chunks) yield Buffer.from(decoder.decode(chunk, { stream: true }))
+}
+
+/** Archives are opened in archives, no deeper. */
+const DEPTH = 2
+
+/** Opens one log after the other. What cannot be read is added to `unread`. */
+export const openLogs = async function* (files: readonly NamedFile[], unread: Unread[]): AsyncGenerator<OpenLog> {
   for (const { name, host } of files) {
     let reason: string | undefined
     const damaged = (text: string): void => {
       reason ??= text
     }
     const { chunks, read, size } = await openCapture(name, damaged)
-    const taker = new Taker(chunks)
     const log = { host, read, size, damage: () => reason }
     const label = name === '-' ? 'standard input' : name
-    if (!isTar(await taker.peek(BLOCK))) {
-      yield { ...log, name: label, chunks: taker.up(Number.POSITIVE_INFINITY) }
-      continue
+    const logsIn = async function* (
+      path: string,
+      bytes: AsyncIterable<Uint8Array>,
+      depth: number,
+    ): AsyncGenerator<OpenLog> {
+      const taker = new Taker(bytes)
+      const start = await taker.peek(BLOCK)
+      const packed = packedText(start)
+      if (packed !== undefined || (isTar(start) && depth > DEPTH)) {
+        unread.push({ name: path, reason: packed ?? 'it is an archive in an archive in an archive' })
+        for await (const _ of taker.up(Number.POSITIVE_INFINITY)) {
+          // A member's bytes are all taken: those of the next follow.
+        }
+        return
+      }
+      if (!isTar(start)) {
+        const encoding = wideEncoding(start)
+        const all = taker.up(Number.POSITIVE_INFINITY)
+        yield { ...log, name: path, chunks: encoding === undefined ? all : inUtf8(all, encoding) }
+        return
+      }
+      let count = 0
+      for await (const member of tarMembers(taker, damaged)) {
+        count++
+        const inner = await plainBytes(member.chunks, damaged)
+        yield* logsIn(`${depth === 1 ? basename(path) : path}/${member.name}`, inner, depth + 1)
+      }
+      // The zeros after the last member: what unpacks them waits until they are taken.
+      for await (const _ of taker.up(Number.POSITIVE_INFINITY)) {
+        // Nothing in them is read.
+      }
+      if (count === 0 && reason !== undefined) unread.push({ name: path, reason })
     }
-    for await (const member of tarMembers(taker, damaged))
-      yield { ...log, name: `${basename(label)}/${member.name}`, chunks: await plainBytes(member.chunks, damaged) }
+    yield* logsIn(label, chunks, 1)
   }
 }

@@ -72,3 +72,17 @@ test('words keep their meaning, and others follow', () => {
   assert.deepEqual([unknown.status, unknown.stdout], [2, ''])
   assert.match(unknown.stderr, /not a status/)
 })
+
+test('what is packed otherwise, or no text, is refused by name; UTF-16 is read', t => {
+  const folder = temporaryFolder(t)
+  const packed = join(folder, 'a.log')
+  writeFileSync(packed, Buffer.from('fd377a585a000004', 'hex'))
+  const refused = explain([packed])
+  assert.deepEqual([refused.status, refused.stdout], [2, ''])
+  assert.match(refused.stderr, /packed by xz: unpack it first \(xz -d\)/)
+  writeFileSync(join(folder, 'wide.log'), Buffer.from(readFileSync(log, 'utf8'), 'utf16le'))
+  const both = explain([folder])
+  assert.equal(both.status, 2)
+  assert.match(both.stdout, FIRST)
+  assert.equal(explain([log, '--redact', '--json']).status, 2)
+})

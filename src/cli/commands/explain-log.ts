@@ -10,7 +10,7 @@ import { explainNumber, explainText } from '../../tools/logs/words.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import { type NamedFile, openLogs } from '../log-files.ts'
+import { type NamedFile, openLogs, type Unread } from '../log-files.ts'
 import { createProgress } from '../progress.ts'
 
 type ExplainOptions = OptionsOf<typeof explainOptions>
@@ -22,10 +22,12 @@ const print = (lines: readonly string[]): void =>
   void process.stdout.write(lines.map(line => `${printable(line).trimEnd()}\n`).join(''))
 
 /** Reads logs, with progress. */
-const read = async (analysis: LogAnalysis, files: readonly NamedFile[]): Promise<void> => {
+const read = async (analysis: LogAnalysis, files: readonly NamedFile[], unread: Unread[]): Promise<void> => {
+  /** The last log of each file: damage is of that one. */
+  const ends = new Map<() => string | undefined, string>()
   const progress = createProgress('userdma explain')
   try {
-    for await (const { name, host, chunks, read, size, damage } of openLogs(files)) {
+    for await (const { name, host, chunks, read, size, damage } of openLogs(files, unread)) {
       const log = analysis.begin(name, host)
       progress.show(
         () => `${name}: ${bytesText(read())}${size > 0 ? ` of ${bytesText(size)}` : ''}, ${log.lines} lines`,
@@ -33,21 +35,22 @@ const read = async (analysis: LogAnalysis, files: readonly NamedFile[]): Promise
       )
       for await (const chunk of chunks) log.push(chunk)
       log.end()
-      if (damage() !== undefined) analysis.cut(name)
+      ends.set(damage, name)
     }
+    for (const [damage, name] of ends) if (damage() !== undefined) analysis.cut(name)
   } finally {
     progress.end()
   }
 }
 
 /** `--redact`: the logs themselves, without names and addresses. Reads them twice: first for the names of hosts. */
-const redact = async (files: readonly NamedFile[]): Promise<void> => {
+const redact = async (files: readonly NamedFile[], unread: Unread[]): Promise<void> => {
   if (files.some(({ name }) => name === '-'))
     throw new UsageError('--redact reads logs twice: give files, not - (standard input)')
   const hosts = new HostNames()
-  for await (const { chunks } of openLogs(files)) await eachLine(chunks, line => hosts.add(line) as undefined)
+  for await (const { chunks } of openLogs(files, [])) await eachLine(chunks, line => hosts.add(line) as undefined)
   const redactor = new Redactor([...hosts.names, ...files.flatMap(({ host }) => host ?? [])])
-  for await (const { name, chunks } of openLogs(files)) {
+  for await (const { name, chunks } of openLogs(files, unread)) {
     if (files.length > 1) print([redactor.line(`==> ${name} <==`)])
     let written = ''
     await eachLine(chunks, line => {
@@ -80,13 +83,19 @@ const eachLine = async (
 }
 
 /** The command. Throws UsageError. */
-export const explainLogs = async (files: readonly NamedFile[], options: ExplainOptions): Promise<void> => {
-  if (options.redact) return await redact(files)
+export const explainLogs = async (
+  files: readonly NamedFile[],
+  options: ExplainOptions,
+  unread: Unread[],
+): Promise<void> => {
+  if (options.redact) return await redact(files, unread)
   const analysis = new LogAnalysis()
-  await read(analysis, files)
+  await read(analysis, files, unread)
   for (const { name, isBinary, lines } of analysis.sources)
-    if (isBinary && analysis.failures.length === 0)
-      throw new UsageError(`"${name}" is neither a log nor a capture: it is binary (${lines} lines)`)
+    if (isBinary && !analysis.failures.some(({ source }) => source === name))
+      unread.push({ name, reason: `it is neither a log nor a capture: it is binary (${lines} lines)` })
+  const names = new Set(unread.map(({ name }) => name))
+  if (names.size > 0 && analysis.sources.every(({ name }) => names.has(name))) return
   const report = reportOf(analysis)
   if (report.hasFailed) process.exitCode = FAILED
   if (options.json)

@@ -116,9 +116,10 @@ const statusName = (word: string): StatusName | EventName | undefined => {
     const statusNames = Object.keys(WcStatus.values) as StatusName[]
     return statusNames.find(name => WcStatus.values[name] === Number(word))
   }
-  const plain = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
+  const text = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
+  const plain = text.replaceAll(' ', '_')
   const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)] as (StatusName | EventName)[]
-  return names.find(name => name === plain || name === `${plain}_ERR` || libibverbsTexts[name]?.toUpperCase() === plain)
+  return names.find(name => name === plain || name === `${plain}_ERR` || libibverbsTexts[name]?.toUpperCase() === text)
 }
 
 type CmEventName = keyof typeof CmEventType.values
@@ -198,8 +199,12 @@ export const explain = (word: string, options: ColorOptions = {}): void => {
   else {
     const events = [...Object.keys(AsyncEventType.values), ...Object.keys(CmEventType.values)]
     const names = [...Object.keys(WcStatus.values), ...events, ...Object.keys(causes)]
+    const plain = word
+      .toUpperCase()
+      .replace(/^IBV_(?:WC|EVENT)_|^RDMA_CM_EVENT_/, '')
+      .replaceAll(' ', '_')
     throw new UsageError(
-      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err, a finding (\`userdma check --explain\` lists the findings), nor a line of a known program, nor a log, nor a capture file`}`,
+      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || didYouMean(plain, names) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err, a finding (\`userdma check --explain\` lists the findings), nor a line of a known program, nor a log, nor a capture file`}`,
     )
   }
 }

@@ -6,12 +6,13 @@
 
 import { libibverbsTexts, type StatusName } from '../../spec/check/statuses.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
-import { dumpRow, isDumpRow } from './dump.ts'
+import { dumpRow } from './dump.ts'
 import { type Clock, headerBefore, type Line, parseLine } from './line.ts'
 import { errnoOf } from './meanings/errnos.ts'
 import { MONITOR_COMMANDS } from './meanings/firmware.ts'
 import { statusNamed, statusOfSyndrome } from './meanings/statuses.ts'
 import { familyOf } from './meanings/vendor-errors.ts'
+import { isMessage } from './readers/certain.ts'
 import { type KnownShape, shapesOf, table } from './readers.ts'
 import { type FoundLine, Scanner } from './scan.ts'
 import type { FailureKind, Family, FieldName, Fields, Role } from './shape.ts'
@@ -23,6 +24,8 @@ const VALUES = 16
 const HOSTS = 20_000
 /** Characters of a line that a report quotes. */
 const QUOTED = 600
+/** Fields that are of one host, or of its peer. */
+const NAMES = ['device', 'peer', 'peerDevice', 'local', 'localGid', 'remoteGid', 'peerLid'] as const
 /** Lines of a log whose times are looked at, whatever they are. */
 const FIRST_LINES = 200
 
@@ -53,6 +56,8 @@ export interface Failure {
   readonly clock: Clock | undefined
   /** How many lines say the same. */
   count: number
+  /** It is one of the log's, and not of a line whose next lines are awaited. */
+  isKept: boolean
   last: number | undefined
 }
 
@@ -71,7 +76,17 @@ interface Host {
 }
 
 /** What the lines that follow may add to a failure. */
+/** A line, and those after it that say more. */
+interface Block {
+  readonly rest: readonly string[]
+  readonly failure: Failure
+}
+
 interface Pending {
+  /** A block that has been read before, as far as it is the same. */
+  replay?: { readonly block: Block; readonly lines: FoundLine[] }
+  /** The text of the line that the following belong to, and theirs. */
+  head?: { readonly state: SourceState; readonly text: string; readonly rest: string[] }
   dump?: { readonly kind: 'words' | 'bytes'; row: number; readonly failure: Failure; left: number }
   next?: { readonly form: RegExp; readonly failure: Failure }
 }
@@ -88,7 +103,19 @@ interface SourceState {
   readonly scanner: Scanner
   first: number | undefined
   last: number | undefined
+  /** Of all times of the log: that of the first line that has one; any other is better than that of boot. */
   clock: Clock | undefined
+  /** When the first line stands that a program prints as it starts. */
+  start: number | undefined
+  hasFailed: boolean
+  /** What lines count for that have been read, letter by letter. */
+  readonly seen: Map<string, readonly Failure[]>
+  /** Failures by what lines have that differ in their times and processes only. */
+  readonly floods: Map<string, Failure>
+  /** Blocks by their first lines. */
+  readonly blocks: Map<string, Block>
+  /** Disks on PCIe: what is said of them is not about RDMA. */
+  readonly local: Set<string>
 }
 
 interface Source {
@@ -98,6 +125,7 @@ interface Source {
   readonly first: number | undefined
   readonly last: number | undefined
   readonly clock: Clock | undefined
+  readonly start: number | undefined
   readonly isBinary: boolean
   readonly isCut: boolean
 }
@@ -132,6 +160,9 @@ export const plainAddress = (text: string): string => {
       .join('.')
   return value
 }
+
+const peerIn = ({ peer, remoteGid, peerLid }: Fields): string | undefined =>
+  peer ?? remoteGid ?? (peerLid === undefined ? undefined : `LID ${peerLid}`)
 
 const eventNames = Object.keys(AsyncEventType.values) as (keyof typeof AsyncEventType.values)[]
 /** ib_event_msg of the kernel where it is not the text of libibverbs, and hns's. */
@@ -190,6 +221,8 @@ const candidatesOf = (words: readonly number[]): readonly KnownShape[] =>
 
 /** Lines that are known by all but their times and processes. */
 const FLOODS = 4096
+/** Characters of such a line. */
+const FLOOD_LINE = 1000
 /**
  * Numbers that differ between lines which say the same: of times, processes, threads; not those in names and addresses.
  */
@@ -200,7 +233,7 @@ const POINTER = /0x[0-9a-f]{8,}/g
 
 /** What a line says, without its times and processes; undefined if it says several things, or too much. */
 const keyOf = ({ text, words }: FoundLine): string | undefined => {
-  if (text.length > 1000) return undefined
+  if (text.length > FLOOD_LINE) return undefined
   for (const { shape } of candidatesOf(words)) {
     const { form } = shape
     form.lastIndex = 0
@@ -225,9 +258,9 @@ export class LogAnalysis {
   readonly #cut = new Set<string>()
   readonly #factCounts = new Map<string, number>()
   readonly #factKeys = new Set<string>()
-  /** Failures by what lines have that differ in their times and processes only. */
-  readonly #floods = new Map<string, Failure>()
   #order = 0
+  /** Whether the last line says what the one before has said. */
+  #isMerged = false
   /** Lines that were folded, since there were too many kinds. */
   folded = 0
 
@@ -237,15 +270,54 @@ export class LogAnalysis {
     const recent: Recent = { line: 0 }
     const onLine = (found: FoundLine): number => {
       if (found.number <= FIRST_LINES) this.#time(state, parseLine(found.text))
-      this.#continue(found.text, pending)
-      return found.words.length === 0 ? 0 : this.#line(state, found, pending, recent)
+      const { replay } = pending
+      if (replay === undefined) return read(found)
+      if (found.text === replay.block.rest[replay.lines.length - 1]) {
+        replay.lines.push(found)
+        if (replay.lines.length <= replay.block.rest.length) return 1
+        replay.block.failure.count++
+        delete pending.replay
+        return 0
+      }
+      // It goes on in another way.
+      delete pending.replay
+      let wanted = 0
+      for (const line of [...replay.lines, found]) wanted = read(line, true)
+      return wanted
+    }
+    const read = (found: FoundLine, isNew = false): number => {
+      this.#continue(found, pending, recent)
+      if (found.words.length === 0) return 0
+      const block = isNew || pending.dump !== undefined ? undefined : state.blocks.get(found.text)
+      if (block === undefined) return this.#line(state, found, pending, recent)
+      pending.replay = { block, lines: [found] }
+      return block.rest.length
     }
     const scanner = new Scanner(table, onLine, FIRST_LINES)
-    const state: SourceState = { name, given: host, scanner, first: undefined, last: undefined, clock: undefined }
+    const state: SourceState = {
+      name,
+      given: host,
+      scanner,
+      first: undefined,
+      last: undefined,
+      clock: undefined,
+      start: undefined,
+      hasFailed: false,
+      seen: new Map(),
+      floods: new Map(),
+      blocks: new Map(),
+      local: new Set(),
+    }
     this.#sources.push(state)
     return {
       push: chunk => scanner.push(chunk),
-      end: () => scanner.end(),
+      end: () => {
+        scanner.end()
+        const { replay } = pending
+        delete pending.replay
+        for (const line of replay?.lines ?? []) read(line, true)
+        this.#release(pending, recent)
+      },
       get lines() {
         return scanner.lines
       },
@@ -258,14 +330,15 @@ export class LogAnalysis {
   }
 
   get sources(): readonly Source[] {
-    return this.#sources.map(({ name, scanner, first, last, clock }) => ({
+    return this.#sources.map(({ name, scanner, first, last, clock, start }) => ({
       name,
       lines: scanner.lines,
       bytes: scanner.bytes,
       first,
       last,
       clock,
-      isBinary: scanner.zeros > 512,
+      start,
+      isBinary: scanner.zeros > 512 || scanner.controls * 20 > scanner.looked,
       isCut: this.#cut.has(name),
     }))
   }
@@ -275,34 +348,39 @@ export class LogAnalysis {
     if (state.first === undefined || (state.clock === 'boot' && clock !== 'boot')) {
       state.first = seconds
       state.clock = clock
+      state.start = undefined
     }
     if (clock === state.clock) state.last = seconds
   }
 
   /** Lines that belong to the one before. */
-  #continue(text: string, pending: Pending): void {
-    const { dump, next } = pending
+  #continue({ text, number }: FoundLine, pending: Pending, recent: Recent): void {
+    const { dump, next, head } = pending
+    head?.rest.push(text)
     if (dump !== undefined) {
-      if (isDumpRow(text, dump.kind)) {
-        const fields = dumpRow(text, dump.kind, dump.row++)
-        if (fields !== undefined) {
-          complete(dump.failure, fields)
-          delete pending.dump
-        }
-      }
-      if (--dump.left === 0) delete pending.dump
-    }
-    if (next !== undefined) {
+      const row = dumpRow(text, dump.kind, dump.row)
+      if (row !== undefined) dump.row++
+      if (row !== undefined && row !== 'row') {
+        complete(dump.failure, row)
+        if (recent.failure === dump.failure) recent.line = number
+        this.#release(pending, recent)
+      } else if (--dump.left === 0) this.#release(pending, recent)
+    } else if (next !== undefined) {
       const match = next.form.exec(text)
       if (match !== null) complete(next.failure, present(match.groups))
-      delete pending.next
+      this.#release(pending, recent)
     }
   }
 
   /** Returns how many of the following lines are wanted. */
   #line(state: SourceState, found: FoundLine, pending: Pending, recent: Recent): number {
+    const seen = state.seen.get(found.text)
+    if (seen !== undefined) {
+      for (const failure of seen) failure.count++
+      return 0
+    }
     const key = keyOf(found)
-    const before = key === undefined ? undefined : this.#floods.get(key)
+    const before = key === undefined ? undefined : state.floods.get(key)
     // Of a flood, each 256th line is read whole, for its time.
     if (before !== undefined && (before.count & 255) !== 0) {
       before.count++
@@ -313,6 +391,7 @@ export class LogAnalysis {
     let wanted = 0
     let rank: number | undefined
     let last: Failure | undefined
+    const counted: Failure[] = []
     /** Where shapes were found in the line: what one has read, no other reads again. */
     const spans: (readonly [from: number, to: number])[] = []
     for (const known of candidatesOf(found.words)) {
@@ -324,14 +403,24 @@ export class LogAnalysis {
         if (match === null) break
         const { index } = match
         const end = index + match[0].length
+        if (known.rank > 0 && !isMessage(found.text, line.text.slice(0, index), line.text.slice(end), known.shape.id))
+          continue
         if (spans.some(([from, to]) => index < to && end > from)) continue
         rank = known.rank
         const before = Math.max(0, ...spans.map(([, to]) => (to <= index ? to : 0)))
         const header = headerBefore(line.text, before, match[0].startsWith('mlx') ? end : index)
         spans.push([index, end])
-        const failure = this.#found(state, found, known, present(match.groups), { ...line, ...header }, recent)
+        // Two clocks in one line, as of mpirun and UCX: that of the log.
+        const isOther = line.clock === state.clock && header.clock !== state.clock && line.seconds !== undefined
+        const time = isOther ? { seconds: line.seconds, clock: line.clock! } : {}
+        const whole = { ...line, ...header, ...time }
+        const failure = this.#found(state, found, known, present(match.groups), whole, recent)
         if (failure === undefined) continue
         last = failure
+        // What another line has said before it does not count again.
+        if (!this.#isMerged) counted.push(failure)
+        const held = pending.dump?.failure ?? pending.next?.failure
+        if (held !== failure && (known.shape.dump ?? known.shape.next) !== undefined) this.#release(pending, recent)
         if (known.shape.dump !== undefined) {
           pending.dump = { kind: known.shape.dump, row: 0, failure, left: DUMP_LINES }
           wanted = DUMP_LINES
@@ -342,9 +431,15 @@ export class LogAnalysis {
         }
       }
     }
-    if (key !== undefined && spans.length === 1 && wanted === 0 && last !== undefined && last.role !== 'fact') {
-      if (this.#floods.size >= FLOODS) this.#floods.clear()
-      this.#floods.set(key, last)
+    if (wanted > 0) {
+      if (spans.length === 1 && found.text.length <= FLOOD_LINE) pending.head = { state, text: found.text, rest: [] }
+      return wanted
+    }
+    if (state.seen.size >= FLOODS) state.seen.clear()
+    if (found.text.length <= FLOOD_LINE) state.seen.set(found.text, counted)
+    if (key !== undefined && spans.length === 1 && last !== undefined) {
+      if (state.floods.size >= FLOODS) state.floods.clear()
+      state.floods.set(key, last)
     }
     return wanted
   }
@@ -372,10 +467,12 @@ export class LogAnalysis {
     const name = state.given ?? line.host
     const host = this.#host(name === undefined || isRedacted(name) ? undefined : name)
     if (shape.role === 'fact') {
+      if (shape.isStart && line.clock === state.clock) state.start ??= line.seconds
       this.#fact(state, found, fields, host, line)
       return undefined
     }
     const device = fields.device
+    if (device !== undefined && state.local.has(device)) return undefined
     if (host !== undefined && device !== undefined && host.devices.size < 64) host.devices.add(device)
     if (host !== undefined && fields.localGid !== undefined && this.gids.size < HOSTS)
       this.gids.set(plainAddress(fields.localGid), { host: host.name, device })
@@ -387,15 +484,23 @@ export class LogAnalysis {
     const event =
       fields.event === undefined ? undefined : shape.kind === 'refused' ? fields.event : eventNamed(fields.event)
     if (event !== undefined && (HARMLESS.has(event) || ORDERLY.has(event))) return undefined
-    const errno = fields.errno === undefined ? undefined : errnoOf(fields.errno)
-    const peer = fields.peer ?? fields.remoteGid
+    // A reason is positive; iWARP, and what failed before any reject, give an errno.
+    const printed =
+      shape.kind === 'refused' && fields.rejection?.startsWith('-')
+        ? fields.rejection
+        : (fields.errno ?? (shape.id === 'call-errno' ? fields.text : undefined))
+    const errno = printed === undefined ? undefined : errnoOf(printed)
+    const peer = peerIn(fields)
     const isMonitor = shape.kind === 'command' && MONITOR_COMMANDS.test(fields.command ?? '')
+    // A queue that is full, of a program that goes on after its queue pair has failed.
+    const isAfter = state.hasFailed && shape.kind === 'call' && fields.call?.startsWith('ibv_post_') === true
     const role: Role =
-      status === 'WR_FLUSH_ERR'
+      status === 'WR_FLUSH_ERR' || isAfter
         ? 'consequence'
         : isMonitor || (event !== undefined && SIGNS.has(event))
           ? 'sign'
           : shape.role
+    state.hasFailed ||= role === 'failure' || status === 'WR_FLUSH_ERR'
     const vendor = numberIn(fields.vendor, shape.base)
     const failure: Failure = {
       shape,
@@ -415,27 +520,46 @@ export class LogAnalysis {
       family: shape.family ?? familyOf(device),
       errno,
       event,
-      rejection: numberIn(fields.rejection?.replace(/^-/, ''), shape.id === 'srp-rejected' ? 16 : 10),
+      rejection: numberIn(fields.rejection, shape.id === 'srp-rejected' ? 16 : 10),
       seconds: line.seconds,
       clock: line.clock,
       count: 1,
+      isKept: false,
       last: line.seconds,
     }
-    if (this.#isSame(recent, failure, found.number)) {
+    this.#isMerged = this.#isSame(recent, failure, found.number)
+    if (this.#isMerged) {
       complete(recent.failure!, fields)
       recent.line = found.number
       return recent.failure
     }
-    const kept = this.#keep(failure)
+    // What follows tells such failures apart: they are kept after it.
+    const kept = shape.dump !== undefined || shape.next !== undefined ? failure : this.#keep(failure)
     recent.failure = kept
     recent.line = found.number
     return kept
   }
 
+  /** Keeps the failure that waited for the lines after it. */
+  #release(pending: Pending, recent: Recent): void {
+    const held = pending.dump?.failure ?? pending.next?.failure
+    const { head } = pending
+    delete pending.head
+    delete pending.dump
+    delete pending.next
+    if (held === undefined || held.isKept) return
+    const kept = this.#keep(held)
+    if (recent.failure === held) recent.failure = kept
+    if (head === undefined || head.rest.length === 0) return
+    if (head.state.blocks.size >= FLOODS) head.state.blocks.clear()
+    head.state.blocks.set(head.text, { rest: head.rest, failure: kept })
+  }
+
   /** Two programs, or the driver and the library, say the same of one failure, on lines that follow each other. */
   #isSame({ failure, line }: Recent, next: Failure, number: number): boolean {
     if (failure === undefined || failure.shape === next.shape || number - line > 2) return false
-    if (failure.kind !== next.kind || failure.source !== next.source || failure.host !== next.host) return false
+    if (failure.kind !== next.kind || failure.source !== next.source) return false
+    if (failure.host !== next.host && failure.host !== undefined && next.host !== undefined) return false
     if (next.kind === 'health' || next.kind === 'device') return failure.fields.bdf === next.fields.bdf
     if (next.kind !== 'completion') return false
     const isDump = next.shape.dump !== undefined || failure.shape.dump !== undefined
@@ -443,6 +567,7 @@ export class LogAnalysis {
   }
 
   #keep(failure: Failure): Failure {
+    failure.isKept = true
     const { shape, host, device, peer, status, vendor, errno, event, rejection, fields } = failure
     const values = [
       shape.id,
@@ -456,14 +581,18 @@ export class LogAnalysis {
       fields.command,
       fields.syndrome,
     ]
-    const isDump = shape.dump !== undefined || shape.next !== undefined
-    let key = [...values, host, device, peer, failure.source, isDump ? failure.line % KINDS : ''].join('\n')
+    // The first request of a queue pair, or a later one.
+    const isFirst = fields.wqe === undefined ? '' : Number(fields.wqe) === 0
+    let key = [...values, fields.hwSyndrome, isFirst, host, device, peer, failure.source].join('\n')
     let kept = this.#byKey.get(key)
     if (kept === undefined && this.#byKey.size >= KINDS) {
       this.folded++
       key = values.join('\n')
       kept = this.#byKey.get(key)
       if (kept === undefined && this.#byKey.size >= 2 * KINDS) return failure
+      // It stands for those of other hosts too.
+      for (const name of NAMES) delete failure.fields[name]
+      failure.host = failure.device = failure.peer = undefined
     }
     if (kept === undefined) {
       this.#byKey.set(key, failure)
@@ -477,6 +606,7 @@ export class LogAnalysis {
 
   #fact(state: SourceState, found: FoundLine, fields: Fields, host: Host | undefined, line: Line): void {
     const { variable = '', value, local, device, mtu, gidIndex, text } = fields
+    if (variable === 'local disk' && state.local.size < 1000) state.local.add(value!)
     if (host !== undefined && local !== undefined && host.addresses.size < 64) host.addresses.add(plainAddress(local))
     if (host !== undefined && device !== undefined && host.devices.size < 64) host.devices.add(device)
     if (variable === 'devices') for (const [, name] of (value ?? '').matchAll(/\](\S+?):/g)) host?.devices.add(name!)
@@ -517,7 +647,7 @@ const complete = (failure: Failure, added: Fields): void => {
     failure.status ??= statusOfSyndrome(Number.parseInt(added.syndrome, 16))
   failure.vendor ??= numberIn(added.vendor, 16)
   if (added.device !== undefined) failure.device ??= added.device
-  const peer = added.peer ?? added.remoteGid
+  const peer = peerIn(added)
   if (peer !== undefined && !isRedacted(peer)) failure.peer ??= plainAddress(peer)
   failure.family ??= familyOf(added.device)
 }

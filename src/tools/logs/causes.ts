@@ -6,6 +6,7 @@
 
 import type { Failure, LogAnalysis } from './analysis.ts'
 import { type Chain, farDeviceOf, type Shared } from './chains.ts'
+import { errnoLabel } from './meanings/errnos.ts'
 import { vendorRow } from './meanings/vendor-errors.ts'
 
 export type FailureClass =
@@ -32,6 +33,8 @@ export type FailureClass =
   | 'rejected'
   | 'incompatible'
   | 'storage-timeout'
+  | 'queue-full'
+  | 'provider'
   | 'other'
 
 const byStatus: Readonly<Record<string, FailureClass>> = {
@@ -75,9 +78,11 @@ export const classOf = (failure: Failure): FailureClass => {
       return vendor !== undefined && vendor >= 4124 && vendor <= 4126 ? 'no-answer' : 'other'
     }
     case 'call':
-      if (/modify_qp|create_ah/.test(call)) return 'qp-setup'
-      if (/reg_|alloc_mr/.test(call)) return 'registration'
-      if (/open_device|get_device/.test(call)) return 'no-device'
+      if (failure.shape.isFabric) return failure.errno === 12 ? 'resources' : 'provider'
+      if (/modify[_ ]qp|create_ah/i.test(call)) return 'qp-setup'
+      if (/ibv_post_/.test(call)) return 'queue-full'
+      if (/reg_|alloc_mr|register/i.test(call)) return 'registration'
+      if (/open_device|get_device|event channel/.test(call)) return 'no-device'
       return /resolve|connect|bind|multicast/.test(call) ? 'unreachable' : 'resources'
     case 'command':
       return 'firmware'
@@ -89,6 +94,8 @@ export const classOf = (failure: Failure): FailureClass => {
     case 'unreachable':
     case 'incompatible':
       return kind
+    case 'unanswered':
+      return 'no-answer'
     case 'timeout':
       return 'storage-timeout'
     case 'refused':
@@ -108,7 +115,7 @@ export interface Context {
   readonly gid: string
   readonly host: string
   readonly peer: string
-  /** All of the log have failed at their first request, or within a minute of its beginning; undefined: not known. */
+  /** All of the log have failed at their first request, or within a minute of the program's start; undefined: not known. */
   readonly isEarly: boolean | undefined
   readonly hasGpus: boolean
   readonly shared: readonly Shared[]
@@ -134,7 +141,7 @@ const minutes = (seconds: number): string =>
       : `${(seconds / 3600).toFixed(1)} h`
 
 const sinceText = ({ chain }: Context): string =>
-  chain.after === undefined ? '' : `, ${minutes(chain.after)} after the log begins`
+  chain.after === undefined ? '' : `, ${minutes(chain.after)} after the program began`
 const early = (context: Context): readonly string[] => {
   const { first, isEarly } = context
   if (isEarly !== true) return []
@@ -448,9 +455,41 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
   resources: [
     MEMLOCK,
     one(
+      'attributes',
+      'the program asks for more than one object may have: entries, requests, SGEs, inline bytes; or for a wrong vector',
+      'the attributes of the call against max_cqe, max_qp_wr and max_sge of ibv_devinfo -v',
+      3,
+      ({ first }) => when(first.errno === 22, 'EINVAL comes from it'),
+    ),
+    one(
       'limit',
       'a limit of the adapter is reached, by this process or all of the host',
       'rdma resource, against ibv_devinfo -v',
+    ),
+  ],
+  'queue-full': [
+    one(
+      'too-many',
+      'the program posts more requests than the queue was made for, or does not poll the completions of those before',
+      'userdma check -- PROGRAM names the queue and its size',
+      5,
+      ({ first }) => when(first.errno === 12, 'ENOMEM of a post is a full queue, not a lack of memory'),
+    ),
+  ],
+  provider: [
+    one(
+      'versions',
+      "plugin and libfabric do not fit, or libfabric's provider lacks what the plugin asks for",
+      'fi_info -t FI_EP_RDM; FI_LOG_LEVEL=warn; the versions of plugin and libfabric that belong together',
+      4,
+      ({ first }) => when(first.errno === 22, 'EINVAL: libfabric does not take an attribute of the plugin'),
+    ),
+    one(
+      'no-provider',
+      'libfabric finds no adapter for its provider: no device in the container, or no driver',
+      'fi_info -p efa (or verbs) where the job runs; ls -l /dev/infiniband',
+      3,
+      ({ first }) => when(first.errno === 61 || first.errno === 19, 'the errno says that there is none'),
     ),
   ],
   'no-device': [
@@ -547,9 +586,21 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
 }
 
 /** Of a rejected connection, by reason. */
-const rejected = (reason: number | undefined): readonly Cause[] => {
-  const said = (): readonly string[] => [`the reason of the reject is ${reason}`]
-  if (reason === 8)
+const rejected = (reason: number | undefined, errno: number | undefined): readonly Cause[] => {
+  const said = (): readonly string[] => [
+    reason === undefined ? `the errno is ${errnoLabel(errno!)}` : `the reason of the reject is ${reason}`,
+  ]
+  if (reason === undefined && errno === 104)
+    return [
+      one(
+        'reset',
+        'the peer closed the connection while it was made: its program does not accept, has ended, or is not one of RDMA',
+        'the log of the peer of the same second',
+        6,
+        said,
+      ),
+    ]
+  if (reason === 8 || (reason === undefined && errno === 111))
     return [
       one(
         'no-listener',
@@ -600,6 +651,7 @@ export const judgedCauses = (context: Context): readonly JudgedCause[] => {
     kind === 'rejected'
       ? rejected(
           first.rejection ?? (first.fields.negated === undefined ? undefined : Math.abs(Number(first.fields.negated))),
+          first.errno,
         )
       : kind === 'no-answer' && isEfa
         ? [SECURITY_GROUP, PEER_ENDED]

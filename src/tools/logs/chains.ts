@@ -25,7 +25,7 @@ export interface Chain {
   readonly candidates: readonly Failure[]
   /** Lines of failures. */
   readonly count: number
-  /** Seconds from the beginning of the log to the first failure; undefined if the log has no times. */
+  /** Seconds from the start of the program to the first failure; undefined if its log does not have both. */
   readonly after: number | undefined
 }
 
@@ -40,10 +40,12 @@ interface Clocks {
   readonly offsets: ReadonlyMap<string, number>
 }
 
+const isDated = (clock: string | undefined): boolean => clock === 'wall' || clock === 'utc'
+
 /** Seconds that dates without a year get: of the year that other dates have. */
 const yearShift = (analysis: LogAnalysis): ((seconds: number) => number) => {
   const dated =
-    analysis.failures.find(({ clock }) => clock === 'wall') ?? analysis.sources.find(({ clock }) => clock === 'wall')
+    analysis.failures.find(({ clock }) => isDated(clock)) ?? analysis.sources.find(({ clock }) => isDated(clock))
   const known = dated === undefined ? undefined : 'seconds' in dated ? dated.seconds : dated.first
   if (known === undefined) return () => 0
   const year = 1970 + Math.floor(known / 31_556_952)
@@ -76,11 +78,12 @@ export const clocksOf = (analysis: LogAnalysis): Clocks => {
     if (Math.abs(offset) > 2 * CLOCK_ERROR) offsets.set(host, offset)
   }
   const shift = yearShift(analysis)
+  const clocks = new Map(analysis.sources.map(({ name, clock }) => [name, clock]))
   return {
     error,
     offsets,
-    timeOf: ({ seconds, clock, host }) =>
-      seconds === undefined || clock === 'boot'
+    timeOf: ({ seconds, clock, host, source }) =>
+      seconds === undefined || clock === 'boot' || clock !== clocks.get(source)
         ? undefined
         : seconds + (clock === 'yearless' ? shift(seconds) : 0) - (host === undefined ? 0 : (offsets.get(host) ?? 0)),
   }
@@ -136,7 +139,7 @@ export const chainsOf = (analysis: LogAnalysis, clocks: Clocks): readonly Chain[
     if (set === undefined) sets.set(root, [failure])
     else set.push(failure)
   }
-  const starts = new Map(analysis.sources.map(({ name, first, clock }) => [name, { first, clock }]))
+  const starts = new Map(analysis.sources.map(({ name, start, clock }) => [name, { start, clock }]))
   return [...sets.values()]
     .flatMap(set => splitByPauses(set, clocks))
     .map(set => chainOf(set, clocks, starts))
@@ -165,7 +168,7 @@ const splitByPauses = (set: readonly Failure[], { timeOf }: Clocks): readonly (r
 const chainOf = (
   set: readonly Failure[],
   clocks: Clocks,
-  starts: ReadonlyMap<string, { readonly first: number | undefined; readonly clock: string | undefined }>,
+  starts: ReadonlyMap<string, { readonly start: number | undefined; readonly clock: string | undefined }>,
 ): Chain | undefined => {
   const { timeOf, error } = clocks
   const inOrder = [...set].sort((a, b) => {
@@ -195,8 +198,8 @@ const chainOf = (
   const rivals = [...heads.values()].filter(isUnknown)
   const begin = starts.get(first.source)
   const after =
-    first.seconds !== undefined && begin?.first !== undefined && begin.clock === first.clock
-      ? first.seconds - begin.first
+    first.seconds !== undefined && begin?.start !== undefined && begin.clock === first.clock
+      ? first.seconds - begin.start
       : undefined
   return {
     failures,
@@ -205,7 +208,7 @@ const chainOf = (
     first,
     candidates: rivals.length === 0 ? [] : [first, ...rivals],
     count: failures.reduce((sum, { count }) => sum + count, 0),
-    after,
+    after: after !== undefined && after >= 1 ? after : undefined,
   }
 }
 

@@ -31,25 +31,22 @@ const fieldsOf = ([synd, opcode, counter]: Tail): Fields => {
 /** Whether the last byte of a CQE says that it has an error: of a request, or of a receive. */
 const hasError = ([, , counter]: Tail): boolean => [0xd, 0xe].includes((counter & 0xff) >> 4)
 
-/** What the last row of a dump says; undefined for other lines. `row`: of four, from 0; of bytes by their offset. */
-export const dumpRow = (line: string, kind: 'words' | 'bytes', row: number): Fields | undefined => {
+/** What the last row of a dump says; `row` for another row; undefined for other lines. `row`: of four, from 0. */
+export const dumpRow = (line: string, kind: 'words' | 'bytes', row: number): Fields | 'row' | undefined => {
+  const match = (kind === 'words' ? WORDS : BYTES).exec(line)
+  if (match === null) return undefined
   if (kind === 'words') {
-    const match = WORDS.exec(line)
-    if (match === null || row < 3) return undefined
+    if (row < 3) return 'row'
     const tail: Tail = [Number.parseInt(match[2]!, 16), Number.parseInt(match[3]!, 16), Number.parseInt(match[4]!, 16)]
-    return hasError(tail) ? fieldsOf(tail) : undefined
+    return hasError(tail) ? fieldsOf(tail) : 'row'
   }
-  const match = BYTES.exec(line)
-  if (match === null || Number.parseInt(match[1]!, 16) !== 0x30) return undefined
+  if (Number.parseInt(match[1]!, 16) !== 0x30) return 'row'
   const bytes = match[2]!.split(' ').map(text => Number.parseInt(text, 16))
   const word = (at: number): number =>
     ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0
   const tail: Tail = [word(4), word(8), word(12)]
-  return hasError(tail) ? fieldsOf(tail) : undefined
+  return hasError(tail) ? fieldsOf(tail) : 'row'
 }
-
-export const isDumpRow = (line: string, kind: 'words' | 'bytes'): boolean =>
-  (kind === 'words' ? WORDS : BYTES).test(line)
 
 /** Three or four words that somebody has copied from the end of a dump. */
 export const dumpWords = (text: string): Fields | undefined => {

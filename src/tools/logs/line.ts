@@ -4,8 +4,11 @@
  * undone.
  */
 
-/** Of a line's time: seconds since 1970, or since boot (dmesg), or of a year that the line does not say. */
-export type Clock = 'wall' | 'yearless' | 'boot'
+/**
+ * Of a line's time: seconds since 1970, as the line says (`utc`) or of a clock whose zone it does not say (`wall`); since
+ * boot (dmesg); or of a year that the line does not say.
+ */
+export type Clock = 'utc' | 'wall' | 'yearless' | 'boot'
 
 export interface Line {
   readonly text: string
@@ -99,11 +102,11 @@ type Groups = Readonly<Record<string, string | undefined>>
 
 const timeOf = (groups: Groups): Pick<Line, 'seconds' | 'clock'> => {
   const { year, mon, month, day, h, m, s, zone, boot, epoch } = groups
-  if (epoch !== undefined) return { seconds: Number(epoch), clock: 'wall' }
+  if (epoch !== undefined) return { seconds: Number(epoch), clock: 'utc' }
   if (boot !== undefined) {
     // UCX prints [1700000000.123456] in the same form.
     const seconds = Number(boot)
-    return { seconds, clock: seconds > 1e9 ? 'wall' : 'boot' }
+    return { seconds, clock: seconds > 1e9 ? 'utc' : 'boot' }
   }
   if (h === undefined || day === undefined) return {}
   const monthNumber = mon === undefined ? MONTHS.indexOf(month ?? '') + 1 : Number(mon)
@@ -112,17 +115,32 @@ const timeOf = (groups: Groups): Pick<Line, 'seconds' | 'clock'> => {
   if (!Number.isFinite(at)) return {}
   const offset = /^([+-])(\d\d):?(\d\d)$/.exec(zone ?? '')
   const shift = offset === null ? 0 : Number(`${offset[1]}1`) * (Number(offset[2]) * 3600 + Number(offset[3]) * 60)
-  return { seconds: at - shift, clock: year === undefined ? 'yearless' : 'wall' }
+  return { seconds: at - shift, clock: year === undefined ? 'yearless' : zone === undefined ? 'wall' : 'utc' }
 }
 
 // biome's rule against control characters: the escape of terminals is one.
-const ANSI = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[A-Za-z]`, 'g')
+const [BELL, ESCAPE] = [String.fromCharCode(7), String.fromCharCode(27)]
+/** Colours and moves of terminals; titles and links, up to the end of their text. */
+const ANSI = new RegExp(
+  `${ESCAPE}(?:\\[[0-9;?]*[A-Za-z]|\\][^${BELL}${ESCAPE}]{0,2000}(?:${BELL}|${ESCAPE}\\\\)?)`,
+  'g',
+)
+/** Characters that nobody sees, or that turn the order of others. */
+const UNSEEN = /[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g
+
+/** The text without what terminals act on. */
+export const seen = (text: string): string =>
+  text
+    .replace(ANSI, '')
+    .replace(UNSEEN, '')
+    .replace(/(?![\t\r])\p{Cc}/gu, ' ')
 const ENTITIES: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', '#39': "'", nbsp: ' ' }
 
 /** The line as its program wrote it. */
 const undamaged = (raw: string): string => {
   let text = raw
   if (text.includes('\u001b')) text = text.replace(ANSI, '')
+  text = text.replace(UNSEEN, '')
   if (text.includes('\u0000')) text = text.replaceAll('\u0000', '')
   if (text.includes('&')) text = text.replace(/&(lt|gt|amp|quot|#39|nbsp);/g, (_, name: string) => ENTITIES[name]!)
   // [net_ib.cc:101](http://net_ib.cc:101/) of a page that makes links of file names
@@ -197,7 +215,7 @@ export const headerBefore = (text: string, from: number, to: number): Partial<Li
         ...(host !== undefined && { host }),
         ...(pid !== undefined && { pid: Number(pid) }),
         ...(rank !== undefined && { rank: Number(rank) }),
-        ...(epoch !== undefined && { seconds: Number(epoch), clock: 'wall' as const }),
+        ...(epoch !== undefined && { seconds: Number(epoch), clock: 'utc' as const }),
       }
     }
   }

@@ -7,7 +7,7 @@ import { drivers } from './readers/drivers.ts'
 import { libfabric, mpi } from './readers/libraries.ts'
 import { mlx5, mlx5Kernel } from './readers/mlx5.ts'
 import { awsOfiNccl, nccl } from './readers/nccl.ts'
-import { examples, jobs, mooncake, perftest } from './readers/programs.ts'
+import { examples, jobs, mooncake, others, perftest } from './readers/programs.ts'
 import { spdk, storage } from './readers/storage.ts'
 import { ucx } from './readers/ucx.ts'
 import { scanTable, type Table } from './scan.ts'
@@ -24,6 +24,7 @@ export const readers: readonly Reader[] = [
   perftest,
   mooncake,
   examples,
+  others,
   spdk,
   storage,
   drivers,

@@ -57,6 +57,8 @@ const sentences: Readonly<Record<FailureClass, string>> = {
   rejected: '{peer} refused the connection',
   incompatible: 'adapters of different link layers were to be connected',
   'storage-timeout': '{peer} did not complete a request in time',
+  'queue-full': 'a request did not fit into its queue',
+  provider: 'libfabric could not give what the program asked for',
   other: 'an operation of RDMA failed',
 }
 
@@ -70,30 +72,30 @@ const timeText = ({ seconds, clock }: Pick<Failure, 'seconds' | 'clock'>): strin
   return `${two(Math.floor(day / 3600))}:${two(Math.floor(day / 60) % 60)}:${two(day % 60)}`
 }
 
-const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`
+const plural = (count: number, noun: string, nouns = `${noun}s`): string => `${count} ${count === 1 ? noun : nouns}`
 const listed = (items: readonly string[], most = 4): string =>
   items.length > most
     ? `${items.slice(0, most - 1).join(', ')} and ${items.length - most + 1} others`
     : items.join(', ')
 
 /** `flushed requests`, `aborts` …, with how often. */
-const consequenceKinds: readonly (readonly [form: RegExp, noun: string])[] = [
+const consequenceKinds: readonly (readonly [form: RegExp, noun: string, nouns?: string])[] = [
   [/^flush$/, 'flushed request'],
   [/watchdog/, 'watchdog timeout'],
+  [/^(?:nvmet?|rpcrdma)-/, 'attempt to reconnect', 'attempts to reconnect'],
   [/closed/, 'closed TCP connection'],
-  [/unhandled|nixl/, 'error of UCX that nobody handles'],
-  [/proxy|chain|abort|efa-abort|deepep|nvshmem/, 'abort or error of the program'],
-  [/recovery/, 'attempt to reconnect'],
-  [/./, 'other line that follows'],
+  [/unhandled|nixl/, 'error of UCX that nobody handles', 'errors of UCX that nobody handles'],
+  [/proxy|chain|abort|efa-abort|deepep|nvshmem/, 'abort or error of the program', 'aborts or errors of the program'],
+  [/./, 'other line that follows', 'other lines that follow'],
 ]
 const followsText = ({ consequences }: Chain): string => {
-  const counts = new Map<string, number>()
+  const counts = new Map<(typeof consequenceKinds)[number], number>()
   for (const { status, shape, count } of consequences) {
     const id = status === 'WR_FLUSH_ERR' ? 'flush' : shape.id
-    const noun = consequenceKinds.find(([form]) => form.test(id))![1]
-    counts.set(noun, (counts.get(noun) ?? 0) + count)
+    const kind = consequenceKinds.find(([form]) => form.test(id))!
+    counts.set(kind, (counts.get(kind) ?? 0) + count)
   }
-  return [...counts].map(([noun, count]) => plural(count, noun)).join(', ')
+  return [...counts].map(([[, noun, nouns], count]) => plural(count, noun, nouns)).join(', ')
 }
 
 const HAS_GPUS = /\bNCCL\b|GDRDMA|GPUDirect|\bcuda|WorkNCCL|NVSHMEM|DeepEP|\bXid\b|nvidia_peermem/
@@ -353,7 +355,10 @@ const failureObject = (failure: Failure): object => ({
   ...(failure.vendor !== undefined && { vendorErr: failure.vendor }),
   ...(failure.errno !== undefined && { errno: failure.errno }),
   ...(failure.event !== undefined && { event: failure.event }),
-  ...(failure.seconds !== undefined && { seconds: failure.seconds, clock: failure.clock }),
+  ...(failure.seconds !== undefined && {
+    seconds: failure.seconds,
+    clock: failure.clock === 'utc' ? 'wall' : failure.clock,
+  }),
 })
 
 /** Objects, one for each line of JSON. */

@@ -48,6 +48,10 @@ export const scanTable = (texts: readonly string[]): Table => {
   return { words, steps, ends }
 }
 
+/** Of ASCII, besides what terminals and tabs need. */
+const isControl = (byte: number): boolean =>
+  byte < 7 || (byte > 13 && byte < 27) || (byte > 27 && byte < 32) || byte === 127
+
 /** One log. `push` its bytes, then `end`. `onLine` returns how many of the following lines it wants too. */
 export class Scanner {
   readonly #table: Table
@@ -62,6 +66,9 @@ export class Scanner {
   bytes = 0
   /** Bytes that text does not have: what many zeros are in is no log. */
   zeros = 0
+  controls = 0
+  /** Bytes that were looked at for those. */
+  looked = 0
 
   /** `first`: so many lines are wanted at the start of the log. */
   constructor(table: Table, onLine: (line: FoundLine) => number, first = 0) {
@@ -71,7 +78,12 @@ export class Scanner {
   }
 
   push(chunk: Uint8Array): void {
-    if (this.bytes < 65_536) for (const byte of chunk.subarray(0, 4096)) if (byte === 0) this.zeros++
+    if (this.bytes < 65_536)
+      for (const byte of chunk.subarray(0, 4096)) {
+        this.looked++
+        if (byte === 0) this.zeros++
+        else if (isControl(byte)) this.controls++
+      }
     this.bytes += chunk.length
     let from = 0
     if (this.#rest.length > 0) {

@@ -30,6 +30,8 @@ export type FailureKind =
   | 'no-device'
   | 'incompatible'
   | 'timeout'
+  /** Sent several times without an answer, by a library that counts itself. */
+  | 'unanswered'
 
 /** Adapters with a table of vendor errors of their own. */
 export type Family = 'mlx5' | 'mlx4' | 'efa' | 'irdma' | 'bnxt_re' | 'hns' | 'mana' | 'userdma' | 'none'
@@ -49,6 +51,7 @@ export type FieldName =
   | 'wqe'
   | 'device'
   | 'peerDevice'
+  | 'peerLid'
   | 'port'
   | 'peer'
   | 'local'
@@ -91,6 +94,10 @@ export interface Shape {
   readonly family?: Family
   /** The line that follows says more (UCX), with this form. */
   readonly next?: RegExp
+  /** A fact that programs print as they start. */
+  readonly isStart?: true
+  /** A call of libfabric, not of verbs. */
+  readonly isFabric?: true
   /** A CQE of mlx5 follows: four rows of big-endian words, or of bytes with their offset. */
   readonly dump?: 'words' | 'bytes'
   readonly source: string

@@ -118,9 +118,13 @@ export const valuesOf = (failure: Failure): readonly Value[] => {
         certainty: 'sure',
         source: 'InfiniBand 12.6.7.2',
       })
-    else if (/^-/.test(fields.rejection ?? ''))
-      add(`status ${fields.rejection}`, { text: errnoLabel(rejection), certainty: 'sure', source: 'Linux' })
   }
+  if (errno !== undefined && kind === 'refused' && fields.rejection !== undefined)
+    add(`status ${fields.rejection}`, {
+      text: `${errnoLabel(errno)}${event === 'REJECTED' ? ', an errno, as of iWARP: not a reason of InfiniBand' : ''}`,
+      certainty: 'sure',
+      source: 'Linux 6.1 drivers/infiniband/core/cma.c',
+    })
   if (shape.id === 'nvme-rejected' && fields.value !== undefined) {
     const text = nvmeReject[Number(fields.value)]
     if (text !== undefined)

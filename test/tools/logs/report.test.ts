@@ -180,3 +180,20 @@ test('a line of a megabyte, and many hosts and queue pairs, are bounded', () => 
   assert.ok(analysis.folded > 1000)
   assert.ok(chains.length > 0)
 })
+
+test('two clocks, an errno for a reason, and words of source code', () => {
+  const first = (text: string): ReturnType<typeof reportOn>['analysis']['failures'][number] | undefined =>
+    reportOn(['a', bytesOf(text)]).analysis.failures[0]
+  const ucx =
+    'Sun Oct  1 17:01:10 2017[1,7]<stderr>:[1506866470.744682] [node1:42 :0] dc_verbs.c:633  UCX  ERROR Send completion with error on qp 0x1: transport retry counter exceeded syndrome 0x81\n'
+  assert.equal(first(ucx)?.seconds, Date.UTC(2017, 9, 1, 17, 1, 10) / 1000)
+  const rejected = first('cma event RDMA_CM_EVENT_REJECTED, error -104\n')
+  assert.deepEqual([rejected?.errno, rejected?.rejection], [104, undefined])
+  for (const text of [
+    "a.c:110:22: warning: unused variable 'IBV_WC_RETRY_EXC_ERR'\n",
+    '| 12 | IBV_WC_RETRY_EXC_ERR | transport retry counter exceeded |\n',
+    'mysqld: local length error in packet\n',
+    'nvme nvme0: I/O 12 QID 3 timeout, completion polled\n',
+  ])
+    assert.equal(first(text), undefined, text)
+})

@@ -36,6 +36,9 @@ const texts: Readonly<Record<string, ErrnoName>> = {
   'Value too large for defined data type': 'EOVERFLOW',
 }
 
+/** Any of the texts, as a part of a regular expression. */
+export const ERRNO = [...Object.keys(texts), 'Unknown error \\d+'].join('|').replaceAll('/', '\\/')
+
 /** Linux's own number, which user space has no name for. */
 const ENOTSUPP = 524
 
@@ -76,7 +79,7 @@ const row = (
 })
 
 const MODIFY = /modify_qp|modify QP|rdma_init_qp_attr|create_ah/i
-const REGISTER = /reg_(?:dmabuf_)?mr|RegisterMemory|reg_dm/i
+const REGISTER = /reg_(?:dmabuf_)?mr|RegisterMemory|register|reg_dm/i
 const ANY = /./
 const LINUX = 'Linux 6.1 drivers/infiniband'
 
@@ -140,7 +143,8 @@ const byErrno: Readonly<Record<number, readonly ErrnoRow[]>> = {
       'sure',
       `${LINUX}/core/umem.c`,
     ),
-    row(/create_/, 'a limit of the adapter, or of locked memory, is reached', 'sure', LINUX),
+    row(/post_/, 'the queue is full: more requests are posted than it was made for', 'sure', 'ibv_post_send(3)'),
+    row(/create[_ ]/, 'a limit of the adapter, or of locked memory, is reached', 'sure', LINUX),
   ],
   [Errno.EFAULT]: [
     row(
@@ -180,6 +184,10 @@ const byErrno: Readonly<Record<number, readonly ErrnoRow[]>> = {
   ],
   [Errno.EADDRNOTAVAIL]: [
     row(/bind|resolve/, 'this host has no such address on an RDMA port', 'sure', `${LINUX}/core/cma.c`),
+  ],
+  [Errno.ECONNRESET]: [row(/connect/, 'the peer closed the connection', 'sure', `${LINUX}/core/cma.c`)],
+  [Errno.ECONNREFUSED]: [
+    row(/connect/, 'nobody listens there, or the listener refused', 'sure', `${LINUX}/core/cma.c`),
   ],
   [Errno.EADDRINUSE]: [row(/bind|listen/, 'another program listens on the port', 'sure', `${LINUX}/core/cma.c`)],
   [Errno.EIO]: [row(ANY, 'the device is gone, was reset, or has failed', 'likely', LINUX)],

@@ -52,7 +52,7 @@ export const certainTexts: readonly string[] = [
 /** The name of a status; undefined if it is none, such as `x` of somebody who has redacted it. */
 export const statusNamed = (word: string): StatusName | undefined => {
   const text = word.trim()
-  if (/^\d{1,3}$/.test(text)) return names.find(name => WcStatus.values[name] === Number(text))
+  if (/^(?:\d{1,3}|0x[0-9a-f]{1,2})$/i.test(text)) return names.find(name => WcStatus.values[name] === Number(text))
   const plain = text.toUpperCase().replace(/^IBV?_WC_/, '')
   return (
     names.find(name => name === plain || name === `${plain}_ERR`) ??

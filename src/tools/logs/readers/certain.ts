@@ -3,6 +3,7 @@
  * and calls with their errno. Only where no reader of a program has understood the line.
  */
 import { libibverbsTexts } from '../../../spec/check/statuses.ts'
+import { ERRNO } from '../meanings/errnos.ts'
 import { certainTexts } from '../meanings/statuses.ts'
 import type { Reader } from '../shape.ts'
 
@@ -14,6 +15,23 @@ const eventTexts = EVENTS.flatMap(name => (libibverbsTexts[name] === undefined ?
 )
 /** A vendor error near it, in any spelling. */
 const VENDOR = '(?:.{0,80}?vendor[ _](?:err(?:or)?|syndrome|code)[ :=(]*(?<vendor>0x\\w+|\\d+))?'
+
+/** Source code, tests, changes and tables have these words, and tell of no failure. */
+const NO_MESSAGE =
+  /^\s*\|.*\|\s*$|\|.*\|.*\||^\s*(?:[-+] ?)?(?:\/\/|\/?\*|#\s*(?:define|include)|case\b|if ?\(|return\b|\[\w+\]\s*=)|\.\w{1,4}:\d+:\d+: (?:warning|note|error|fatal error):| [=!]= |\bfix(?:es|ed)?\b/i
+/** What a line that tells of a failure has besides the word. */
+const NEAR =
+  /\b(?:status|errors?|err|errno|fail\w*|complet\w*|[iw]?wc|cqes?|cq|poll\w*|bad|unexpected|got|events?|received|vendor\w*|qp\w*|ibv_\w+|mlx\d\w*)(?![a-z])/i
+const BY_CONTEXT = ['status-text', 'status-name', 'event-text', 'cm-name']
+
+/** Whether a certain word stands in a message of a failure. `line`: as it is in the log. */
+export const isMessage = (line: string, before: string, after: string, id: string): boolean => {
+  if (NO_MESSAGE.test(line)) return false
+  if (!BY_CONTEXT.includes(id)) return true
+  // The word is all of the message, as of perror.
+  const isWhole = /(?:^|[:)\]>] ?)$/.test(before) && /^\s*(?:$|[,.;([\]\\"'`])/.test(after)
+  return isWhole || NEAR.test(before.slice(-200)) || NEAR.test(after.slice(0, 200))
+}
 
 export const certain: Reader = {
   name: 'verbs',
@@ -79,7 +97,10 @@ export const certain: Reader = {
         'ibv_reg_dmabuf_mr',
         'ibv_get_device_list',
       ],
-      form: /\b(?<call>(?:ibv|rdma|mlx5dv)_[a-z_]+)(?:\([^)]{0,120}\)|\(\))?(?: \w{1,20}){0,3}?[ :,]*(?:fail(?:ed|ure|s)?|error|returned|=)(?:[ :,(=]|with|errno|error|code|ret|strerror){0,12}(?<errno>-?\d{1,3}\b|E[A-Z]{2,15}\b|Cannot allocate memory|Connection timed out|Invalid argument|Operation not (?:permitted|supported)|No such device|No data available|Bad address|Network is unreachable|No route to host|Permission denied|Input\/output error|Remote I\/O error|Unknown error \d+|No such file or directory|Resource temporarily unavailable|Device or resource busy|Cannot assign requested address|Address already in use|Connection refused|Function not implemented|No space left on device)/g,
+      form: new RegExp(
+        `(?<call>(?:ibv|rdma|mlx5dv)_[a-z_]+)(?:\\([^)]{0,120}\\)|\\(\\))?(?: \\w{1,20}){0,3}?[ :,]*(?:(?:fail(?:ed|ure|s)?|error|returned|=)(?:[ :,(=[]|with|errno|error|code|ret|strerror){0,12}(?<errno>-?\\d{1,3}\\b|E[A-Z]{2,15}\\b|${ERRNO})|: ?(?<text>${ERRNO}))`,
+        'g',
+      ),
       role: 'failure',
       kind: 'call',
       source: SOURCE,
@@ -95,12 +116,12 @@ export const certain: Reader = {
         'ibv_create_cq failed',
         'ibv_open_device failed',
       ],
-      form: /(?<call>ibv_\w+) failed(?: with (?:error|errno|ret)?[ :=]*(?<errno>-?\d+)|: (?<text>[A-Z][A-Za-z ]+[a-z]))?/g,
+      form: /(?:non-zero status: (?<errno>\d+) )?(?<call>ibv_\w+) failed(?:: (?<text>[A-Z][A-Za-z ]+[a-z]))?/g,
       role: 'failure',
       kind: 'call',
       source: 'NVSHMEM, and many programs (unverified)',
-      sample: ['ibrc.cpp:600: non-zero status: 7 ibv_modify_qp failed'],
-      gives: { call: 'ibv_modify_qp' },
+      sample: ['ibrc.cpp:600: non-zero status: 22 ibv_modify_qp failed'],
+      gives: { call: 'ibv_modify_qp', errno: '22' },
     },
     {
       id: 'no-devices',

@@ -232,6 +232,18 @@ export const mlx5Kernel: Reader = {
       gives: { qpn: '1092', syndrome: '2', vendor: '68' },
     },
     {
+      id: 'mlx5-ib-poll',
+      words: ['vendor syndrome 0x'],
+      form: /(?<device>[\w.-]{1,64}): mlx5_poll_one:\d+:\(pid \d+\): syndrome 0x(?<syndrome>\w+), vendor syndrome 0x(?<vendor>\w+)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      family: 'mlx5',
+      source: `${IB}/cq.c:530`,
+      sample: ['[ 4242.123456] infiniband rocep33s0f0: mlx5_poll_one:530:(pid 0): syndrome 0x13, vendor syndrome 0x88'],
+      gives: { device: 'rocep33s0f0', syndrome: '13', vendor: '88' },
+    },
+    {
       id: 'mlx5-ib-wc',
       words: ['): WC error: '],
       form: /(?:infiniband )?(?<device>[\w.-]{1,64}): \w+:\d+:\(pid \d+\): WC error: (?<status>\d+), Message: (?<text>[\w ]+)/g,

@@ -2,6 +2,7 @@
  * Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch,
  * Gloo.
  */
+import { ERRNO } from '../meanings/errnos.ts'
 import type { Reader } from '../shape.ts'
 
 const CORE = 'linux-rdma/rdma-core 691953d8'
@@ -44,13 +45,26 @@ export const perftest: Reader = {
       gives: { call: 'ibv_reg_mr', errno: '12' },
     },
     {
+      id: 'perftest-create',
+      words: ['Unable to create '],
+      form: /Unable to create (?:QP|CQ)\.|Unable to create (?:QP|CQ)$/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_create_qp' },
+      source: `${PERFTEST} 00b55b66 src/perftest_resources.c (unverified)`,
+      sample: ['Unable to create QP.'],
+      gives: { call: 'ibv_create_qp' },
+    },
+    {
       id: 'perftest-connect',
       words: [
         "Unable to Connect the HCA's through the link",
         'Unable to find the Infiniband/RoCE device',
         "Couldn't get context for the device",
+        "Couldn't create IB resources",
+        'Failed to create QP.',
       ],
-      form: /(?<text>Unable to Connect the HCA's through the link|Unable to find the Infiniband\/RoCE device|Couldn't get context for the device)/g,
+      form: /(?<text>Unable to Connect the HCA's through the link|Unable to find the Infiniband\/RoCE device|Couldn't get context for the device|Couldn't create IB resources|^Failed to create QP\.)/g,
       role: 'consequence',
       source: `${PERFTEST} 00b55b66 src/atomic_bw.c:92, 205`,
       sample: [" Unable to Connect the HCA's through the link"],
@@ -61,6 +75,7 @@ export const perftest: Reader = {
       words: ['Device         : '],
       form: /Device {2,}: (?<value>\w+)/g,
       role: 'fact',
+      isStart: true,
       fixed: { variable: 'device' },
       source: `${PERFTEST} 00b55b66 src/perftest_parameters.c`,
       sample: [' Dual-port       : OFF\t\tDevice         : mlx5_0'],
@@ -145,6 +160,69 @@ export const examples: Reader = {
   ],
 }
 
+export const others: Reader = {
+  name: 'program',
+  shapes: [
+    {
+      id: 'gpi-call',
+      words: [' (libibverbs)'],
+      form: /Error (?<errno>\d+) \([^)]{1,60}\) at \([^)]{1,200}\): ?Failed to (?<call>[\w ]{3,60}?) \(libibverbs\)/g,
+      role: 'failure',
+      kind: 'call',
+      source: 'cc-hpc-itwm/GPI-2 v1.3.0 src/devices/ib/GPI2_IB.c:813 (unverified)',
+      sample: [
+        '[Rank    0]: Error 22 (Invalid argument) at (/build/GPI-2/src/devices/ib/GPI2_IB.c:813):Failed to modify QP (libibverbs)',
+      ],
+      gives: { errno: '22', call: 'modify QP' },
+    },
+    {
+      id: 'errno-call',
+      words: [') Failed to '],
+      form: new RegExp(
+        `errno: (?<errno>${ERRNO})\\) Failed to (?<call>(?:create|modify|register|alloc\\w*|open) (?:qp|cq|mr|pd|srq|device))`,
+        'gi',
+      ),
+      role: 'failure',
+      kind: 'call',
+      source: 'tutorials of RDMA (unverified)',
+      sample: ['[ERROR] (setup_ib.c:184:setup_ib: errno: Cannot allocate memory) Failed to create qp'],
+      gives: { errno: 'Cannot allocate memory', call: 'create qp' },
+    },
+    {
+      id: 'gluster-channel',
+      words: ['event channel creation failed'],
+      form: new RegExp(`rdma_cm (?<call>event channel) creation failed(?: \\[(?<errno>${ERRNO})\\])?`, 'g'),
+      role: 'failure',
+      kind: 'call',
+      source: 'gluster/glusterfs release-6 rpc/rpc-transport/rdma/src/rdma.c:4475 (unverified)',
+      sample: [
+        '[2026-03-01 12:03:05.123456] W [MSGID: 103071] [rdma.c:4475:__gf_rdma_ctx_create] 0-rpc-transport/rdma: rdma_cm event channel creation failed [No such device]',
+      ],
+      gives: { errno: 'No such device', call: 'event channel' },
+    },
+    {
+      id: 'bad-completion',
+      words: ['got bad completion with status: '],
+      form: /got bad completion with status: (?<status>\w+), vendor syndrome: (?<vendor>\w+)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: 'the RDMA Aware Networks Programming User Manual (unverified)',
+      sample: ['got bad completion with status: 0xc, vendor syndrome: 0x81'],
+      gives: { status: '0xc', vendor: '0x81' },
+    },
+    {
+      id: 'nvshmem-adapter',
+      words: ['is not enumerated as an mlx5 device'],
+      form: /device (?<device>[\w.-]{1,64}) is not enumerated as an mlx5 device/g,
+      role: 'sign',
+      source: 'NVSHMEM (unverified)',
+      sample: ['WARN: device erdma_0 is not enumerated as an mlx5 device. Skipping...'],
+      gives: { device: 'erdma_0' },
+    },
+  ],
+}
+
 export const mooncake: Reader = {
   name: 'Mooncake',
   shapes: [
@@ -184,6 +262,7 @@ export const mooncake: Reader = {
       words: ['GID: (GID_Index '],
       form: /RDMA device: (?<device>\S+), LID: \w+, GID: \(GID_Index (?<gidIndex>\d+)\) (?<localGid>\S+)/g,
       role: 'fact',
+      isStart: true,
       fixed: { variable: 'path' },
       source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_context.cpp:286',
       sample: [

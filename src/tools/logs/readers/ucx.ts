@@ -7,7 +7,7 @@ import type { Reader } from '../shape.ts'
 const UCX = 'openucx/ucx'
 /** The second line. */
 const WQE =
-  /(?<text>RC|DCI|UD|SRQ|DCT) QP 0x(?<qpn>\w+) wqe\[(?<wqe>\w+)\]: ?(?<request>[\w ]*?)(?= [-\w]*[-s]| \[|$).{0,600}?(?:\[rqpn 0x(?<peerQpn>\w+)(?: [^\]]{0,200}?dgid=(?<remoteGid>[^\s\]]+)(?: [^\]]{0,60}?sgid_index=(?<gidIndex>\w+))?)?|$)/
+  /(?<text>RC|DCI|UD|SRQ|DCT) QP 0x(?<qpn>\w+) wqe\[(?<wqe>\w+)\]: ?(?<request>[\w ]*?)(?= [-\w]*[-s]| \[|$).{0,600}?(?:\[rqpn 0x(?<peerQpn>\w+)(?=(?:[^\]]{0,200}? (?:sgid_index=|sgix )(?<gidIndex>\w+))?)(?=(?:[^\]]{0,200}? dgid[= ](?<remoteGid>[^\s\]]+))?)(?: rlid (?<peerLid>\d+))?|$)/
 
 export const ucx: Reader = {
   name: 'UCX',
@@ -15,7 +15,7 @@ export const ucx: Reader = {
     {
       id: 'ucx-mlx5',
       words: [' (synd 0x'],
-      form: /(?:UCX +\w+ +|^|ERROR +)(?<status>[A-Z][\w -]{2,60}?) on (?<device>[^\s:]+):(?<port>\w+)\/(?<link>\w+) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+) hw_synd (?<hwSyndrome>\w+\/\w+)\)/g,
+      form: /(?:UCX +\w+ +|^|ERROR +|\.c:\d+ +(?!UCX|ERROR))(?<status>[A-Z][\w -]{2,60}?) on (?<device>[^\s:]+):(?<port>\w+)\/(?<link>\w+) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+) hw_synd (?<hwSyndrome>\w+\/\w+)\)/g,
       role: 'failure',
       kind: 'completion',
       base: 16,
@@ -41,7 +41,7 @@ export const ucx: Reader = {
     {
       id: 'ucx-mlx5-old',
       words: [' (synd 0x'],
-      form: /Error on (?:\[(?<device>[^\s:\]]+)(?::(?<port>\w+)[^\]]*)?\] ?)?QP 0x(?<qpn>\w+) wqe\[(?<wqe>\w+)\]: (?<status>[A-Z][\w -]{2,60}?) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+)(?: hw_synd (?<hwSyndrome>\w+\/\w+))?\) opcode (?<request>\w*)/g,
+      form: /Error on (?:\[?(?<device>[^\s:\]]+)(?::(?<port>\w+)[^\]\s]*)?\]? ?)?QP 0x(?<qpn>\w+) wqe\[(?<wqe>\w+)\]: (?<status>[A-Z][\w -]{2,60}?) \(synd 0x(?<syndrome>\w+) vend 0x(?<vendor>\w+)(?: hw_synd (?<hwSyndrome>\w+\/\w+))?\) opcode (?<request>\w*)/g,
       role: 'failure',
       kind: 'completion',
       base: 16,
@@ -130,8 +130,8 @@ export const ucx: Reader = {
     },
     {
       id: 'ucx-call',
-      words: ['UCX  ERROR ibv_', 'UCX  ERROR rdma_', 'UCX  DIAG  ibv_'],
-      form: /UCX +\w+ +(?<call>(?:ibv|rdma)_(?!reg_)\w+)\(.{0,200}?\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
+      words: ['UCX  ERROR ibv_', 'UCX  ERROR rdma_', 'UCX  DIAG  ibv_', 'UCX  ERROR   ibv_create_ah('],
+      form: /UCX +\w+ +(?<call>(?:ibv|rdma)_(?!reg_)\w+)\((?:[^)]{0,200}?dgid=(?<remoteGid>[^\s)]+))?.{0,200}?\)(?: for [\w ]{1,60}? on (?<device>[^\s:]+))? failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
       role: 'failure',
       kind: 'call',
       source: `${UCX} 9466d104 src/uct/ib/base/ib_device.c:1455, ib_md.c:1594`,
@@ -151,6 +151,27 @@ export const ucx: Reader = {
         '[1772366585.123456] [node1:4242 :0]     rdmacm_cm.c:715  UCX  ERROR client (ep=0x55, id=0x66) got error event RDMA_CM_EVENT_REJECTED, event status Unknown error (8)',
       ],
       gives: { event: 'REJECTED', rejection: '8' },
+    },
+    {
+      id: 'ucx-ud',
+      words: ['UCX Fatal: transport error: Endpoint timeout'],
+      form: /UCX Fatal: transport error: Endpoint timeout/g,
+      role: 'failure',
+      kind: 'unanswered',
+      source: `${UCX} v1.4.0 src/uct/ib/ud/base/ud_iface.c:732 (unverified)`,
+      sample: ['[node1:4242:0:4242]    ud_iface.c:732  UCX Fatal: transport error: Endpoint timeout'],
+      gives: {},
+    },
+    {
+      id: 'ucx-version',
+      words: ['UCX  INFO '],
+      form: /UCX {2}INFO {2}(?:UCP|UCX) (?:API )?version:? (?:is )?(?<value>\d[\w.]*)/g,
+      role: 'fact',
+      isStart: true,
+      fixed: { variable: 'UCX version' },
+      source: `${UCX} src/ucp/core/ucp_context.c (unverified)`,
+      sample: ['[1772366585.123456] [node1:4242 :0]     ucp_context.c:2119 UCX  INFO  UCP version is 1.15 (release 0)'],
+      gives: { variable: 'UCX version', value: '1.15' },
     },
     {
       id: 'ucx-unhandled',
