@@ -115,7 +115,9 @@ export interface Context {
   readonly gid: string
   readonly host: string
   readonly peer: string
-  /** All of the log have failed at their first request, or within a minute of the program's start; undefined: not known. */
+  /**
+   * All of the log have failed at their first request, or within a minute of the program's start; undefined: not known.
+   */
   readonly isEarly: boolean | undefined
   readonly hasGpus: boolean
   readonly shared: readonly Shared[]

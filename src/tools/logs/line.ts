@@ -5,8 +5,8 @@
  */
 
 /**
- * Of a line's time: seconds since 1970, as the line says (`utc`) or of a clock whose zone it does not say (`wall`); since
- * boot (dmesg); or of a year that the line does not say.
+ * Of a line's time: seconds since 1970, as the line says (`utc`) or of a clock whose zone it does not say (`wall`);
+ * since boot (dmesg); or of a year that the line does not say.
  */
 export type Clock = 'utc' | 'wall' | 'yearless' | 'boot'
 
