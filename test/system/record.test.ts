@@ -304,7 +304,7 @@ describe('userdma explain --slow', { skip: lacking(LOOPBACK) }, () => {
     }
     await refused([], /takes a word, files or --slow FILE/)
     await refused(['RETRY_EXC_ERR', '--slow', file], /takes a word, files or --slow FILE/)
-    await refused(['RETRY_EXC_ERR', '--top', '3'], /options of explain are for captures and --slow/)
+    await refused(['RETRY_EXC_ERR', '--top', '3'], /options of explain are for logs, captures and --slow/)
     await refused(['--slow', file, '--top', '0'], /--top "0": give an integer from 1 to 10000/)
     await refused(['--slow', userdma], /neither a session file nor a capture/)
   })
