@@ -3,7 +3,8 @@
  */
 
 /** `2 errors` */
-export const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
+export const counted = (number: number, noun: string, nouns = `${noun}s`): string =>
+  `${number} ${number === 1 ? noun : nouns}`
 
 /** `0x1f` */
 export const hex = (number: bigint | number): string => `0x${number.toString(16)}`

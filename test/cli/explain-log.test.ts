@@ -13,7 +13,11 @@ import { temporaryFolder, userdma } from '../system/programs.ts'
 
 const log = fixture('logs', 'nccl-one-peer.log')
 const explain = (args: readonly string[], input?: Uint8Array): SpawnSyncReturns<string> =>
-  spawnSync(userdma, ['explain', ...args], { encoding: 'utf8', ...(input !== undefined && { input }) })
+  spawnSync(userdma, ['explain', ...args], {
+    encoding: 'utf8',
+    maxBuffer: 32 << 20,
+    ...(input !== undefined && { input }),
+  })
 const FIRST = /^On node1, mlx5_3: a request was sent several times, and node7 \(10\.0\.0\.7\) did not answer/
 
 test('files, standard input, folders and archives; 65 if RDMA failed, 0 if not, 2 if it cannot be read', t => {
@@ -57,6 +61,14 @@ test('hosts by name, beside a capture, as objects, in one line, and without name
   assert.doesNotMatch(redacted.stdout, /node\d|10\.0\.0/)
   assert.equal(redacted.stdout.split('\n').length, readFileSync(log, 'utf8').split('\n').length)
   assert.equal(explain([log, '--qp', '7']).status, 2)
+})
+
+test('a line of megabytes is redacted in pieces, and stays one line', t => {
+  const file = join(temporaryFolder(t), 'long.log')
+  const words = 'failed at 10.0.0.7 '.repeat(200_000)
+  writeFileSync(file, `${words}\nnext 10.0.0.7\n${words}`)
+  const redacted = words.replaceAll('10.0.0.7', 'addr1')
+  assert.ok(explain([file, '--redact']).stdout === `${redacted}\nnext addr1\n${redacted}\n`)
 })
 
 test('words keep their meaning, and others follow', () => {

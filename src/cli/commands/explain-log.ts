@@ -48,14 +48,17 @@ const redact = async (files: readonly NamedFile[], unread: Unread[]): Promise<vo
   if (files.some(({ name }) => name === '-'))
     throw new UsageError('--redact reads logs twice: give files, not - (standard input)')
   const hosts = new HostNames()
-  for await (const { chunks } of openLogs(files, [])) await eachLine(chunks, line => hosts.add(line) as undefined)
+  for await (const { chunks } of openLogs(files, []))
+    await eachLine(chunks, (text, isStart) => {
+      if (isStart) hosts.add(text)
+    })
   const redactor = new Redactor([...hosts.names, ...files.flatMap(({ host }) => host ?? [])])
   for await (const { name, chunks } of openLogs(files, unread)) {
     if (files.length > 1) print([redactor.line(`==> ${name} <==`)])
     let written = ''
-    await eachLine(chunks, line => {
-      written += `${redactor.line(line)}\n`
-      if (written.length < WRITTEN) return undefined
+    await eachLine(chunks, (text, _, end) => {
+      written += `${redactor.line(text)}${end}`
+      if (written.length < WRITTEN) return
       const isTaken = process.stdout.write(written)
       written = ''
       return isTaken ? undefined : new Promise(resolve => process.stdout.once('drain', resolve))
@@ -67,19 +70,38 @@ const redact = async (files: readonly NamedFile[], unread: Unread[]): Promise<vo
 /** Characters that are written at once. */
 const WRITTEN = 1 << 16
 
-/** Calls `use` with each line, and waits for its promise. */
+/** Characters of a line that are held. */
+const PIECE = 1 << 20
+
+/**
+ * Calls `use` with each line, and with a longer one in pieces of about PIECE that end between words; waits for its
+ * promise. `isStart`: the text begins a line. `end`: what follows it in the log, a line feed after a last line too.
+ */
 const eachLine = async (
   chunks: AsyncIterable<Uint8Array>,
-  use: (line: string) => Promise<void> | undefined,
+  use: (text: string, isStart: boolean, end: '' | '\n') => Promise<void> | undefined | void,
 ): Promise<void> => {
   const decoder = new TextDecoder()
   let rest = ''
-  for await (const chunk of chunks) {
-    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
-    rest = lines.pop()!
-    for (const line of lines) await use(line)
+  let isStart = true
+  const take = async (text: string, end: '' | '\n'): Promise<void> => {
+    await use(text, isStart, end)
+    isStart = end !== ''
   }
-  if (rest !== '') await use(rest)
+  for await (const chunk of chunks) {
+    const [first = '', ...others] = decoder.decode(chunk, { stream: true }).split('\n')
+    rest += first
+    for (const line of others) {
+      await take(rest, '\n')
+      rest = line
+    }
+    if (rest.length > PIECE) {
+      const end = rest.lastIndexOf(' ') + 1 || rest.length
+      await take(rest.slice(0, end), '')
+      rest = rest.slice(end)
+    }
+  }
+  if (rest !== '' || !isStart) await take(rest, '\n')
 }
 
 /** The command. Throws UsageError. */

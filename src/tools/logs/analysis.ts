@@ -75,13 +75,13 @@ interface Host {
   readonly devices: Set<string>
 }
 
-/** What the lines that follow may add to a failure. */
 /** A line, and those after it that say more. */
 interface Block {
   readonly rest: readonly string[]
   readonly failure: Failure
 }
 
+/** What the lines that follow may add to a failure. */
 interface Pending {
   /** A block that has been read before, as far as it is the same. */
   replay?: { readonly block: Block; readonly lines: FoundLine[] }

@@ -90,7 +90,9 @@ export const clocksOf = (analysis: LogAnalysis): Clocks => {
 }
 
 /** Names of hosts by their addresses. */
-export const hostNames = (analysis: LogAnalysis): ReadonlyMap<string, string> => {
+type Names = ReadonlyMap<string, string>
+
+export const hostNames = (analysis: LogAnalysis): Names => {
   const names = new Map<string, string>()
   for (const [gid, { host }] of analysis.gids) if (host !== undefined) names.set(gid, host)
   for (const { name, addresses } of analysis.hosts.values()) for (const address of addresses) names.set(address, name)
@@ -98,7 +100,7 @@ export const hostNames = (analysis: LogAnalysis): ReadonlyMap<string, string> =>
 }
 
 /** The peer of a failure: its host's name if the log says whose address it is. */
-export const peerOf = ({ peer }: Failure, names: ReadonlyMap<string, string>): string | undefined =>
+export const peerOf = ({ peer }: Failure, names: Names): string | undefined =>
   peer === undefined ? undefined : (names.get(peer) ?? peer)
 
 /** The adapter at the other end: as the line says, or by whose GID it is. */
@@ -122,8 +124,7 @@ class Groups {
   }
 }
 
-export const chainsOf = (analysis: LogAnalysis, clocks: Clocks): readonly Chain[] => {
-  const names = hostNames(analysis)
+export const chainsOf = (analysis: LogAnalysis, clocks: Clocks, names: Names): readonly Chain[] => {
   const groups = new Groups()
   const homeOf = (failure: Failure): string => failure.host ?? `log ${failure.source}`
   for (const failure of analysis.failures) {
@@ -224,8 +225,7 @@ export interface Shared {
 const MOST = 0.75
 
 /** What most failures of a chain name. The most specific of what has the same count. */
-export const sharedBy = (analysis: LogAnalysis, { failures }: Chain): readonly Shared[] => {
-  const names = hostNames(analysis)
+export const sharedBy = (analysis: LogAnalysis, names: Names, { failures }: Chain): readonly Shared[] => {
   const total = failures.reduce((sum, { count }) => sum + count, 0)
   if (total < 3) return []
   const counts = new Map<string, number>()

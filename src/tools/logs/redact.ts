@@ -62,8 +62,8 @@ export class Redactor {
 
   /** `hosts`: names that must not stay. */
   constructor(hosts: Iterable<string>) {
-    const names = [...hosts].filter(name => name.length > 1).sort((a, b) => b.length - a.length)
-    for (const name of [...names].sort()) this.#pseudonym('host', shortName(name))
+    const names = [...hosts].filter(name => name.length > 1).sort()
+    for (const name of names) this.#pseudonym('host', shortName(name))
     const all = new Set(names.flatMap(name => [name, shortName(name)]))
     const escaped = [...all]
       .sort((a, b) => b.length - a.length)

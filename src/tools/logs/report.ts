@@ -3,11 +3,20 @@
  * each chain, what its values mean, what the failures have in common, what contradicts, causes with what decides
  * between them, and what is missing.
  */
+import { counted } from '../../base/text.ts'
 import type { Failure, LogAnalysis } from './analysis.ts'
 import { type Context, classOf, type FailureClass, type JudgedCause, judgedCauses, wrongLeads } from './causes.ts'
 import { type Chain, chainsOf, clocksOf, hostNames, peerOf, type Shared, sharedBy } from './chains.ts'
 import { type Remark, remarksOf } from './facts.ts'
 import { type Value, valuesOf } from './values.ts'
+
+/** What all chains are explained with: there may be thousands of them. */
+interface Known {
+  /** See `hostNames`. */
+  readonly names: ReadonlyMap<string, string>
+  /** Of failures. */
+  readonly software: ReadonlySet<string>
+}
 
 interface Explained {
   readonly chain: Chain
@@ -72,7 +81,6 @@ const timeText = ({ seconds, clock }: Pick<Failure, 'seconds' | 'clock'>): strin
   return `${two(Math.floor(day / 3600))}:${two(Math.floor(day / 60) % 60)}:${two(day % 60)}`
 }
 
-const plural = (count: number, noun: string, nouns = `${noun}s`): string => `${count} ${count === 1 ? noun : nouns}`
 const listed = (items: readonly string[], most = 4): string =>
   items.length > most
     ? `${items.slice(0, most - 1).join(', ')} and ${items.length - most + 1} others`
@@ -95,7 +103,7 @@ const followsText = ({ consequences }: Chain): string => {
     const kind = consequenceKinds.find(([form]) => form.test(id))!
     counts.set(kind, (counts.get(kind) ?? 0) + count)
   }
-  return [...counts].map(([[, noun, nouns], count]) => plural(count, noun, nouns)).join(', ')
+  return [...counts].map(([[, noun, nouns], count]) => counted(count, noun, nouns)).join(', ')
 }
 
 const HAS_GPUS = /\bNCCL\b|GDRDMA|GPUDirect|\bcuda|WorkNCCL|NVSHMEM|DeepEP|\bXid\b|nvidia_peermem/
@@ -106,9 +114,8 @@ const onlyDevice = ({ facts }: LogAnalysis, { source }: Failure): string | undef
   return devices.length === 1 ? devices[0]!.value : undefined
 }
 
-const contextOf = (analysis: LogAnalysis, chain: Chain, shared: readonly Shared[]): Context => {
+const contextOf = (analysis: LogAnalysis, { names }: Known, chain: Chain, shared: readonly Shared[]): Context => {
   const { first } = chain
-  const names = hostNames(analysis)
   const firstRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) === 0)
   const laterRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) > 64)
   const isEarly =
@@ -168,14 +175,11 @@ const sentenceOf = (context: Context): string => {
 }
 
 /** Logs that would tell more. */
-const missingOf = (context: Context): readonly string[] => {
-  const { first, chain, analysis, peer } = context
+const missingOf = ({ first, chain, analysis, peer }: Context, { software }: Known): readonly string[] => {
   const missing: string[] = []
   const time = timeText(first)
   const around = time === undefined ? 'of the same time' : `around ${time}`
-  const isThere = [...analysis.failures].some(({ host }) => host === peer) || analysis.hosts.has(peer)
-  if (first.peer !== undefined && !isThere) missing.push(`the log of ${peer} ${around}`)
-  const software = new Set(analysis.failures.map(one => one.software))
+  if (first.peer !== undefined && !analysis.hosts.has(peer)) missing.push(`the log of ${peer} ${around}`)
   if (!software.has('mlx5 driver') && !software.has('kernel') && first.kind !== 'no-device')
     missing.push(
       `dmesg -T of ${first.host ?? 'the host that reports'}${first.peer === undefined ? '' : ` and of ${peer}`} ${around}`,
@@ -188,9 +192,9 @@ const missingOf = (context: Context): readonly string[] => {
   return missing
 }
 
-const explained = (analysis: LogAnalysis, chain: Chain): Explained => {
-  const shared = sharedBy(analysis, chain)
-  const context = contextOf(analysis, chain, shared)
+const explained = (analysis: LogAnalysis, known: Known, chain: Chain): Explained => {
+  const shared = sharedBy(analysis, known.names, chain)
+  const context = contextOf(analysis, known, chain, shared)
   return {
     chain,
     context,
@@ -200,7 +204,7 @@ const explained = (analysis: LogAnalysis, chain: Chain): Explained => {
     shared,
     causes: judgedCauses(context),
     leads: wrongLeads(context),
-    missing: missingOf(context),
+    missing: missingOf(context, known),
   }
 }
 
@@ -209,8 +213,12 @@ const order = (chain: Chain): number => (chain.failures.length === 0 ? 1 : 0)
 
 export const reportOf = (analysis: LogAnalysis): Report => {
   const clocks = clocksOf(analysis)
-  const all = chainsOf(analysis, clocks)
-  const chains = [...all].sort((a, b) => order(a) - order(b)).map(chain => explained(analysis, chain))
+  const known: Known = {
+    names: hostNames(analysis),
+    software: new Set(analysis.failures.map(one => one.software)),
+  }
+  const all = chainsOf(analysis, clocks, known.names)
+  const chains = [...all].sort((a, b) => order(a) - order(b)).map(chain => explained(analysis, known, chain))
   const failed = chains.filter(
     ({ chain }) => chain.failures.length > 0 || chain.consequences.some(({ status }) => status !== undefined),
   )
@@ -219,7 +227,9 @@ export const reportOf = (analysis: LogAnalysis): Report => {
   const main = failed[0]
   const summary: string[] = []
   if (main === undefined) {
-    summary.push(`No failure of RDMA stands in ${plural(analysis.sources.length, 'log')} of ${plural(lines, 'line')}.`)
+    summary.push(
+      `No failure of RDMA stands in ${counted(analysis.sources.length, 'log')} of ${counted(lines, 'line')}.`,
+    )
     const [other] = chains
     if (other !== undefined)
       summary.push(
@@ -228,7 +238,7 @@ export const reportOf = (analysis: LogAnalysis): Report => {
     const signs = analysis.failures.filter(({ role }) => role === 'sign')
     if (signs.length > 0)
       summary.push(
-        `It has ${plural(signs.length, 'line')} that may matter: ${signs
+        `It has ${counted(signs.length, 'line')} that may matter: ${signs
           .slice(0, 3)
           .map(sign => `${placeText(sign)}: ${sign.text.slice(0, 160)}`)
           .join('; ')}.`,
@@ -243,8 +253,8 @@ export const reportOf = (analysis: LogAnalysis): Report => {
     const rest = main.chain.count - main.chain.first.count
     const same = main.chain.first.count - 1
     const more = [
-      ...(same > 0 ? [`${plural(same, 'more line')} like it`] : []),
-      ...(rest > 0 ? [plural(rest, 'other failure')] : []),
+      ...(same > 0 ? [`${counted(same, 'more line')} like it`] : []),
+      ...(rest > 0 ? [counted(rest, 'other failure')] : []),
       ...(main.follows === '' || main.chain.failures.length === 0 ? [] : [main.follows]),
     ]
     if (more.length > 0) summary.push(`After it come ${more.join('; ')}.`)
@@ -262,7 +272,7 @@ export const reportOf = (analysis: LogAnalysis): Report => {
     }
     if (failed.length > 1)
       summary.push(
-        `${plural(failed.length - 1, 'other failure')} that ${failed.length === 2 ? 'is' : 'are'} not connected with it ${failed.length === 2 ? 'follows' : 'follow'} below.`,
+        `${counted(failed.length - 1, 'other failure')} that ${failed.length === 2 ? 'is' : 'are'} not connected with it ${failed.length === 2 ? 'follows' : 'follow'} below.`,
       )
   }
   const wrong = remarks.filter(({ isContradiction }) => isContradiction)
@@ -303,7 +313,7 @@ export const reportLines = (report: Report, top: number): readonly string[] => {
     if (others.length > 0) note('then:')
     for (const other of others.slice(0, top))
       note(`  ${placeText(other)}: ${other.text.slice(0, 200)}${other.count > 1 ? ` (${other.count} times)` : ''}`)
-    if (others.length > top) note(`  and ${plural(others.length - top, 'other kind')} of failures`)
+    if (others.length > top) note(`  and ${counted(others.length - top, 'other kind')} of failures`)
     if (follows !== '' && chain.failures.length > 0) note(`follows from it: ${follows}`)
     for (const sign of chain.signs.slice(0, top)) note(`near it: ${placeText(sign)}: ${sign.text.slice(0, 200)}`)
     if (shared.length > 0)
@@ -318,7 +328,7 @@ export const reportLines = (report: Report, top: number): readonly string[] => {
     for (const lead of leads) note(`not it: ${lead}`)
     if (missing.length > 0) lines.push('  missing:', ...missing.map(text => `    ${text}`))
   }
-  if (shown.length > top) lines.push('', `and ${plural(shown.length - top, 'other chain')} of failures (--top)`)
+  if (shown.length > top) lines.push('', `and ${counted(shown.length - top, 'other chain')} of failures (--top)`)
   if (remarks.length > 0) {
     lines.push('', 'Settings that stand in the log:')
     for (const remark of remarks)
@@ -332,7 +342,7 @@ export const reportLines = (report: Report, top: number): readonly string[] => {
   if (analysis.folded > 0)
     lines.push(
       '',
-      `There are more kinds of failures than are kept apart: ${plural(analysis.folded, 'line')} without host and peer.`,
+      `There are more kinds of failures than are kept apart: ${counted(analysis.folded, 'line')} without host and peer.`,
     )
   return lines
 }

@@ -12,8 +12,6 @@ const MIN_WORD = 6
 const LINE = 16_384
 const LF = 10
 const CR = 13
-/** Bytes of a line that are looked at for words. */
-const LOOKED_AT = LINE
 
 export interface FoundLine {
   readonly text: string
@@ -59,8 +57,6 @@ export class Scanner {
   readonly #decoder = new TextDecoder()
   /** The bytes of the line that no chunk has ended. */
   #rest = new Uint8Array(0)
-  /** Whether the line in `#rest` is longer than it. */
-  #isCut = false
   #wanted: number
   lines = 0
   bytes = 0
@@ -92,7 +88,6 @@ export class Scanner {
       if (end < 0) return
       this.#whole(this.#rest)
       this.#rest = new Uint8Array(0)
-      this.#isCut = false
       from = end + 1
     }
     const last = chunk.lastIndexOf(LF)
@@ -109,7 +104,6 @@ export class Scanner {
   #keep(part: Uint8Array): void {
     const room = LINE - this.#rest.length
     const added = part.length > room ? part.subarray(0, room) : part
-    this.#isCut ||= added.length < part.length
     if (added.length === 0) return
     const joined = new Uint8Array(this.#rest.length + added.length)
     joined.set(this.#rest)
@@ -147,7 +141,7 @@ export class Scanner {
       nextLine = lineStart < to ? bytes.indexOf(LF, lineStart) : to
     }
     while (lineStart < to) {
-      const limit = Math.min(nextLine, lineStart + LOOKED_AT)
+      const limit = Math.min(nextLine, lineStart + LINE)
       if (nextLine - lineStart < MIN_WORD) {
         endLine()
         at = lineStart + MIN_WORD - 1
