@@ -201,11 +201,11 @@ const buildC = async (purpose, text) => {
 export const build = async (purpose, hasCompiler = Promise.resolve(), text = undefined) => {
   // It bundles the sources, and needs no compiled files.
   const hasPage = text === undefined || /\binspect\b/.test(text)
-  const page = hasPage && step('build: the page of `userdma inspect`', buildPage)
+  const page = hasPage ? step('build: the page of `userdma inspect`', buildPage) : true
   const successes = [
     await step('build: TypeScript', () => buildTypeScript(purpose)),
     await step('build: bundles', bundle),
-    hasPage ? await page : true,
+    await page,
     generateProtocol(),
   ]
   await hasCompiler

@@ -326,7 +326,12 @@ export const createParts = (
     watching: { trace, failures, lines, faults, check, torment: torment?.decisions },
     /** What programs hold. */
     programs: {
-      ...{ sessions, contexts, fileSizes, ringPool, events, destroyWaits },
+      sessions,
+      contexts,
+      fileSizes,
+      ringPool,
+      events,
+      destroyWaits,
       places: new ProcessPlaces(),
       limits: createSharedLimits(),
     },

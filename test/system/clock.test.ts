@@ -221,9 +221,8 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
   it('passes no timer of a thousand and more, and knows those that were inherited, copied or closed', async t => {
     const many = await skip(t, ownProgram('timerfds'), 'many', '1500')
     assertGood(many)
-    // A jump from the first timer to the last would make the first 1.5 s late; a busy machine makes some of them later too.
-    const [took, late] = many.stdout.split(' ').map(Number)
-    assert.ok(took >= 11.4 && took < 14 && late < 1.4, many.stdout)
+    // A jump from the first timer to the last would make the first 1.5 s late. Real time of a busy machine counts too.
+    assert.match(many.stdout, /^1[1-3]\.\d 0\.\d+\n$/)
     for (const way of ['inherited', 'copied', 'again']) assertGood(await skip(t, ownProgram('timerfds'), way))
   })
 

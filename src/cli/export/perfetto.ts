@@ -112,7 +112,7 @@ interface PerfettoWriter {
 }
 
 /** Returns a writer that passes the bytes of the trace to `write`, piece by piece. */
-// biome-ignore lint/complexity/noExcessiveLinesPerFunction: one format, which will be replaced
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: tracks, requests and counters of one session
 export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWriter => {
   let lastTrack = 0
   const names = new Map<string, number>()

@@ -45,8 +45,8 @@ export interface Injection {
 export const NO_STACK: Stack = []
 export const noStack = (): Stack => NO_STACK
 
-export /** `stack`: looks the stack up. */
-const subjectOf = (
+/** `stack`: looks the stack up. */
+export const subjectOf = (
   { device }: Context,
   process: CallingProcess | undefined,
   stack: () => Stack,
