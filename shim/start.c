@@ -3,12 +3,15 @@
  */
 #define _GNU_SOURCE
 #include "check/check.h"
+#include "recorder/verbs.h"
 #include "files/files.h"
 
 void start_parts(void)
 {
-    valgrind_detect();
+    sanitizers_detect();
     messages_detect();
+    verbs_tells_completions = sanitizers_valgrind;
+    requests_are_noted = recorder_is_on || (sanitizers_watch && shim_is_active);
     crashes_detect();
     events_detect();
     if (shim_is_active)

@@ -38,7 +38,7 @@ extern bool shim_frees_at_poll;
 /*
  * ---- outstanding.c ----
  *
- * Called only if recorder_is_on. Queues: `fd` is the context's descriptor, `kind` USERDMA_POST_SEND, _RECEIVE or
+ * Called only if requests_are_noted. Queues: `fd` is the context's descriptor, `kind` USERDMA_POST_SEND, _RECEIVE or
  * _SHARED, `number` the queue pair number or the handle of the shared receive queue.
  */
 
@@ -59,8 +59,8 @@ void outstanding_fork(void);
 
 /* Number of known regions. */
 EXPORT extern uint32_t userdma_registered;
-/* A region was registered, or got other memory. */
-void unmaps_registered(const struct ibv_mr *mr);
+/* A region was registered, or got other memory. `iova`: what requests call its first address. */
+void unmaps_registered(const struct ibv_mr *mr, uint64_t iova);
 void unmaps_deregistered(const struct ibv_mr *mr);
 /* This memory may be unmapped next: tells the daemon the caller's stack if it overlaps a region. Preserves errno. */
 void unmaps_before(const void *memory, size_t bytes);

@@ -66,8 +66,16 @@ uint32_t outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t co
 void outstanding_lacks_setter(int fd, uint32_t number);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
-/* A completion was polled. `is_receive`: by its opcode, which is undefined if the request has failed. */
-void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed);
+/*
+ * For sanitizers: the last `count` requests that were noted are posted next. `has_message`: one may tell the peer
+ * something. With the lock of the queue.
+ */
+void outstanding_given(int fd, uint32_t kind, uint32_t number, uint32_t count, bool has_message);
+/*
+ * A completion was polled. `is_receive`: by its opcode, which is undefined if the request has failed. `arrived`: bytes
+ * that the device has written to the memory of a receive; 0: unknown.
+ */
+void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed, uint32_t arrived);
 /* Whether memory is in a returned frame of this thread's stack: below `frame`, which is on it. */
 bool frames_is_dead(uintptr_t address, uintptr_t frame);
 /* A post or poll begins: reports outstanding memory in returned frames (below `frame`), and sends all kept reports. */

@@ -202,6 +202,10 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
 {
     const int fd = qp->context->cmd_fd;
     outstanding_sends(qp, list, frame, stack, is_ordered);
+    if (UNLIKELY(sanitizers_watch) && is_ordered)
+        outstanding_given(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), true);
+    if (!recorder_is_on)
+        return;
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -224,6 +228,10 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
                    uint32_t stack, bool is_ordered)
 {
     outstanding_receives(fd, queue, number, list, frame, stack, is_ordered);
+    if (UNLIKELY(sanitizers_watch) && is_ordered)
+        outstanding_given(fd, queue, number, LENGTH(list), false);
+    if (!recorder_is_on)
+        return;
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -243,7 +251,7 @@ void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t addres
 {
     (void)rkey, (void)address;
     outstanding_built(qp, opcode, sends_elements(opcode), is_ordered);
-    if (UNLIKELY(immediate != 0) && immediate < 0x10000)
+    if (UNLIKELY(immediate != 0) && immediate < 0x10000 && recorder_is_on)
         check_immediate(qp->qp_base.context->cmd_fd, qp->qp_base.qp_num, qp->wr_id, immediate, stack_here());
 }
 
@@ -260,7 +268,12 @@ void note_aborted(const struct ibv_qp_ex *qp)
 uint32_t note_batch(const struct ibv_qp_ex *qp, uintptr_t frame, bool is_ordered)
 {
     const int fd = qp->qp_base.context->cmd_fd;
-    const uint32_t number = qp->qp_base.qp_num, stack = stack_here();
+    const uint32_t number = qp->qp_base.qp_num;
+    if (UNLIKELY(sanitizers_watch) && is_ordered)
+        outstanding_given(fd, USERDMA_POST_SEND, number, batch_size(qp), true);
+    if (!recorder_is_on)
+        return 0;
+    const uint32_t stack = stack_here();
     note_use(fd, USERDMA_POST_SEND, number, frame);
     if (UNLIKELY(shim_logs_events))
         events_note(fd, USERDMA_POST_SEND, number, batch_size(qp), qp->wr_id, stack);
@@ -414,6 +427,8 @@ int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, ui
 
 static void note_taken(const struct ibv_cq *cq, uint32_t count, uint64_t wr_id)
 {
+    if (!recorder_is_on)
+        return;
     waiting_found();
     events_taken(cq->context->cmd_fd, cq->handle, count);
     if (UNLIKELY(shim_logs_events))
@@ -424,14 +439,17 @@ void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count
 {
     for (uint32_t i = 0; i < count; i++)
         outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV,
-                           wc[i].status != IBV_WC_SUCCESS);
+                           wc[i].status != IBV_WC_SUCCESS, wc[i].opcode == IBV_WC_RECV ? wc[i].byte_len : 0);
     note_taken(cq, count, wc[count - 1].wr_id);
 }
 
 void note_completion(struct ibv_cq_ex *cq)
 {
-    outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV,
-                       cq->status != IBV_WC_SUCCESS);
+    const enum ibv_wc_opcode opcode = cq->read_opcode(cq);
+    /* The provider has the functions that the program has asked for. */
+    const uint32_t arrived = opcode == IBV_WC_RECV && cq->read_byte_len ? cq->read_byte_len(cq) : 0;
+    outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, opcode & IBV_WC_RECV,
+                       cq->status != IBV_WC_SUCCESS, arrived);
     note_taken(ibv_cq_ex_to_cq(cq), 1, cq->wr_id);
 }
 
@@ -447,7 +465,7 @@ void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, 
     refused->taken = outstanding_refused(fd, refused->queue, refused->number, count);
     if (UNLIKELY(shim_logs_events) && count > 0)
         events_note(fd, USERDMA_EVENT_REFUSED | refused->queue, refused->number, count, 0, 0);
-    if (refused->queue == USERDMA_POST_SEND && __atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS)
+    if (refused->queue == USERDMA_POST_SEND && recorder_is_on && __atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS)
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
 }
 
@@ -477,7 +495,9 @@ void note_async_overacknowledged(int fd, uint32_t queue, uint32_t number, uint32
 
 void note_direct(const char *name)
 {
-    event_posts_directly(0, name);
+    sanitizers_bypassed();
+    if (recorder_is_on)
+        event_posts_directly(0, name);
 }
 
 /* ---- destroyed objects ---- */

@@ -32,7 +32,7 @@ static void at_exit(void)
 {
     is_exiting = true;
     reports_send_kept();
-    if (!shim_is_other_process())
+    if (recorder_is_on && !shim_is_other_process())
         message_send(-1, USERDMA_END, 0, NULL, 0, false);
 }
 
@@ -43,6 +43,8 @@ static bool has_lost_order;
 static void warn(void)
 {
     static bool full_is_told, order_is_told;
+    if (!recorder_is_on)
+        return;
     if (UNLIKELY(requests_are_full) && !full_is_told && !__atomic_exchange_n(&full_is_told, true, __ATOMIC_RELAXED))
         dprintf(STDERR_FILENO,
                 "userdma check: there are more than %d queues, or %d memory ranges of outstanding requests: further "
@@ -61,6 +63,7 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
     for (int i = 0; slot != NONE && i < count; i++) {
         range_set(slot, list[i].addr, list[i].length);
         elements[slot].number = __atomic_add_fetch(&userdma_latest, 1, __ATOMIC_RELAXED);
+        elements[slot].lkey = list[i].lkey;
         frames_note(slot, list[i].addr, outermost);
         if (i + 1 < count) {
             const bool is_read = elements[slot].is_read;
@@ -96,7 +99,7 @@ __attribute__((noinline)) static void report_overlap(int fd, uint32_t qpn, uint6
                                                      uint32_t stack)
 {
     static unsigned reports;
-    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_OVERLAPS)
+    if (!recorder_is_on || __atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_OVERLAPS)
         return;
     event_reads_overlap(fd, stack ? stack : stack_here(), wr_id, address, qpn);
 }
@@ -142,7 +145,7 @@ static uint32_t add_request(struct place place, uint64_t wr_id, struct request_k
                             const struct ibv_sge *list, int num_sge, uintptr_t frame, uint32_t stack)
 {
     const int count = num_sge > MAX_SGE ? 0 : num_sge;
-    const uintptr_t outermost = frames_outermost(list, count, frame);
+    const uintptr_t outermost = recorder_is_on ? frames_outermost(list, count, frame) : 0;
     uint32_t index = UINT32_MAX;
     uintptr_t overlap = 0;
     if (!requests_lock()) {
@@ -259,7 +262,7 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
             add_request((struct place){fd, USERDMA_POST_SEND, qp->qp_num, is_ordered, false}, list->wr_id,
                         (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read},
                         list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
-        if (is_sent && LIKELY(index != UINT32_MAX) && hashes_are_wanted(index))
+        if (is_sent && recorder_is_on && LIKELY(index != UINT32_MAX) && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
     }
 }
@@ -286,8 +289,9 @@ void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool 
 void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame, bool is_own)
 {
     const int count = num_sge > MAX_SGE ? 0 : (int)num_sge;
-    const uintptr_t outermost = frames_outermost(list, count, frame);
-    note_dead_elements(qp, list, count, frame, is_own);
+    const uintptr_t outermost = recorder_is_on ? frames_outermost(list, count, frame) : 0;
+    if (recorder_is_on)
+        note_dead_elements(qp, list, count, frame, is_own);
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
@@ -391,20 +395,109 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
     return count;
 }
 
+/* ---- sanitizers ---- */
+
+/* With the lock held: the memory of an element, if it is in a known region. */
+static bool memory_of(const struct queue *queue, uint32_t slot, struct device_memory *memory)
+{
+    const struct region *region = ranges[slot].end == 0 ? NULL : region_named(queue->fd, elements[slot].lkey);
+    if (!region)
+        return false;
+    const uint64_t offset = ranges[slot].start - region->iova, bytes = ranges[slot].end - ranges[slot].start;
+    const bool is_written = queue->kind != USERDMA_POST_SEND || elements[slot].is_read;
+    *memory = (struct device_memory){&elements[slot], region, region->start + offset, bytes, is_written};
+    return offset <= region->end - region->start && bytes <= region->end - region->start - offset;
+}
+
+/* With the queue's lock held: `count` requests that are not posted yet stay in the queue. */
+void outstanding_given(int fd, uint32_t kind, uint32_t number, uint32_t count, bool has_message)
+{
+    const struct device_queue device = {fd, kind == USERDMA_POST_SHARED, number};
+    struct device_memory list[MAX_SGE];
+    uint32_t found, slot = NONE;
+    bool is_first = true;
+    do {
+        found = 0;
+        if (!requests_lock())
+            return;
+        const struct queue *queue = queue_of(fd, kind, number, false);
+        if (!queue || queue->is_unordered) {
+            requests_unlock();
+            return;
+        }
+        if (is_first)
+            for (uint32_t at = queue->last; at != NONE && queue->posted - elements[at].index < count;
+                 at = elements[at].previous)
+                slot = at;
+        for (; slot != NONE && found < MAX_SGE; slot = elements[slot].next)
+            found += memory_of(queue, slot, &list[found]);
+        requests_unlock();
+        sanitizers_takes(device, list, found, is_first && has_message);
+        is_first = false;
+    } while (slot != NONE);
+}
+
+/* What a device has used for a completed request. */
+struct used {
+    struct device_queue queue;
+    struct device_memory memory[MAX_SGE];
+    uint32_t count;
+};
+
+/* With the lock held: that of the request with the first element `slot`, of which the device has used `bytes`. */
+static void note_used(struct used *used, const struct queue *queue, uint32_t slot, size_t bytes)
+{
+    const uint32_t index = elements[slot].index;
+    used->queue = (struct device_queue){queue->fd, queue->kind == USERDMA_POST_SHARED, queue->number};
+    for (; slot != NONE && elements[slot].index == index && bytes > 0 && used->count < MAX_SGE;
+         slot = elements[slot].next) {
+        struct device_memory *const memory = &used->memory[used->count];
+        if (!memory_of(queue, slot, memory))
+            continue;
+        if (memory->bytes > bytes)
+            memory->bytes = bytes;
+        bytes -= memory->bytes;
+        used->count++;
+    }
+}
+
+/* Without the lock. */
+static void tell_used(const struct used *used)
+{
+    for (uint32_t i = 0; i < used->count; i++)
+        sanitizers_used(used->queue, used->memory[i].start, used->memory[i].bytes, used->memory[i].is_written);
+}
+
 /* ---- completions ---- */
 
+/* A receive that completes, and the bytes that have arrived; what was used of it is added. */
+struct arrival {
+    uint64_t wr_id;
+    uint32_t bytes;
+    struct used used;
+};
+
+/* With the lock held. False: the queue has no such receive. */
+static bool complete_receive(struct queue *queue, struct arrival *arrival)
+{
+    const uint32_t slot = arrival->bytes == 0 || !sanitizers_look ? NONE : receive_find(queue, arrival->wr_id);
+    if (slot != NONE)
+        note_used(&arrival->used, queue, slot, arrival->bytes);
+    return receive_complete(queue, arrival->wr_id);
+}
+
 /* With the lock held. `receives`: those of the queue pair; NULL: unknown. */
-static void complete_shared(int fd, const struct queue *receives, uint64_t wr_id)
+static void complete_shared(int fd, const struct queue *receives, struct arrival *arrival)
 {
     if (receives && receives->has_shared) {
         struct queue *shared = queue_of(fd, USERDMA_POST_SHARED, receives->shared, false);
         if (shared)
-            receive_complete(shared, wr_id);
+            complete_receive(shared, arrival);
         return;
     }
     /* A target of XRC takes receives of any SRQ, which a completion does not name. */
     for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
-        if (queue->fd == fd && receive_complete(queue, wr_id))
+        if (queue->fd == fd && complete_receive(queue, arrival))
             return;
 }
 
@@ -418,7 +511,7 @@ static void complete_shared(int fd, const struct queue *receives, uint64_t wr_id
 static void polled_gone(int fd, uint32_t kind, uint32_t qpn, uint64_t wr_id)
 {
     static unsigned reports;
-    if (__atomic_load_n(&reports, __ATOMIC_RELAXED) >= MAX_POLLED_GONE)
+    if (!recorder_is_on || __atomic_load_n(&reports, __ATOMIC_RELAXED) >= MAX_POLLED_GONE)
         return;
     __atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED);
     event_polled_gone(fd, stack_here(), wr_id, kind, qpn);
@@ -431,7 +524,7 @@ static void polled_gone(int fd, uint32_t kind, uint32_t qpn, uint64_t wr_id)
  * Buffers are hashed without the lock. If another thread polls a completion of the queue meanwhile, the program may
  * already use the buffer again: then nothing is reported.
  */
-static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
+static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed)
 {
     struct ibv_sge list[MAX_SGE];
     if (!requests_lock())
@@ -450,14 +543,19 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
            (int32_t)(elements[queue->first].index - last) <= 0) {
         const struct element first = elements[queue->first];
         const int count = first.is_hashed && queue->polled == polled ? copy_memory(queue->first, list) : 0;
+        struct used used = {.count = 0};
+        /* What the peer has answered, the program may have freed before this completion. */
+        if (UNLIKELY(sanitizers_look) && !has_failed && (first.is_read || (int32_t)(first.index - queue->answered) > 0))
+            note_used(&used, queue, queue->first, SIZE_MAX);
         request_remove_first(queue);
-        if (count == 0)
+        if (count == 0 && used.count == 0)
             continue;
         requests_unlock();
+        tell_used(&used);
         const uint32_t index = first.index - 1; /* from 0 */
         const int saved = errno;
         uint32_t hash;
-        const bool is_changed = hashes_take(index, list, count, &hash) && hash != first.hash;
+        const bool is_changed = count > 0 && hashes_take(index, list, count, &hash) && hash != first.hash;
         errno = saved;
         if (!requests_lock())
             return;
@@ -490,20 +588,33 @@ static bool was_receive(int fd, uint32_t qpn, uint64_t wr_id, bool by_opcode)
     return is_send == is_receive ? by_opcode : is_receive;
 }
 
-void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed)
+/* With the lock held: the peer of a queue pair has sent something. */
+static void note_answer(int fd, uint32_t qpn)
+{
+    struct queue *sends = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+    if (sends)
+        sends->answered = sends->posted;
+    sanitizers_receives((struct device_queue){fd, false, qpn});
+}
+
+void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed, uint32_t arrived)
 {
     if (UNLIKELY(has_failed))
         is_receive = was_receive(fd, qpn, wr_id, is_receive);
     if (!is_receive) {
-        complete_sends(fd, qpn, wr_id);
+        complete_sends(fd, qpn, wr_id, has_failed);
         return;
     }
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
-    if (!queue || !receive_complete(queue, wr_id))
-        complete_shared(fd, queue, wr_id);
+    struct arrival arrival = {.wr_id = wr_id, .bytes = has_failed ? 0 : arrived, .used.count = 0};
+    if (!queue || !complete_receive(queue, &arrival))
+        complete_shared(fd, queue, &arrival);
+    if (UNLIKELY(sanitizers_watch) && !has_failed)
+        note_answer(fd, qpn);
     requests_unlock();
+    tell_used(&arrival.used);
     if (UNLIKELY(!queue))
         polled_gone(fd, USERDMA_POST_RECEIVE, qpn, wr_id);
 }

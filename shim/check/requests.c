@@ -128,6 +128,8 @@ void element_remove(struct queue *queue, uint32_t slot)
 {
     const struct element *element = &elements[slot];
     element_clear(slot);
+    if (UNLIKELY(sanitizers_watch))
+        sanitizers_returns(element);
     if (element->previous == NONE)
         queue->first = element->next;
     else

@@ -65,6 +65,7 @@ struct element {
     uint32_t queue;
     /* The position of the request: the queue's `posted` after the post. The same in all elements of a request. */
     uint32_t index;
+    uint32_t lkey;
     /* The value of userdma_latest for this element; 0: the request has no memory. */
     uint64_t number;
     /* For memory on the poster's stack: the thread (frames.c) and the address of its outermost frame. Else thread 0. */
@@ -109,6 +110,8 @@ struct queue {
     uint32_t life;
     /* Number of polled completions of a send queue. */
     uint32_t polled;
+    /* `posted` of a send queue when a receive of its queue pair was polled last. */
+    uint32_t answered;
     struct queue *next_shared;
 };
 /* Shared receive queues, linked by `next_shared`. */
@@ -156,6 +159,9 @@ void requests_forget_all(void);
 struct region {
     const struct ibv_mr *mr;
     uintptr_t start, end;
+    /* What requests call `start`, and the key by which they name the region. */
+    uint64_t iova;
+    uint32_t lkey;
     uint32_t handle;
     int fd;
     /* For memory on the stack of the thread that has registered it: as in struct element. */
@@ -168,6 +174,9 @@ struct region {
 extern struct region regions[MAX_REGIONS];
 /* Entries from this one on were never used. */
 extern uint32_t used_regions;
+
+/* With the lock held: the region that requests of the context name by a key; NULL: unknown. */
+const struct region *region_named(int fd, uint32_t lkey);
 
 /* ---- given.c ---- */
 

@@ -24,11 +24,13 @@ static struct region *region_of(const struct ibv_mr *mr)
     return NULL;
 }
 
-void unmaps_registered(const struct ibv_mr *mr)
+void unmaps_registered(const struct ibv_mr *mr, uint64_t iova)
 {
     const uintptr_t start = (uintptr_t)mr->addr, end = start + mr->length;
-    struct region added = {.mr = mr, .start = start, .end = end, .handle = mr->handle, .fd = mr->context->cmd_fd};
-    frames_note_region(&added);
+    struct region added = {.mr = mr, .start = start, .end = end, .iova = iova, .lkey = mr->lkey,
+                           .handle = mr->handle, .fd = mr->context->cmd_fd};
+    if (recorder_is_on)
+        frames_note_region(&added);
     if (end <= start || !requests_lock())
         return;
     struct region *region = region_of(mr);
@@ -43,11 +45,20 @@ void unmaps_registered(const struct ibv_mr *mr)
     if (region) {
         before = *region;
         *region = added;
+        sanitizers_returns(region);
         given_registered(region);
     }
     requests_unlock();
     if (before.mr)
         given_deregistered(&before);
+}
+
+const struct region *region_named(int fd, uint32_t lkey)
+{
+    for (uint32_t i = 0; i < used_regions; i++)
+        if (regions[i].lkey == lkey && regions[i].fd == fd && regions[i].mr)
+            return &regions[i];
+    return NULL;
 }
 
 void unmaps_deregistered(const struct ibv_mr *mr)
@@ -58,6 +69,7 @@ void unmaps_deregistered(const struct ibv_mr *mr)
     if (region) {
         before = *region;
         *region = (struct region){0};
+        sanitizers_returns(region);
         __atomic_fetch_sub(&userdma_registered, 1, __ATOMIC_RELAXED);
     }
     requests_unlock();

@@ -241,7 +241,7 @@ __attribute__((constructor(101))) static void begin(void)
             has_replaced = true;
             __atomic_store_n(&ring_at(i)->ended, 1, __ATOMIC_RELEASE);
         }
-    recorder_is_on = true;
+    recorder_is_on = requests_are_noted = true;
     stacks_begin();
     flight_open();
     faults_begin(&((struct userdma_observe_head *)file)->asks);

@@ -28,7 +28,8 @@ uint32_t batch_size(const struct ibv_qp_ex *qp)
 static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate, void *caller)
 {
     struct queue_lock *const lock = locks_held(SENDS_OF(qp));
-    batches_added(qp, opcode, caller);
+    if (recorder_is_on)
+        batches_added(qp, opcode, caller);
     note_built(qp, opcode, rkey, address, immediate, lock != NULL);
     if (LIKELY(lock != NULL))
         locks_count(lock);
@@ -84,7 +85,7 @@ FUNCTION_TYPE(wr_bind_mw)
 static IN_WRAPPER void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey,
                                   const struct ibv_mw_bind_info *info)
 {
-    if (UNLIKELY(recorder_is_on))
+    if (UNLIKELY(requests_are_noted))
         built(qp, IBV_WR_BIND_MW, rkey, 0, 0, CALLER);
     original(qp, mw, rkey, info);
     provider_bind_built(qp, mw, rkey);
@@ -100,7 +101,8 @@ static void wr_set_sge(wr_set_sge_function *original, struct ibv_qp_ex *qp, uint
                        uint32_t length)
 {
     const struct ibv_sge element = {.addr = address, .length = length, .lkey = lkey};
-    batches_set(qp, USERDMA_BATCH_CALL_SET_SGE, 1, 0);
+    if (recorder_is_on)
+        batches_set(qp, USERDMA_BATCH_CALL_SET_SGE, 1, 0);
     note_elements(qp, &element, 1, FRAME, false);
     original(qp, lkey, address, length);
 }
@@ -110,7 +112,8 @@ FUNCTION_TYPE(wr_set_sge_list)
 static void wr_set_sge_list(wr_set_sge_list_function *original, struct ibv_qp_ex *qp, size_t count,
                             const struct ibv_sge *list)
 {
-    batches_set(qp, USERDMA_BATCH_CALL_SET_SGE_LIST, (uint32_t)count, 0);
+    if (recorder_is_on)
+        batches_set(qp, USERDMA_BATCH_CALL_SET_SGE_LIST, (uint32_t)count, 0);
     note_elements(qp, list, count, FRAME, true);
     original(qp, count, list);
 }
@@ -172,12 +175,14 @@ static IN_WRAPPER void wr_start(wr_start_function *original, struct ibv_qp_ex *q
         verbs_keep_qp_wrapped(&qp->qp_base);
     batch_qp = qp;
     batch_requests = 0;
-    batches_starting(qp);
+    if (recorder_is_on)
+        batches_starting(qp);
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_WR_START);
     /* Until ibv_wr_complete or ibv_wr_abort. */
     locks_enter(SENDS_OF(qp));
     original(qp);
-    batches_started(qp, CALLER);
+    if (recorder_is_on)
+        batches_started(qp, CALLER);
 }
 SLOTS_OF(wr_start)
 
@@ -189,7 +194,8 @@ static void wr_abort(wr_abort_function *original, struct ibv_qp_ex *qp)
 {
     /* ibv_wr_complete notes itself what it has refused. */
     if (!is_completing) {
-        batches_ending(qp, USERDMA_BATCH_CALL_ABORT);
+        if (recorder_is_on)
+            batches_ending(qp, USERDMA_BATCH_CALL_ABORT);
         note_aborted(qp);
     }
     if (batch_qp == qp)
@@ -207,8 +213,9 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     const struct ibv_qp *base = &qp->qp_base;
     struct batch_sizes sizes = {0};
     uint32_t count = 0, stack = 0;
-    if (UNLIKELY(recorder_is_on)) {
-        sizes = batches_ending(qp, USERDMA_BATCH_CALL_COMPLETE);
+    if (UNLIKELY(requests_are_noted)) {
+        if (recorder_is_on)
+            sizes = batches_ending(qp, USERDMA_BATCH_CALL_COMPLETE);
         count = batch_size(qp);
         stack = note_batch(qp, FRAME, locks_held(SENDS_OF(qp)) != NULL);
         if (batch_qp == qp)
@@ -224,7 +231,7 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         qp->wr_abort(qp);
         is_completing = false;
     }
-    if (UNLIKELY(recorder_is_on) && error != 0) {
+    if (UNLIKELY(requests_are_noted) && error != 0) {
         /* Of the last request only the wr_id is known, of all the largest sizes. */
         struct userdma_refused_post refused = {.wr_id = qp->wr_id,
                                                .queue = USERDMA_POST_SEND,
@@ -239,8 +246,9 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         }
         note_refused(base->context->cmd_fd, &refused, count, stack);
         locks_leave_any(SENDS_OF(qp));
-        tell_refused(base->context->cmd_fd, &refused, stack);
-    } else if (UNLIKELY(recorder_is_on)) {
+        if (recorder_is_on)
+            tell_refused(base->context->cmd_fd, &refused, stack);
+    } else if (UNLIKELY(requests_are_noted)) {
         locks_leave_any(SENDS_OF(qp));
     }
     return error;
@@ -257,16 +265,16 @@ static void wrap_functions(struct ibv_qp_ex *qp, uint64_t operations)
     WRAP(qp->wr_complete, wr_complete);
     if (qp->wr_bind_mw != wr_bind_mw_missing)
         WRAP(qp->wr_bind_mw, wr_bind_mw);
-    if (LIKELY(!recorder_is_on))
+    if (LIKELY(!requests_are_noted))
         return;
 #define WRAP_OR_TELL(name)                                                                                             \
-    if (!qp->name)                                                                                                     \
+    if (!qp->name && recorder_is_on)                                                                                   \
         qp->name = name##_missing;                                                                                     \
     else if (qp->name != name##_missing)                                                                               \
         WRAP(qp->name, name);
 #define WRAP_BUILDER(name, opcode, key, remote, immediate) WRAP_OR_TELL(name)
     BUILDERS(WRAP_BUILDER)
-    if (!qp->wr_bind_mw)
+    if (!qp->wr_bind_mw && recorder_is_on)
         qp->wr_bind_mw = wr_bind_mw_missing;
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
     if (operations & WITH_ATOMIC_WRITE)
@@ -277,6 +285,8 @@ static void wrap_functions(struct ibv_qp_ex *qp, uint64_t operations)
     WRAP(qp->wr_abort, wr_abort);
     WRAP(qp->wr_set_sge, wr_set_sge);
     WRAP(qp->wr_set_sge_list, wr_set_sge_list);
+    if (!recorder_is_on)
+        return;
     WRAP_OR_TELL(wr_set_ud_addr)
     WRAP_OR_TELL(wr_set_xrc_srqn)
     WRAP_OR_TELL(wr_set_inline_data)

@@ -52,7 +52,7 @@ typedef int direct_function(uintptr_t, uintptr_t, uintptr_t, uintptr_t);
     EXPORT int name(uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d);                                               \
     int name(uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d)                                                       \
     {                                                                                                                  \
-        if (recorder_is_on)                                                                                            \
+        if (requests_are_noted)                                                                                        \
             note_direct(#name);                                                                                        \
         direct_function *original = (direct_function *)find(#name);                                                    \
         return original ? original(a, b, c, d) : ENOSYS;                                                               \

@@ -37,7 +37,7 @@ FUNCTION_TYPE(poll_cq)
 /* Polls, and notes what was found. */
 static int poll_once(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
-    if (LIKELY(!recorder_is_on))
+    if (LIKELY(!requests_are_noted))
         return original(cq, entries, wc);
     struct queue_lock *const lock = locks_enter(cq);
     const int found = BY_PROVIDER(original(cq, entries, wc));
@@ -87,7 +87,7 @@ static int completed(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(verbs_tells_completions) && result == 0)
         provider_completed();
-    if (UNLIKELY(recorder_is_on) && result == 0) {
+    if (UNLIKELY(requests_are_noted) && result == 0) {
         polls_are_recorded = true;
         note_completion(cq);
         polls_are_recorded = false;
@@ -100,7 +100,7 @@ FUNCTION_TYPE(start_poll)
 /* Starts a poll. If it has found a completion, the lock of the CQ is held until ibv_end_poll. */
 static int start_once(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
-    if (LIKELY(!recorder_is_on))
+    if (LIKELY(!requests_are_noted))
         return original(cq, attributes);
     struct queue_lock *const lock = locks_enter(cq);
     const int result = original(cq, attributes);
@@ -154,7 +154,8 @@ SLOTS_OF(next_poll)
 FUNCTION_TYPE(end_poll)
 static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
 {
-    polls_ending(cq);
+    if (recorder_is_on)
+        polls_ending(cq);
     original(cq);
     locks_leave_any(cq);
     PROMISES_LEAVE(cq);
@@ -165,10 +166,10 @@ SLOTS_OF(end_poll)
 void verbs_wrap_cq(struct ibv_cq_ex *cq)
 {
     WRAP(cq->start_poll, start_poll);
-    if (recorder_is_on || verbs_tells_completions)
+    if (requests_are_noted) {
         WRAP(cq->next_poll, next_poll);
-    if (recorder_is_on)
         WRAP(cq->end_poll, end_poll);
+    }
 }
 
 /* What the program has asked for, and what it has promised. */
@@ -201,7 +202,7 @@ static void watch_cq(struct ibv_cq_ex *cq, const struct ibv_cq_init_attr_ex *wan
                 return NULL;                                                                                           \
             }                                                                                                          \
         }                                                                                                              \
-        if (UNLIKELY(recorder_is_on) && !(wanted->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {                                 \
+        if (UNLIKELY(requests_are_noted) && !(wanted->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {                               \
             with_qp_num = *wanted;                                                                                     \
             with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;                                                             \
             attributes = &with_qp_num;                                                                                 \

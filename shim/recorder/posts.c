@@ -152,11 +152,52 @@ static TLS struct {
         return EINVAL;                                                                                                 \
     } while (0)
 
+/*
+ * A post without the recorder: `post`, an expression, posts `list`, and `note`, with `lock`, notes it before. The requests
+ * that are refused are noted again.
+ */
+#define POST_NOTED(fd_, queue_of, queue_, number_, list, bad, note, post)                                              \
+    do {                                                                                                               \
+        struct queue_lock *const lock = locks_enter(queue_of);                                                         \
+        note;                                                                                                          \
+        const int error = (post);                                                                                      \
+        if (UNLIKELY(error != 0))                                                                                      \
+            note_refused(fd_, &(struct userdma_refused_post){.queue = (queue_), .number = (number_)},                  \
+                         LENGTH((bad) && *(bad) ? *(bad) : (list)), 0);                                                \
+        locks_leave(lock);                                                                                             \
+        return error;                                                                                                  \
+    } while (0)
+
+static __attribute__((noinline)) int post_noted_sends(post_send_function *original, struct ibv_qp *qp,
+                                                      struct ibv_send_wr *list, struct ibv_send_wr **bad)
+{
+    POST_NOTED(qp->context->cmd_fd, SENDS_OF(qp), USERDMA_POST_SEND, qp->qp_num, list, bad,
+               note_sends(qp, list, FRAME, 0, lock != NULL), provider_post_send(original, qp, list, bad));
+}
+
+static __attribute__((noinline)) int post_noted_receives(post_recv_function *original, struct ibv_qp *qp,
+                                                         struct ibv_recv_wr *list, struct ibv_recv_wr **bad)
+{
+    const int fd = qp->context->cmd_fd;
+    POST_NOTED(fd, RECEIVES_OF(qp), USERDMA_POST_RECEIVE, qp->qp_num, list, bad,
+               note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME, 0, lock != NULL),
+               provider_post_recv(original, qp, list, bad));
+}
+
+static __attribute__((noinline)) int post_noted_shared(post_srq_recv_function *original, struct ibv_srq *srq,
+                                                       struct ibv_recv_wr *list, struct ibv_recv_wr **bad)
+{
+    const int fd = srq->context->cmd_fd;
+    POST_NOTED(fd, srq, USERDMA_POST_SHARED, srq->handle, list, bad,
+               note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME, 0, lock != NULL),
+               provider_post_srq_recv(original, srq, list, bad));
+}
+
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
     if (LIKELY(!recorder_is_on))
-        return provider_post_send(original, qp, list, bad);
+        return (UNLIKELY(requests_are_noted) ? post_noted_sends : provider_post_send)(original, qp, list, bad);
     if (IS_GONE("ibv_post_send", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
     CHECK_BAD("ibv_post_send", bad);
@@ -205,7 +246,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
                      struct ibv_recv_wr **bad)
 {
     if (LIKELY(!recorder_is_on))
-        return provider_post_recv(original, qp, list, bad);
+        return (UNLIKELY(requests_are_noted) ? post_noted_receives : provider_post_recv)(original, qp, list, bad);
     if (IS_GONE("ibv_post_recv", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
     CHECK_BAD("ibv_post_recv", bad);
@@ -240,7 +281,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
                          struct ibv_recv_wr **bad)
 {
     if (LIKELY(!recorder_is_on))
-        return provider_post_srq_recv(original, srq, list, bad);
+        return (UNLIKELY(requests_are_noted) ? post_noted_shared : provider_post_srq_recv)(original, srq, list, bad);
     if (IS_GONE("ibv_post_srq_recv", USERDMA_OBJECT_SRQ, srq))
         REFUSE(list, bad);
     CHECK_BAD("ibv_post_srq_recv", bad);

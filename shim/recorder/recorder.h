@@ -69,6 +69,8 @@ static inline void lock_release(uint32_t *lock)
 
 /* The program is recorded. Set once, at its start. */
 HIDDEN extern bool recorder_is_on;
+/* The program's requests are noted: for the recorder, or for a sanitizer. Likewise. */
+HIDDEN extern bool requests_are_noted;
 /* This thread is in a post or poll of the provider, whose locks order requests of the queue, and nothing else. */
 HIDDEN extern __thread bool recorder_in_provider __attribute__((tls_model("initial-exec")));
 #define BY_PROVIDER(call)                                                                                              \

@@ -13,7 +13,7 @@
 
 #include <errno.h>
 
-bool recorder_is_on;
+bool recorder_is_on, requests_are_noted;
 __thread bool recorder_in_provider;
 
 /* ---- queue pairs ---- */

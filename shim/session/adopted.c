@@ -165,7 +165,7 @@ static int file_of(const struct adopted *range)
 static bool open_watcher(void)
 {
     struct uffdio_api api = {.api = UFFD_API};
-    if (shim_under_valgrind || shim_is_other_process())
+    if (sanitizers_valgrind || shim_is_other_process())
         return false; /* a vfork child has our memory, and descriptors of its own */
     if (watcher >= 0)
         return true;

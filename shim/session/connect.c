@@ -77,18 +77,18 @@ static int exchange_hello(const struct shim_guard *guard)
      * closed, so only the daemon keeps a copy. Valgrind does not know the system call.
      */
     const int userfaultfd =
-        shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+        sanitizers_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     session_userfaultfd_refusal = 0;
     request.hello.wants = USERDMA_HELLO_ADOPTION;
     if (userfaultfd >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
     else
-        session_userfaultfd_refusal = shim_under_valgrind ? ENOSYS : errno;
-    if (shim_under_valgrind) /* valgrind.c asks what the daemon has written */
+        session_userfaultfd_refusal = sanitizers_valgrind ? ENOSYS : errno;
+    if (sanitizers_valgrind) /* written.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
     const char *calls = getenv(USERDMA_ENV_CALLS);
     /* Valgrind would not see what the daemon has written. */
-    if (!shim_under_valgrind && (!calls || strcmp(calls, "messages") != 0))
+    if (!sanitizers_valgrind && (!calls || strcmp(calls, "messages") != 0))
         request.hello.wants |= USERDMA_HELLO_SLOT;
     if (shim_finds_races)
         request.hello.wants |= USERDMA_HELLO_EVENTS;

@@ -413,8 +413,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         if (UNLIKELY(unmapped) && session_is_connected() && reply.generation == session_generation())
             send_not_mapped(fd, -unmapped, &guard);
     }
-    if (UNLIKELY(shim_under_valgrind))
-        valgrind_mark_locked(&guard);
+    if (UNLIKELY(sanitizers_valgrind))
+        session_tell_written(&guard);
     /* The call may have returned an event: the peer's earlier accesses are ordered before this thread's next ones. */
     if (UNLIKELY(shim_logs_events) && fd_kind(fd) == FD_CM)
         events_waited();

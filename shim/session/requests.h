@@ -85,8 +85,8 @@ uint16_t session_generation(void);
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
-/* With the lock held: tells valgrind what the daemon has written (valgrind.c). */
-void valgrind_mark_locked(const struct shim_guard *guard);
+/* With the lock held: tells sanitizers what the daemon has written (written.c). */
+void session_tell_written(const struct shim_guard *guard);
 
 /* Why the daemon has no userfaultfd of this process, an errno; 0: it has one. */
 extern int session_userfaultfd_refusal;

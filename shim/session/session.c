@@ -128,8 +128,14 @@ IN_CHILD static void after_fork(void)
     detached_close_all();
     session_check_socket();
     session_disconnect();
-    if (recorder_is_on)
+    if (requests_are_noted)
         outstanding_child();
+}
+
+static void in_child(void)
+{
+    sanitizers_after_fork();
+    after_fork();
 }
 
 bool session_take_lock(void)
@@ -160,12 +166,19 @@ static void before_fork(void)
     if (recorder_is_on)
         program_forks();
     adopted_before_fork();
+    sanitizers_before_fork();
+}
+
+static void in_parent(void)
+{
+    sanitizers_after_fork();
+    adopted_in_parent();
 }
 
 void session_own_process(void)
 {
     create_fork_mark();
-    pthread_atfork(before_fork, adopted_in_parent, after_fork);
+    pthread_atfork(before_fork, in_parent, in_child);
 }
 
 bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive)

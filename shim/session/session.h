@@ -12,7 +12,7 @@
  *   response_memory.c  where a call's response may be stored; call_layout.h
  *   received.c         descriptors of ours received from another program
  *   users.c            users in error messages
- *   valgrind.c         tells valgrind what the daemon has written
+ *   written.c          tells valgrind what the daemon has written
  *
  * requests.h: for those who send requests of their own.
  */
@@ -20,6 +20,7 @@
 #define USERDMA_SESSION_H
 
 #include "../loading/loading.h"
+#include "../sanitizers/sanitizers.h"
 
 /* ---- session.c, connect.c, context.c ---- */
 
@@ -108,12 +109,6 @@ static inline bool node_is_issm(unsigned node)
  * connection.
  */
 int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects);
-
-/* ---- valgrind.c ---- */
-
-/* The program runs under valgrind, which is told what the daemon has written into our memory. */
-extern bool shim_under_valgrind;
-void valgrind_detect(void);
 
 /* ---- arming.c ---- */
 

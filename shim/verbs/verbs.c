@@ -210,7 +210,7 @@ struct ibv_qp *provider_create_qp(create_qp_ex_function *original, struct ibv_co
 
 void provider_created_qp(struct ibv_qp *qp, uint32_t slots)
 {
-    if (UNLIKELY(recorder_is_on)) {
+    if (UNLIKELY(requests_are_noted)) {
         locks_reset(SENDS_OF(qp));
         locks_reset(RECEIVES_OF(qp));
         outstanding_created();
@@ -225,9 +225,12 @@ bool provider_wraps(struct ibv_context *context, bool is_new)
 {
     if (fd_kind_for_use(context->cmd_fd) != FD_CONTEXT)
         return false;
+    if (UNLIKELY(requests_are_noted)) {
+        outstanding_opened(context->cmd_fd);
+        sanitizers_opened(context->cmd_fd, context->device->name);
+    }
     if (UNLIKELY(recorder_is_on)) {
         events_open(context->cmd_fd);
-        outstanding_opened(context->cmd_fd);
         /* The provider's library was loaded. */
         waiting_describe_modules();
         if (is_new)
@@ -289,15 +292,17 @@ EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
 
 int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
 {
-    if (LIKELY(!recorder_is_on) || !qp)
+    if (LIKELY(!requests_are_noted) || !qp)
         return original(qp);
     const int fd = qp->context->cmd_fd;
     const uint32_t number = qp->qp_num;
-    batches_destroying(qp);
+    if (recorder_is_on)
+        batches_destroying(qp);
     const int error = original(qp);
     if (error == 0) {
         forget_queues(fd, number);
-        batches_destroyed(qp); /* only the address of `qp` is used */
+        if (recorder_is_on)
+            batches_destroyed(qp); /* only the address of `qp` is used */
     }
     return error;
 }
@@ -309,7 +314,7 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
     /* With the recorder, object_leave does so. */
     if (!recorder_is_on && qp && fd_kind(qp->context->cmd_fd) == FD_CONTEXT)
         verbs_keep_qp_wrapped(qp);
-    if (UNLIKELY(recorder_is_on) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
+    if (UNLIKELY(requests_are_noted) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
         const uint32_t slots = slots_of(qp);
         forget_queues(qp->context->cmd_fd, qp->qp_num);
         if (slots != 0)
@@ -323,23 +328,24 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
 
 /* ---- regions, whose unmapping is reported (shim/check/unmaps.c) ---- */
 
-static struct ibv_mr *registered(struct ibv_mr *mr)
+/* `iova`: what requests call the address `mr->addr`. */
+static struct ibv_mr *registered(struct ibv_mr *mr, uint64_t iova)
 {
-    if (UNLIKELY(recorder_is_on) && mr && fd_kind(mr->context->cmd_fd) == FD_CONTEXT)
-        unmaps_registered(mr);
+    if (UNLIKELY(requests_are_noted) && mr && fd_kind(mr->context->cmd_fd) == FD_CONTEXT)
+        unmaps_registered(mr, iova);
     return mr;
 }
 
 struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
                                  void *address, size_t length, int access)
 {
-    return registered(original(pd, address, length, access));
+    return registered(original(pd, address, length, access), (uintptr_t)address);
 }
 
 struct ibv_mr *around_ibv_reg_mr_iova(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int),
                                       struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
 {
-    return registered(original(pd, address, length, iova, access));
+    return registered(original(pd, address, length, iova, access), iova);
 }
 
 struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t,
@@ -347,7 +353,7 @@ struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd 
                                        struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
                                        unsigned int access)
 {
-    return registered(original(pd, address, length, iova, access));
+    return registered(original(pd, address, length, iova, access), iova);
 }
 
 int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int),
@@ -355,7 +361,7 @@ int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, v
 {
     const int error = original(mr, flags, pd, address, length, access);
     if (error == 0)
-        registered(mr);
+        registered(mr, (uintptr_t)mr->addr);
     return error;
 }
 
@@ -376,7 +382,7 @@ struct ibv_comp_channel *around_ibv_create_comp_channel(struct ibv_comp_channel 
 
 int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *srq)
 {
-    if (LIKELY(!recorder_is_on) || !srq)
+    if (LIKELY(!requests_are_noted) || !srq)
         return original(srq);
     const int fd = srq->context->cmd_fd;
     const uint32_t handle = srq->handle;

@@ -261,7 +261,7 @@ const unseenText = ({ races, torment }: CheckOptions, isObserved: boolean, isRec
     torment !== undefined || isObserved || isRecorded
       ? ''
       : '; messages and completions came in one of the orders that are allowed: `--torment`'
-  return `accesses of the program's own threads to memory are not seen${order}${others}`
+  return `accesses of the program's own threads to memory are seen by sanitizers: \`userdma help how-to/debuggers\`${order}${others}`
 }
 
 /**

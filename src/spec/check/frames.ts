@@ -30,6 +30,14 @@ export const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?:
 export const VERBS_LIBRARIES =
   /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so\S*(?: (\w*))?/
 
+/**
+ * Functions that a sanitizer has before those of the C library, as `__interceptor_ioctl`: between a library and what it
+ * calls, or the program and what it calls.
+ */
+const INTERCEPTOR = /^_*(?:interceptor|wrap)_\w|\blib(?:asan|lsan|tsan|ubsan)\.so|\blibclang_rt\./
+const isInterceptor = ({ function: name, object = '' }: Frame): boolean =>
+  INTERCEPTOR.test(name) || INTERCEPTOR.test(object)
+
 /** A shared library, by the name of its file. */
 export const LIBRARY = /\.so(?:\.|$)/
 
@@ -53,10 +61,11 @@ const isOfTestRunner = (frame: Frame): boolean =>
   testRunners.some(row => (['function', 'file', 'object'] as const).some(part => row[part]?.test(frame[part] ?? '')))
 
 /**
- * Removes frames that do not help: the callers of main, what calls tests, and the innermost frames, in verbs libraries.
- * Of the latter it keeps the outermost with a name: the function that the program has called.
+ * Removes frames that do not help: the callers of main, what calls tests, those of sanitizers, and the innermost frames,
+ * in verbs libraries. Of the latter it keeps the outermost with a name: the function that the program has called.
  */
-export const trimFrames = <F extends Frame>(frames: readonly F[]): readonly F[] => {
+export const trimFrames = <F extends Frame>(all: readonly F[]): readonly F[] => {
+  const frames = all.filter(frame => !isInterceptor(frame))
   const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
   const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
   const outer = first < 0 ? [] : frames.slice(first)

@@ -1,8 +1,7 @@
 /*
- * valgrind's memcheck sees only the program's own writes. So the shim tells memcheck which bytes the daemon has
- * written: after each call, and after each poll that finds a completion. Memory that peers may write without a
- * notification counts as written when it is registered. Without valgrind's headers at build time, this file does
- * nothing.
+ * Sanitizers see only the program's own writes. So valgrind's memcheck is told which bytes the daemon has written: after
+ * each call, and after each poll that finds a completion. Memory that peers may write without a notification counts as
+ * written when it is registered.
  */
 #define _GNU_SOURCE
 #include "../recorder/verbs.h"
@@ -10,22 +9,7 @@
 
 #include <errno.h>
 
-#if defined(__has_include)
-#if __has_include(<valgrind/memcheck.h>)
-#include <valgrind/memcheck.h>
-#define HAVE_MEMCHECK
-#endif
-#endif
-
-bool shim_under_valgrind;
-
-#ifdef HAVE_MEMCHECK
-void valgrind_detect(void)
-{
-    shim_under_valgrind = verbs_tells_completions = RUNNING_ON_VALGRIND != 0;
-}
-
-void valgrind_mark_locked(const struct shim_guard *guard)
+void session_tell_written(const struct shim_guard *guard)
 {
     /* After a reply with the maximum number of ranges there may be more. */
     for (uint64_t count = USERDMA_MESSAGE_RANGES; count == USERDMA_MESSAGE_RANGES;) {
@@ -39,19 +23,9 @@ void valgrind_mark_locked(const struct shim_guard *guard)
             reply.body < sizeof reply.message.call + count * sizeof reply.message.ranges[0])
             return;
         for (const struct userdma_range *range = reply.message.ranges; range < reply.message.ranges + count; range++)
-            VALGRIND_MAKE_MEM_DEFINED_IF_ADDRESSABLE(range->address, range->length);
+            sanitizers_arrived((uintptr_t)range->address, range->length);
     }
 }
-#else
-void valgrind_detect(void)
-{
-}
-
-void valgrind_mark_locked(const struct shim_guard *guard)
-{
-    (void)guard;
-}
-#endif
 
 /* After a poll. */
 void provider_completed(void)
@@ -59,7 +33,7 @@ void provider_completed(void)
     struct shim_guard guard;
     int saved = errno;
     if (!shim_is_other_process() && session_enter(&guard)) {
-        valgrind_mark_locked(&guard);
+        session_tell_written(&guard);
         session_leave(&guard);
     }
     errno = saved;

@@ -1,0 +1,42 @@
+/* valgrind's memcheck. Without valgrind's headers at build time, this file does nothing. */
+#define _GNU_SOURCE
+#include "sanitizers.h"
+
+#if defined(__has_include)
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
+#define HAVE_MEMCHECK
+#endif
+#endif
+
+#ifdef HAVE_MEMCHECK
+bool memcheck_detect(void)
+{
+    return RUNNING_ON_VALGRIND != 0;
+}
+
+void memcheck_used(uintptr_t start, size_t bytes)
+{
+    (void)VALGRIND_CHECK_MEM_IS_ADDRESSABLE(start, bytes);
+}
+
+void memcheck_arrived(uintptr_t start, size_t bytes)
+{
+    (void)VALGRIND_MAKE_MEM_DEFINED_IF_ADDRESSABLE(start, bytes);
+}
+#else
+bool memcheck_detect(void)
+{
+    return false;
+}
+
+void memcheck_used(uintptr_t start, size_t bytes)
+{
+    (void)start, (void)bytes;
+}
+
+void memcheck_arrived(uintptr_t start, size_t bytes)
+{
+    (void)start, (void)bytes;
+}
+#endif

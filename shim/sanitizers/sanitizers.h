@@ -1,0 +1,102 @@
+/*
+ * Sanitizers of the program, if it has one: they see the program's own loads and stores, and are told here what a
+ * device does with its memory, as if the device were a thread of the program. A file for each:
+ *
+ *   symbols.c    the functions of a sanitizer's runtime in this process
+ *   tsan.c       ThreadSanitizer: a fiber for each queue pair, ordered by posts and completions
+ *   asan.c       AddressSanitizer: memory that a device uses and the program may not
+ *   memcheck.c   valgrind's memcheck: also which bytes have arrived
+ *   sanitizers.c all of them
+ *
+ * Without one, nothing of this is called but sanitizers_detect.
+ */
+#ifndef USERDMA_SANITIZERS_H
+#define USERDMA_SANITIZERS_H
+
+#include "../recorder/recorder.h"
+
+/* A sanitizer is there. Set once, at the start of the process. */
+HIDDEN extern bool sanitizers_watch;
+/* One of them looks at what devices have used (sanitizers_used). */
+HIDDEN extern bool sanitizers_look;
+/* The process runs under valgrind. */
+HIDDEN extern bool sanitizers_valgrind;
+
+/* At the start of the process. */
+void sanitizers_detect(void);
+/* The program has opened a device; `fd`: of the context. */
+void sanitizers_opened(int fd, const char *device);
+/* The program gets the memory of a queue, by which it posts and polls itself: no order of requests is known any more. */
+void sanitizers_bypassed(void);
+/* The name of a context's device. */
+const char *sanitizers_device(int fd);
+
+/* A queue of requests. */
+struct device_queue {
+    /* That of its context. */
+    int fd;
+    /* `receives`: of a shared receive queue, `number` is its handle; else that of a queue pair. */
+    bool is_shared;
+    uint32_t number;
+};
+
+/* Memory that a request gives to the device, until its completion is polled or its queue is reset or destroyed. */
+struct device_memory {
+    /* Addresses of this library that are of this memory alone, and of its region. */
+    const void *token, *region;
+    uintptr_t start;
+    size_t bytes;
+    /* The device writes to it, else it reads it. */
+    bool is_written;
+};
+
+/* ---- by the thread that posts, before the provider does, without the lock of requests ---- */
+
+/* `has_message`: a request tells the peer something. */
+void sanitizers_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message);
+
+/* ---- by the thread that has polled the completion, or reset or destroyed the queue ---- */
+
+/* The device has given back the memory of a token, or all memory of a region. Takes no lock, and reports nothing. */
+void sanitizers_returns(const void *token);
+/* A receive of a queue pair has completed: what was sent before is known to this thread. Likewise. */
+void sanitizers_receives(struct device_queue queue);
+/* The device has used memory; without the lock of requests. */
+void sanitizers_used(struct device_queue queue, uintptr_t start, size_t bytes, bool is_written);
+
+/* ---- other processes have written (session/written.c) ---- */
+
+void sanitizers_arrived(uintptr_t start, size_t bytes);
+
+/* ---- forks and the end ---- */
+
+void sanitizers_before_fork(void);
+/* Then, in the parent and in the child. */
+void sanitizers_after_fork(void);
+
+/* ---- symbols.c ---- */
+
+/*
+ * A function of the runtime of a sanitizer; NULL: there is none. In the symbols for the loader, else, in a program that
+ * has the C library's `ioctl` itself, in its table of symbols: GCC's static runtimes export nothing. May read a file.
+ */
+void *sanitizer_symbol(const char *name);
+
+/* ---- tsan.c, asan.c, memcheck.c: as above ---- */
+
+bool tsan_detect(void);
+void tsan_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message);
+void tsan_returns(const void *token);
+void tsan_receives(struct device_queue queue);
+void tsan_before_fork(void);
+void tsan_after_fork(void);
+void tsan_end(void);
+
+bool asan_detect(void);
+void asan_used(struct device_queue queue, uintptr_t start, size_t bytes, bool is_written);
+
+bool memcheck_detect(void);
+void memcheck_used(uintptr_t start, size_t bytes);
+void memcheck_arrived(uintptr_t start, size_t bytes);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * The functions of a sanitizer's runtime: libraries and Clang's static runtimes export them. Those that GCC links
+ * statically are in the executable's table of symbols, unless it is stripped.
+ */
+#define _GNU_SOURCE
+#include "sanitizers.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <link.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The executable's file, mapped while its table of symbols is read. */
+struct image {
+    const char *bytes;
+    size_t size;
+};
+
+static const void *part(const struct image *image, uint64_t offset, uint64_t size)
+{
+    return offset <= image->size && size <= image->size - offset ? image->bytes + offset : NULL;
+}
+
+/* The value of a symbol of the table in section `header`; 0: it is not in it. */
+static uintptr_t value_in(const struct image *image, const Elf64_Shdr *sections, unsigned count,
+                          const Elf64_Shdr *header, const char *name)
+{
+    const Elf64_Sym *symbols = part(image, header->sh_offset, header->sh_size);
+    if (!symbols || header->sh_link >= count)
+        return 0;
+    const Elf64_Shdr *strings = sections + header->sh_link;
+    const char *names = part(image, strings->sh_offset, strings->sh_size);
+    const size_t length = strlen(name) + 1;
+    for (size_t i = 0; names && i < header->sh_size / sizeof *symbols; i++)
+        if (symbols[i].st_value != 0 && ELF64_ST_TYPE(symbols[i].st_info) == STT_FUNC &&
+            symbols[i].st_name < strings->sh_size && length <= strings->sh_size - symbols[i].st_name &&
+            memcmp(names + symbols[i].st_name, name, length) == 0)
+            return symbols[i].st_value;
+    return 0;
+}
+
+static uintptr_t value_of(const struct image *image, const char *name)
+{
+    const Elf64_Ehdr *header = part(image, 0, sizeof *header);
+    const Elf64_Shdr *sections =
+        header && memcmp(header->e_ident, ELFMAG, SELFMAG) == 0 && header->e_ident[EI_CLASS] == ELFCLASS64
+            ? part(image, header->e_shoff, (uint64_t)header->e_shnum * sizeof *sections)
+            : NULL;
+    for (unsigned i = 0; sections && i < header->e_shnum; i++)
+        if (sections[i].sh_type == SHT_SYMTAB)
+            return value_in(image, sections, header->e_shnum, sections + i, name);
+    return 0;
+}
+
+/* Calls that no library intercepts. */
+static struct image open_executable(void)
+{
+    struct image image = {0};
+    struct stat file;
+    const long fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/exe", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return image;
+    if (syscall(SYS_newfstatat, fd, "", &file, AT_EMPTY_PATH) == 0 && file.st_size > 0) {
+        const long mapped = syscall(SYS_mmap, NULL, file.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (mapped > 0 || mapped < -4095)
+            image = (struct image){(const char *)mapped, (size_t)file.st_size};
+    }
+    syscall(SYS_close, fd);
+    return image;
+}
+
+static uintptr_t in_executable(const char *name)
+{
+    Dl_info found;
+    struct link_map *map = NULL;
+    void *const intercepted = dlsym(RTLD_DEFAULT, "ioctl");
+    if (!intercepted || !dladdr1(intercepted, &found, (void **)&map, RTLD_DL_LINKMAP) || !map || map->l_name[0])
+        return 0;
+    const struct image image = open_executable();
+    const uintptr_t value = image.bytes ? value_of(&image, name) : 0;
+    if (image.bytes)
+        syscall(SYS_munmap, image.bytes, image.size);
+    return value == 0 ? 0 : map->l_addr + value;
+}
+
+void *sanitizer_symbol(const char *name)
+{
+    void *const exported = dlsym(RTLD_DEFAULT, name);
+    return exported ? exported : (void *)in_executable(name);
+}
