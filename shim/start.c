@@ -14,6 +14,7 @@ void start_parts(void)
     requests_are_noted = recorder_is_on || (sanitizers_watch && shim_is_active);
     crashes_detect();
     events_detect();
+    ranges_detect();
     if (shim_is_active)
         path_folder_changed();
     shim_pid = getpid(); /* other threads compare it as soon as the shim is ready */

@@ -29,7 +29,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   sanitizers: { headers: ['sanitizers.h'], calls: ['recorder', 'loading'] },
   session: { headers: ['session.h', 'requests.h'], calls: ['recorder', 'loading', 'sanitizers'] },
   check: { headers: ['check.h'], calls: ['recorder', 'loading', 'sanitizers', 'session'] },
-  verbs: { headers: [], calls: ['recorder', 'loading', 'session', 'check'] },
+  verbs: { headers: [], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check'] },
   files: { headers: ['files.h'], calls: ['recorder', 'loading', 'session', 'check'] },
   '.': { headers: [], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check', 'files'] },
   host: { headers: [], calls: ['recorder'] },

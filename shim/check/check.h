@@ -55,6 +55,11 @@ bool outstanding_is_own(int fd);
 /* Before a fork, in the parent: reports memory of outstanding requests, only the first few elements. */
 void outstanding_fork(void);
 
+/* ---- ranges.c ---- */
+
+/* After messages_detect. */
+void ranges_detect(void);
+
 /* ---- unmaps.c ---- */
 
 /* Number of known regions. */

@@ -9,6 +9,7 @@
 #include "requests.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 
 /* Sizes of cells, and counters of each size, found by a hash. */
@@ -113,4 +114,18 @@ unsigned userdma_freed(void *block, size_t bytes, uint64_t latest, bool by_reall
         times = given_block(block, bytes, by_realloc, latest == UINT64_MAX);
     errno = saved;
     return times;
+}
+
+/* As userdma_freed, of a block that cannot be kept. */
+static void freed_by_sanitizer(const volatile void *block)
+{
+    const size_t bytes = block ? malloc_usable_size((void *)block) : 0;
+    if (bytes != 0)
+        userdma_freed((void *)block, bytes, __atomic_load_n(&userdma_latest, __ATOMIC_RELAXED), false);
+}
+
+void ranges_detect(void)
+{
+    if (recorder_is_on)
+        sanitizers_watch_frees(freed_by_sanitizer);
 }

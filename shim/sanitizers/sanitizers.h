@@ -76,6 +76,9 @@ void sanitizers_after_fork(void);
 
 /* ---- symbols.c ---- */
 
+/* `freed` is called before the program's frees, if the executable has an allocator with a sanitizer: no library sees them. */
+void sanitizers_watch_frees(void (*freed)(const volatile void *block));
+
 /*
  * A function of the runtime of a sanitizer; NULL: there is none. In the symbols for the loader, else, in a program that
  * has the C library's `ioctl` itself, in its table of symbols: GCC's static runtimes export nothing. May read a file.

@@ -74,18 +74,38 @@ static struct image open_executable(void)
     return image;
 }
 
-static uintptr_t in_executable(const char *name)
+/* The executable, if it has a function of the C library itself; else NULL. */
+static const struct link_map *executable_with(const char *function)
 {
     Dl_info found;
     struct link_map *map = NULL;
-    void *const intercepted = dlsym(RTLD_DEFAULT, "ioctl");
-    if (!intercepted || !dladdr1(intercepted, &found, (void **)&map, RTLD_DL_LINKMAP) || !map || map->l_name[0])
+    void *const own = dlsym(RTLD_DEFAULT, function);
+    return own && dladdr1(own, &found, (void **)&map, RTLD_DL_LINKMAP) && map && !map->l_name[0] ? map : NULL;
+}
+
+static uintptr_t in_executable(const char *name)
+{
+    const struct link_map *const map = executable_with("ioctl");
+    if (!map)
         return 0;
     const struct image image = open_executable();
     const uintptr_t value = image.bytes ? value_of(&image, name) : 0;
     if (image.bytes)
         syscall(SYS_munmap, image.bytes, image.size);
     return value == 0 ? 0 : map->l_addr + value;
+}
+
+static void allocated(const volatile void *block, size_t bytes)
+{
+    (void)block, (void)bytes;
+}
+
+void sanitizers_watch_frees(void (*freed)(const volatile void *block))
+{
+    int (*install)(void *, void *) =
+        executable_with("free") ? sanitizer_symbol("__sanitizer_install_malloc_and_free_hooks") : NULL;
+    if (install)
+        install(allocated, freed);
 }
 
 void *sanitizer_symbol(const char *name)

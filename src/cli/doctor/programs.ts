@@ -2,7 +2,7 @@
  * Checks that run something: a device in this process, a program under a daemon; and those of RDMA libraries, of the
  * user's daemon, and of the programs that the user names.
  */
-import { existsSync, readdirSync, realpathSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { NoDaemonError } from '../../daemon/client/errors.ts'
 import { createNetwork, open } from '../../library/index.ts'
@@ -164,9 +164,34 @@ export const checkDaemon = async (): Promise<readonly Diagnosis[]> => {
 /** Libraries with which a program can go around libibverbs' interface. */
 const DIRECT_VERBS = /^lib(mlx5|mlx4|efa|hns|mana)\.so/
 const RDMA_LIBRARIES = /^lib(ibverbs|rdmacm|ibumad|ibmad|ucp|uct|fabric)\.so/
-const SANITIZERS = /^lib(asan|tsan|ubsan)\.so/
 
-const linkedText = (name: string, needed: readonly string[]): readonly Diagnosis[] => {
+/** Sanitizers that are told what devices do: a text of their runtime, and a function of it that is looked up. */
+const SANITIZERS = [
+  { name: 'AddressSanitizer', library: /^lib(?:asan|clang_rt\.asan.*)\.so/, function: '__asan_region_is_poisoned' },
+  { name: 'ThreadSanitizer', library: /^lib(?:tsan|clang_rt\.tsan.*)\.so/, function: '__tsan_create_fiber' },
+]
+/** Larger files are not searched, bytes. */
+const MAX_SEARCHED = 1 << 28
+
+const sanitizerText = (name: string, path: string, needed: readonly string[]): readonly Diagnosis[] => {
+  const say = diagnoser('program')
+  const found = SANITIZERS.find(({ library }) => needed.some(file => library.test(file)))
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
+  const bytes = found !== undefined || size > MAX_SEARCHED ? undefined : readFileSync(path)
+  const { name: sanitizer, function: used } = found ?? SANITIZERS.find(row => bytes?.includes(`${row.name}: `)) ?? {}
+  if (sanitizer === undefined || used === undefined) return []
+  return found === undefined && bytes?.includes(`${used}\0`) !== true
+    ? [
+        say(
+          'limited',
+          `${name} has ${sanitizer}, but no symbols of it: it is not told what devices do with its memory`,
+          'do not strip it, or link the shared runtime (`userdma help how-to/debuggers`)',
+        ),
+      ]
+    : [say('ok', `${name} has ${sanitizer}, which is told what devices do with its memory`)]
+}
+
+const linkedText = (name: string, path: string, needed: readonly string[]): readonly Diagnosis[] => {
   const say = diagnoser('program')
   const rdma = needed.filter(library => RDMA_LIBRARIES.test(library))
   const direct = needed.filter(library => DIRECT_VERBS.test(library))
@@ -181,19 +206,11 @@ const linkedText = (name: string, needed: readonly string[]): readonly Diagnosis
           ),
         ]
       : []),
-    ...(needed.some(library => /^libasan\.so/.test(library))
-      ? [
-          say(
-            'limited',
-            `${name} is built with AddressSanitizer`,
-            'set ASAN_OPTIONS=verify_asan_link_order=0 (`userdma help how-to/debuggers`)',
-          ),
-        ]
-      : []),
+    ...sanitizerText(name, path, needed),
     say(
       'ok',
       rdma.length > 0
-        ? `${name} is linked with ${rdma.join(', ')}${needed.some(library => SANITIZERS.test(library)) ? ' and a sanitizer' : ''}`
+        ? `${name} is linked with ${rdma.join(', ')}`
         : `${name} names no RDMA library itself; one that it loads may`,
     ),
   ]
@@ -217,8 +234,14 @@ export const checkProgramNamed = (name: string): readonly Diagnosis[] => {
         'see `userdma help reference/cli#what-a-program-sees`',
       ),
     )
-  const started = startedPrograms(name, []).map(({ name, path }) => ({ name, needed: readElf(path)?.needed ?? [] }))
+  const started = startedPrograms(name, []).map(({ name, path }) => ({
+    name,
+    path,
+    needed: readElf(path)?.needed ?? [],
+  }))
   // Launchers and shells are of no interest beside the program that they start.
   const withRdma = started.filter(({ needed }) => needed.some(library => RDMA_LIBRARIES.test(library)))
-  return (withRdma.length > 0 ? withRdma : started.slice(0, 1)).flatMap(({ name, needed }) => linkedText(name, needed))
+  return (withRdma.length > 0 ? withRdma : started.slice(0, 1)).flatMap(({ name, path, needed }) =>
+    linkedText(name, path, needed),
+  )
 }

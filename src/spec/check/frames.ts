@@ -31,12 +31,13 @@ export const VERBS_LIBRARIES =
   /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so\S*(?: (\w*))?/
 
 /**
- * Functions that a sanitizer has before those of the C library, as `__interceptor_ioctl`: between a library and what it
- * calls, or the program and what it calls.
+ * Functions of a sanitizer's runtime, also as symbols: those before the C library's (`__interceptor_ioctl`) are between
+ * a library, or the program, and what it calls.
  */
-const INTERCEPTOR = /^_*(?:interceptor|wrap)_\w|\blib(?:asan|lsan|tsan|ubsan)\.so|\blibclang_rt\./
-const isInterceptor = ({ function: name, object = '' }: Frame): boolean =>
-  INTERCEPTOR.test(name) || INTERCEPTOR.test(object)
+const SANITIZER_FUNCTION = /^(?:_+interceptor_|__(?:sanitizer|[alt]san)::|_ZN?\d+__(?:sanitizer|[alt]san))/
+const SANITIZER = /\/lib(?:asan|lsan|tsan|ubsan)\.so|\/libclang_rt\./
+const isOfSanitizer = ({ function: name, object = '' }: Frame): boolean =>
+  SANITIZER_FUNCTION.test(name) || SANITIZER.test(object)
 
 /** A shared library, by the name of its file. */
 export const LIBRARY = /\.so(?:\.|$)/
@@ -65,7 +66,7 @@ const isOfTestRunner = (frame: Frame): boolean =>
  * in verbs libraries. Of the latter it keeps the outermost with a name: the function that the program has called.
  */
 export const trimFrames = <F extends Frame>(all: readonly F[]): readonly F[] => {
-  const frames = all.filter(frame => !isInterceptor(frame))
+  const frames = all.filter(frame => !isOfSanitizer(frame))
   const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
   const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
   const outer = first < 0 ? [] : frames.slice(first)

@@ -2,9 +2,10 @@
  * Mistakes with the memory of requests, and what resembles them and is right, for programs that are built with a
  * sanitizer. Each case is a function, so that its name stands in a report.
  *
- *   sanitized CASE
+ *   sanitized CASE…
  *
- * Two queue pairs of the first device, of RC or (-DSRD) of SRD. Exit status 0 unless a sanitizer says otherwise.
+ * Each case has two queue pairs of the first device, of RC or (-DSRD) of SRD. Exit status 0 unless a sanitizer says
+ * otherwise.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -440,13 +441,18 @@ static const struct {
 
 int main(int count, char **arguments)
 {
-    make_pair(&here, &there);
-    memset(here.buffer, 1, SIZE);
-    for (size_t i = 0; count == 2 && i < sizeof cases / sizeof cases[0]; i++)
-        if (strcmp(cases[i].name, arguments[1]) == 0) {
-            cases[i].run();
-            return 0;
+    for (int argument = 1; argument < count; argument++) {
+        size_t i = 0;
+        while (i < sizeof cases / sizeof cases[0] && strcmp(cases[i].name, arguments[argument]) != 0)
+            i++;
+        if (i == sizeof cases / sizeof cases[0]) {
+            fprintf(stderr, "usage: %s CASE…\n", arguments[0]);
+            return 2;
         }
-    fprintf(stderr, "usage: %s CASE\n", arguments[0]);
-    return 2;
+        here = there = (struct end){0};
+        make_pair(&here, &there);
+        memset(here.buffer, 1, SIZE);
+        cases[i].run();
+    }
+    return 0;
 }

@@ -1,0 +1,77 @@
+/*
+ * Programs built with AddressSanitizer or ThreadSanitizer need no setting, and the sanitizers see the device
+ * (docs/how-to/debuggers.md).
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { repoRoot } from '../../paths.ts'
+import { compileC, scratchFolder, skipTest } from '../../tools.ts'
+import { lacking, ownProgram, run, startDaemon, userdma } from '../programs.ts'
+import { ASAN, mistakes, rightCases, TSAN, wrongReport } from './sanitized.ts'
+
+const folder = scratchFolder()
+const OPTIONS = { [ASAN]: '-fsanitize=address', [TSAN]: '-fsanitize=thread' }
+
+/** Returns a program with the sanitizer; undefined, with the test skipped, if it cannot be built or does not start. */
+const build = (t: TestContext, source: string, sanitizer: typeof ASAN | typeof TSAN): string | undefined => {
+  const options = ['-g', OPTIONS[sanitizer], '-libverbs', '-lpthread']
+  const path = join(folder, `${source.replaceAll('/', '_')}_${sanitizer}`)
+  try {
+    const program = compileC(path, [join(repoRoot, 'test', 'programs', `${source}.c`)], options)
+    // Its memory may be where the kernel has put something else.
+    if (!/FATAL: ThreadSanitizer/.test(spawnSync(program, { encoding: 'utf8' }).stderr)) return program
+    skipTest(t, 'ThreadSanitizer does not start here')
+  } catch (error) {
+    skipTest(t, `the compiler cannot build with ${sanitizer}: ${error instanceof Error ? error.message : error}`)
+  }
+  return undefined
+}
+
+for (const sanitizer of [ASAN, TSAN] as const)
+  describe(sanitizer, { skip: lacking(ownProgram('verbs_check')) }, () => {
+    it("sees which memory of requests is not the program's, or is used too early", async t => {
+      const program = build(t, 'sanitizers/sanitized', sanitizer)
+      if (program === undefined) return
+      const { env } = await startDaemon(t)
+      const outcomes = await Promise.all(
+        Object.keys(mistakes).map(async name => {
+          const { stdout, stderr } = await run(t, program, [name], { env })
+          return wrongReport(name, sanitizer, stdout + stderr)
+        }),
+      )
+      assert.deepEqual(
+        outcomes.filter(wrong => wrong !== undefined),
+        [],
+      )
+    })
+
+    it('reports nothing that is right', async t => {
+      const program = build(t, 'sanitizers/sanitized', sanitizer)
+      if (program === undefined) return
+      const { env } = await startDaemon(t)
+      // Leak detection needs rights that containers lack.
+      const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
+      const { stdout, stderr, status } = await run(t, program, rightCases(false), { env: settings })
+      assert.equal(`${stdout}${stderr}`, '')
+      assert.equal(status, 0)
+    })
+
+    it('is no hindrance: data is transferred, and found whole', async t => {
+      const program = build(t, 'pairs/verbs_check', sanitizer)
+      if (program === undefined) return
+      const { env } = await startDaemon(t, { devices: ['rxe0@127.0.0.1', 'rxe1@127.0.0.2'] })
+      const args = ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', '-s', '5000', '-n', '50', '-S', '1']
+      const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
+      const { stdout, stderr, status } = await run(t, program, args, { env: settings })
+      assert.equal(status, 0, stdout + stderr)
+    })
+
+    it('is found by `userdma doctor`', async t => {
+      const program = build(t, 'sanitizers/sanitized', sanitizer)
+      if (program === undefined) return
+      const { stdout } = await run(t, userdma, ['doctor', program])
+      assert.match(stdout, new RegExp(`has ${sanitizer}, which is told what devices do`))
+    })
+  })
