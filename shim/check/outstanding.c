@@ -397,22 +397,42 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
 
 /* ---- sanitizers ---- */
 
-/* With the lock held: the memory of an element, if it is in a known region. */
-static bool memory_of(const struct queue *queue, uint32_t slot, struct device_memory *memory)
+static bool is_written(uint32_t slot)
 {
-    const struct region *region = ranges[slot].end == 0 ? NULL : region_named(queue->fd, elements[slot].lkey);
+    return queue_of_element(slot)->kind != USERDMA_POST_SEND || elements[slot].is_read;
+}
+
+/* With the lock held: whether an element and one of another request use the same memory, and the device writes to it. */
+static bool is_shared(uint32_t slot)
+{
+    for (uint32_t other = 0; other < used_slots; other++)
+        if (UNLIKELY(ranges[other].end > ranges[slot].start && ranges[other].start < ranges[slot].end) &&
+            (elements[other].queue != elements[slot].queue || elements[other].index != elements[slot].index) &&
+            (is_written(slot) || is_written(other)))
+            return true;
+    return false;
+}
+
+/* With the lock held: the memory of an element, if it is in a known region. */
+static bool memory_of(uint32_t slot, struct device_memory *memory)
+{
+    const struct region *region =
+        ranges[slot].end == 0 ? NULL : region_named(queue_of_element(slot)->fd, elements[slot].lkey);
     if (!region)
         return false;
     const uint64_t offset = ranges[slot].start - region->iova, bytes = ranges[slot].end - ranges[slot].start;
-    const bool is_written = queue->kind != USERDMA_POST_SEND || elements[slot].is_read;
-    *memory = (struct device_memory){&elements[slot], region, region->start + offset, bytes, is_written};
+    *memory = (struct device_memory){.token = &elements[slot],
+                                     .region = region,
+                                     .start = region->start + offset,
+                                     .bytes = bytes,
+                                     .is_written = is_written(slot),
+                                     .is_shared = elements[slot].is_shared};
     return offset <= region->end - region->start && bytes <= region->end - region->start - offset;
 }
 
 /* With the queue's lock held: `count` requests that are not posted yet stay in the queue. */
 void outstanding_given(int fd, uint32_t kind, uint32_t number, uint32_t count, bool has_message)
 {
-    const struct device_queue device = {fd, kind == USERDMA_POST_SHARED, number};
     struct device_memory list[MAX_SGE];
     uint32_t found, slot = NONE;
     bool is_first = true;
@@ -429,10 +449,15 @@ void outstanding_given(int fd, uint32_t kind, uint32_t number, uint32_t count, b
             for (uint32_t at = queue->last; at != NONE && queue->posted - elements[at].index < count;
                  at = elements[at].previous)
                 slot = at;
-        for (; slot != NONE && found < MAX_SGE; slot = elements[slot].next)
-            found += memory_of(queue, slot, &list[found]);
+        for (; slot != NONE && found < MAX_SGE; slot = elements[slot].next) {
+            elements[slot].is_shared = is_shared(slot);
+            found += memory_of(slot, &list[found]);
+        }
         requests_unlock();
-        sanitizers_takes(device, list, found, is_first && has_message);
+        if (kind == USERDMA_POST_SEND)
+            sanitizers_takes((struct device_queue){fd, false, number}, list, found, is_first && has_message);
+        else
+            sanitizers_takes_receives(list, found);
         is_first = false;
     } while (slot != NONE);
 }
@@ -452,7 +477,7 @@ static void note_used(struct used *used, const struct queue *queue, uint32_t slo
     for (; slot != NONE && elements[slot].index == index && bytes > 0 && used->count < MAX_SGE;
          slot = elements[slot].next) {
         struct device_memory *const memory = &used->memory[used->count];
-        if (!memory_of(queue, slot, memory))
+        if (!memory_of(slot, memory))
             continue;
         if (memory->bytes > bytes)
             memory->bytes = bytes;
@@ -464,41 +489,40 @@ static void note_used(struct used *used, const struct queue *queue, uint32_t slo
 /* Without the lock. */
 static void tell_used(const struct used *used)
 {
-    for (uint32_t i = 0; i < used->count; i++)
-        sanitizers_used(used->queue, used->memory[i].start, used->memory[i].bytes, used->memory[i].is_written);
+    for (uint32_t i = 0; sanitizers_look && i < used->count; i++)
+        sanitizers_used(used->queue, &used->memory[i]);
 }
 
 /* ---- completions ---- */
 
-/* A receive that completes, and the bytes that have arrived; what was used of it is added. */
-struct arrival {
-    uint64_t wr_id;
-    uint32_t bytes;
-    struct used used;
-};
-
-/* With the lock held. False: the queue has no such receive. */
-static bool complete_receive(struct queue *queue, struct arrival *arrival)
+/* With the lock held: the queue of a completed receive; NULL: unknown. */
+static struct queue *queue_of_receive(int fd, uint32_t qpn, uint64_t wr_id)
 {
-    const uint32_t slot = arrival->bytes == 0 || !sanitizers_look ? NONE : receive_find(queue, arrival->wr_id);
-    if (slot != NONE)
-        note_used(&arrival->used, queue, slot, arrival->bytes);
-    return receive_complete(queue, arrival->wr_id);
-}
-
-/* With the lock held. `receives`: those of the queue pair; NULL: unknown. */
-static void complete_shared(int fd, const struct queue *receives, struct arrival *arrival)
-{
-    if (receives && receives->has_shared) {
-        struct queue *shared = queue_of(fd, USERDMA_POST_SHARED, receives->shared, false);
-        if (shared)
-            complete_receive(shared, arrival);
-        return;
-    }
+    struct queue *const receives = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
+    if (receives && receive_find(receives, wr_id) != NONE)
+        return receives;
+    if (receives && receives->has_shared)
+        return queue_of(fd, USERDMA_POST_SHARED, receives->shared, false);
     /* A target of XRC takes receives of any SRQ, which a completion does not name. */
     for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
-        if (queue->fd == fd && complete_receive(queue, arrival))
-            return;
+        if (queue->fd == fd && receive_find(queue, wr_id) != NONE)
+            return queue;
+    return NULL;
+}
+
+/* Tells sanitizers what has arrived. With the lock of the CQ held, the receive stays where it is. */
+static void tell_arrived(int fd, uint32_t qpn, uint64_t wr_id, uint32_t bytes)
+{
+    struct used used = {.count = 0};
+    if (bytes == 0 || !requests_lock())
+        return;
+    const struct queue *queue = queue_of_receive(fd, qpn, wr_id);
+    const uint32_t slot = queue ? receive_find(queue, wr_id) : NONE;
+    if (slot != NONE)
+        note_used(&used, queue, slot, bytes);
+    requests_unlock();
+    sanitizers_arrives((struct device_queue){fd, false, qpn}, used.memory, used.count);
+    tell_used(&used);
 }
 
 /* Reports of polled completions of queue pairs without requests. */
@@ -605,17 +629,18 @@ void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, b
         complete_sends(fd, qpn, wr_id, has_failed);
         return;
     }
+    if (UNLIKELY(sanitizers_watch))
+        tell_arrived(fd, qpn, wr_id, has_failed ? 0 : arrived);
     if (!requests_lock())
         return;
-    struct queue *queue = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
-    struct arrival arrival = {.wr_id = wr_id, .bytes = has_failed ? 0 : arrived, .used.count = 0};
-    if (!queue || !complete_receive(queue, &arrival))
-        complete_shared(fd, queue, &arrival);
+    const bool is_known = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false) != NULL;
+    struct queue *queue = queue_of_receive(fd, qpn, wr_id);
+    if (queue)
+        receive_complete(queue, wr_id);
     if (UNLIKELY(sanitizers_watch) && !has_failed)
         note_answer(fd, qpn);
     requests_unlock();
-    tell_used(&arrival.used);
-    if (UNLIKELY(!queue))
+    if (UNLIKELY(!is_known))
         polled_gone(fd, USERDMA_POST_RECEIVE, qpn, wr_id);
 }
 

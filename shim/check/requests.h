@@ -80,6 +80,8 @@ struct element {
      */
     bool is_sent, is_hashed;
     uint32_t hash;
+    /* Other outstanding requests use the memory too, and one of them lets the device write (for sanitizers). */
+    bool is_shared;
 };
 extern struct element elements[MAX_RANGES];
 /* Slots from this one on were never used. */

@@ -186,14 +186,15 @@ static void watch_cq(struct ibv_cq_ex *cq, const struct ibv_cq_init_attr_ex *wan
 
 /*
  * Creates an extended CQ by `create`, an expression with `attributes`, which it may replace, and wraps it. The number
- * of the queue pair tells whose completion it is: it is asked for, unless the provider has none.
+ * of the queue pair tells whose completion it is, and the length what has arrived: they are asked for, unless the
+ * provider has none.
  */
 #define CREATE_CQ(name, create)                                                                                        \
     do {                                                                                                               \
         struct ibv_cq_ex *cq = NULL;                                                                                   \
         struct object_call call;                                                                                       \
         const struct ibv_cq_init_attr_ex *wanted = attributes;                                                         \
-        struct ibv_cq_init_attr_ex with_qp_num;                                                                        \
+        struct ibv_cq_init_attr_ex with_more;                                                                        \
         if (UNLIKELY(recorder_is_on)) {                                                                                \
             const struct object_use uses[] = {{USERDMA_OBJECT_CONTEXT, context},                                       \
                                               {USERDMA_OBJECT_CHANNEL, attributes->channel}};                          \
@@ -202,10 +203,10 @@ static void watch_cq(struct ibv_cq_ex *cq, const struct ibv_cq_init_attr_ex *wan
                 return NULL;                                                                                           \
             }                                                                                                          \
         }                                                                                                              \
-        if (UNLIKELY(requests_are_noted) && !(wanted->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {                               \
-            with_qp_num = *wanted;                                                                                     \
-            with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;                                                             \
-            attributes = &with_qp_num;                                                                                 \
+        if (UNLIKELY(requests_are_noted)) {                               \
+            with_more = *wanted;                                                                                     \
+            with_more.wc_flags |= IBV_WC_EX_WITH_QP_NUM | IBV_WC_EX_WITH_BYTE_LEN;                                   \
+            attributes = &with_more;                                                                                 \
             cq = (create);                                                                                             \
             attributes = (struct ibv_cq_init_attr_ex *)wanted;                                                         \
         }                                                                                                              \

@@ -35,17 +35,18 @@ __attribute__((noinline)) void userdma_device_writes(uintptr_t start, size_t byt
     __asm__ volatile("");
 }
 
-void asan_used(struct device_queue queue, uintptr_t start, size_t bytes, bool is_written)
+void asan_used(struct device_queue queue, const struct device_memory *memory)
 {
-    const uintptr_t poisoned = (uintptr_t)is_poisoned(start, bytes);
+    const uintptr_t start = memory->start, end = start + memory->bytes;
+    const uintptr_t poisoned = (uintptr_t)is_poisoned(start, memory->bytes);
     if (LIKELY(poisoned == 0))
         return;
     dprintf(STDERR_FILENO,
             "userdma: %s %s %zu bytes at 0x%lx for a request of %s 0x%x; from 0x%lx on they are not the program's:\n",
-            sanitizers_device(queue.fd), is_written ? "writes" : "reads", bytes, (unsigned long)start,
+            sanitizers_device(queue.fd), memory->is_written ? "writes" : "reads", memory->bytes, (unsigned long)start,
             queue.is_shared ? "SRQ" : "QP", queue.number, (unsigned long)poisoned);
     /* The reason of a report is that of its first byte. */
-    (is_written ? userdma_device_writes : userdma_device_reads)(poisoned, start + bytes - poisoned);
+    (memory->is_written ? userdma_device_writes : userdma_device_reads)(poisoned, end - poisoned);
 }
 
 /*

@@ -18,6 +18,8 @@ void sanitizers_opened(int fd, const char *device)
 {
     if ((unsigned)fd < NAMED)
         snprintf(names[fd], sizeof names[fd], "%s", device);
+    if (has_tsan)
+        tsan_opened();
 }
 
 const char *sanitizers_device(int fd)
@@ -44,8 +46,20 @@ void sanitizers_takes(struct device_queue queue, const struct device_memory *lis
     /* What a request sends must be the program's from now on; what arrives, when it does. */
     for (uint32_t i = 0; sanitizers_look && i < count; i++)
         if (!list[i].is_written)
-            sanitizers_used(queue, list[i].start, list[i].bytes, false);
+            sanitizers_used(queue, &list[i]);
     errno = saved;
+}
+
+void sanitizers_takes_receives(const struct device_memory *list, uint32_t count)
+{
+    if (has_tsan)
+        tsan_takes_receives(list, count);
+}
+
+void sanitizers_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count)
+{
+    if (has_tsan)
+        tsan_arrives(queue, list, count);
 }
 
 void sanitizers_returns(const void *token)
@@ -60,14 +74,14 @@ void sanitizers_receives(struct device_queue queue)
         tsan_receives(queue);
 }
 
-void sanitizers_used(struct device_queue queue, uintptr_t start, size_t bytes, bool is_written)
+void sanitizers_used(struct device_queue queue, const struct device_memory *memory)
 {
-    if (bytes == 0)
+    if (memory->bytes == 0)
         return;
     if (has_asan)
-        asan_used(queue, start, bytes, is_written);
+        asan_used(queue, memory);
     if (sanitizers_valgrind)
-        memcheck_used(start, bytes);
+        memcheck_used(memory->start, memory->bytes);
 }
 
 void sanitizers_arrived(uintptr_t start, size_t bytes)

@@ -48,12 +48,18 @@ struct device_memory {
     size_t bytes;
     /* The device writes to it, else it reads it. */
     bool is_written;
+    /* Other requests use it too, and one of them writes: what the devices do first is not known. */
+    bool is_shared;
 };
 
 /* ---- by the thread that posts, before the provider does, without the lock of requests ---- */
 
-/* `has_message`: a request tells the peer something. */
+/*
+ * Sends and READs, `has_message`: of which one tells the peer something. Receives, from which nothing is known of an
+ * access: perhaps no message comes.
+ */
 void sanitizers_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message);
+void sanitizers_takes_receives(const struct device_memory *list, uint32_t count);
 
 /* ---- by the thread that has polled the completion, or reset or destroyed the queue ---- */
 
@@ -61,8 +67,10 @@ void sanitizers_takes(struct device_queue queue, const struct device_memory *lis
 void sanitizers_returns(const void *token);
 /* A receive of a queue pair has completed: what was sent before is known to this thread. Likewise. */
 void sanitizers_receives(struct device_queue queue);
-/* The device has used memory; without the lock of requests. */
-void sanitizers_used(struct device_queue queue, uintptr_t start, size_t bytes, bool is_written);
+/* The device has used memory for a request whose completion was polled; without the lock of requests. */
+void sanitizers_used(struct device_queue queue, const struct device_memory *memory);
+/* Before, if it was a receive: the message has come then. `queue`: of the queue pair. */
+void sanitizers_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count);
 
 /* ---- other processes have written (session/written.c) ---- */
 
@@ -88,7 +96,10 @@ void *sanitizer_symbol(const char *name);
 /* ---- tsan.c, asan.c, memcheck.c: as above ---- */
 
 bool tsan_detect(void);
+void tsan_opened(void);
 void tsan_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message);
+void tsan_takes_receives(const struct device_memory *list, uint32_t count);
+void tsan_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count);
 void tsan_returns(const void *token);
 void tsan_receives(struct device_queue queue);
 void tsan_before_fork(void);
@@ -96,7 +107,7 @@ void tsan_after_fork(void);
 void tsan_end(void);
 
 bool asan_detect(void);
-void asan_used(struct device_queue queue, uintptr_t start, size_t bytes, bool is_written);
+void asan_used(struct device_queue queue, const struct device_memory *memory);
 
 bool memcheck_detect(void);
 void memcheck_used(uintptr_t start, size_t bytes);

@@ -1,12 +1,13 @@
 /*
- * ThreadSanitizer: each queue pair is a fiber, a thread without a processor, which accesses memory when a request is
- * posted. It has seen what the poster has done before, and who polls the completion has seen it. So a store between
- * post and completion is a race with the fiber, and a store after the completion is none.
+ * ThreadSanitizer: the sends of a queue pair are a fiber, a thread without a processor, and its receives another one.
+ * What a send or READ uses, its fiber accesses at the post; what a receive has got, at its completion, as of the time
+ * of its post. So a store of the program between post and completion is a race with the fiber, and a store after the
+ * poll is none.
  *
- * Each request has an object of its own, the token, by which its poster, the fiber and its poller are ordered. A device
- * may read what it sends again until its completion, unless the peer has answered: receives of the queue pair are after
- * its accesses until then. Messages order threads of the process too, coarsely: each receive is after all sends that
- * were posted before.
+ * Each element of a request has an object of its own, the token, by which its poster, the fiber and its poller are
+ * ordered. A device may read what it sends again until its completion, unless the peer has answered: receives of the
+ * queue pair are after its reads until then. Messages order threads of the process too, coarsely: each receive is after
+ * all sends that were posted before.
  */
 #define _GNU_SOURCE
 #include "sanitizers.h"
@@ -38,13 +39,19 @@ static struct {
 /* __tsan_switch_to_fiber_no_sync */
 #define NO_SYNC 1
 
-/* A fiber, and what receives of its queue pair acquire. The last one is shared. */
+/* A fiber, and what receives of its queue pair acquire. The last one is of all further queues. */
 static struct device {
     void *fiber;
     int fd;
-    bool is_shared, is_used;
+    bool receives, is_used;
     uint32_t number;
 } devices[FIBERS + 1];
+
+/*
+ * A new fiber is after all that its maker has done. So this one, which is as old as the first context, makes the others:
+ * they know of the program what they acquire.
+ */
+static void *maker;
 
 /* One thread at a time is on a fiber. Not of the C library: TSan would order the threads by it. */
 static uint32_t holder;
@@ -84,20 +91,35 @@ static void leave(void)
     __atomic_store_n(&holder, 0, __ATOMIC_RELEASE);
 }
 
-/* The device of a queue; NULL: there is none. With `should_create`, and the lock, a new one. */
-static struct device *device_of(struct device_queue queue, bool should_create)
+/* The device of a queue pair; NULL: there is none. With `should_create`, and the lock, a new one. */
+static struct device *device_of(struct device_queue queue, bool receives, bool should_create)
 {
     struct device *device = devices;
     for (; device < devices + FIBERS && __atomic_load_n(&device->is_used, __ATOMIC_ACQUIRE); device++)
-        if (device->number == queue.number && device->fd == queue.fd && device->is_shared == queue.is_shared)
+        if (device->number == queue.number && device->fd == queue.fd && device->receives == receives)
             return device;
     if (!should_create)
         return device == devices + FIBERS ? device : NULL;
     device->fd = queue.fd;
-    device->is_shared = queue.is_shared;
+    device->receives = receives;
     device->number = queue.number;
     __atomic_store_n(&device->is_used, true, __ATOMIC_RELEASE);
     return device;
+}
+
+/* With the lock. */
+static void make_maker(void)
+{
+    if (!maker && (maker = tsan.create_fiber(0)))
+        tsan.set_fiber_name(maker, "devices");
+}
+
+void tsan_opened(void)
+{
+    if (!enter())
+        return;
+    make_maker();
+    leave();
 }
 
 static void *fiber_of(struct device *device)
@@ -108,9 +130,13 @@ static void *fiber_of(struct device *device)
     if (device == devices + FIBERS)
         snprintf(name, sizeof name, "devices, further queue pairs");
     else
-        snprintf(name, sizeof name, "device %s, %s 0x%x", sanitizers_device(device->fd),
-                 device->is_shared ? "SRQ" : "QP", device->number);
+        snprintf(name, sizeof name, "device %s, %s of QP 0x%x", sanitizers_device(device->fd),
+                 device->receives ? "receives" : "sends", device->number);
+    void *const own = tsan.get_current_fiber();
+    make_maker();
+    tsan.switch_to_fiber(maker, NO_SYNC);
     device->fiber = tsan.create_fiber(0);
+    tsan.switch_to_fiber(own, NO_SYNC);
     tsan.set_fiber_name(device->fiber, name);
     return device->fiber;
 }
@@ -130,17 +156,11 @@ static unsigned frames_here(void **frames)
     return count - own;
 }
 
-void tsan_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message)
+/* As the device: accesses memory that the posters of its tokens have given it. */
+static void access_as(struct device *device, const struct device_memory *list, uint32_t count)
 {
     void *frames[FRAMES];
-    const unsigned depth = count == 0 ? 0 : frames_here(frames);
-    if (has_message)
-        tsan.release(&messages);
-    if (count == 0 || !enter())
-        return;
-    for (uint32_t i = 0; i < count; i++)
-        tsan.release(list[i].token);
-    struct device *const device = device_of(queue, true);
+    const unsigned depth = frames_here(frames);
     void *const fiber = fiber_of(device), *const own = tsan.get_current_fiber();
     tsan.switch_to_fiber(fiber, NO_SYNC);
     for (uint32_t i = 0; i < count; i++)
@@ -148,8 +168,9 @@ void tsan_takes(struct device_queue queue, const struct device_memory *list, uin
     for (unsigned i = depth; i > 1; i--)
         tsan.enter(frames[i - 1]);
     for (uint32_t i = 0; i < count; i++)
-        (list[i].is_written ? tsan.write_range : tsan.read_range)((const void *)list[i].start, list[i].bytes,
-                                                                  depth > 0 ? frames[0] : (void *)tsan_takes);
+        if (!list[i].is_shared)
+            (list[i].is_written ? tsan.write_range : tsan.read_range)((const void *)list[i].start, list[i].bytes,
+                                                                      depth > 0 ? frames[0] : (void *)access_as);
     for (unsigned i = depth; i > 1; i--)
         tsan.leave();
     for (uint32_t i = 0; i < count; i++) {
@@ -159,6 +180,31 @@ void tsan_takes(struct device_queue queue, const struct device_memory *list, uin
             tsan.release(device);
     }
     tsan.switch_to_fiber(own, NO_SYNC);
+}
+
+void tsan_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message)
+{
+    if (has_message)
+        tsan.release(&messages);
+    for (uint32_t i = 0; i < count; i++)
+        tsan.release(list[i].token);
+    if (count == 0 || !enter())
+        return;
+    access_as(device_of(queue, false, true), list, count);
+    leave();
+}
+
+void tsan_takes_receives(const struct device_memory *list, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        tsan.release(list[i].token);
+}
+
+void tsan_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count)
+{
+    if (count == 0 || !enter())
+        return;
+    access_as(device_of(queue, true, true), list, count);
     leave();
 }
 
@@ -170,7 +216,7 @@ void tsan_returns(const void *token)
 void tsan_receives(struct device_queue queue)
 {
     tsan.acquire(&messages);
-    const struct device *const device = device_of(queue, false);
+    const struct device *const device = device_of(queue, false, false);
     if (device)
         tsan.acquire(device);
 }
@@ -183,6 +229,9 @@ static void destroy_fibers(void)
             tsan.destroy_fiber(device->fiber);
             device->fiber = NULL;
         }
+    if (maker)
+        tsan.destroy_fiber(maker);
+    maker = NULL;
 }
 
 /* A child that starts a thread ends if its parent had fibers. */
