@@ -62,7 +62,7 @@ const libraries = () => [
   },
   {
     name: 'host',
-    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder')],
+    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder'), inRoot('shim/sanitizers/runtimes.c')],
     needs: VERBS,
     without: "`--host` does not run: programs on the machine's devices are not observed",
   },

@@ -48,13 +48,3 @@ void asan_used(struct device_queue queue, const struct device_memory *memory)
     /* The reason of a report is that of its first byte. */
     (memory->is_written ? userdma_device_writes : userdma_device_reads)(poisoned, end - poisoned);
 }
-
-/*
- * ASan asks the program for options that ASAN_OPTIONS does not have. This library comes before the runtime, which is
- * harmless; buffers in stack frames that have returned are the device's as any other.
- */
-EXPORT const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "verify_asan_link_order=0:detect_stack_use_after_return=1";
-}

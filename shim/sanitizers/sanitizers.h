@@ -7,6 +7,7 @@
  *   asan.c       AddressSanitizer: memory that a device uses and the program may not
  *   memcheck.c   valgrind's memcheck: also which bytes have arrived
  *   sanitizers.c all of them
+ *   runtimes.c   their start; also in the library of `--host`
  *
  * Without one, nothing of this is called but sanitizers_detect.
  */
