@@ -81,7 +81,7 @@ export const classOf = (failure: Failure): FailureClass => {
       if (failure.shape.isFabric) return failure.errno === 12 ? 'resources' : 'provider'
       if (/modify[_ ]qp|create_ah/i.test(call)) return 'qp-setup'
       if (/ibv_post_/.test(call)) return 'queue-full'
-      if (/reg_|alloc_mr|register/i.test(call)) return 'registration'
+      if (/reg_|alloc_mr|register|mem_map/i.test(call)) return 'registration'
       if (/open_device|get_device|event channel/.test(call)) return 'no-device'
       return /resolve|connect|bind|multicast/.test(call) ? 'unreachable' : 'resources'
     case 'command':

@@ -4,10 +4,12 @@
  */
 import { certain } from './readers/certain.ts'
 import { drivers } from './readers/drivers.ts'
+import { deepEp, nixl, nvshmem } from './readers/gpus.ts'
 import { libfabric, mpi } from './readers/libraries.ts'
 import { mlx5, mlx5Kernel } from './readers/mlx5.ts'
 import { awsOfiNccl, nccl } from './readers/nccl.ts'
 import { examples, jobs, mooncake, others, perftest } from './readers/programs.ts'
+import { brpc, ceph, gloo } from './readers/services.ts'
 import { spdk, storage } from './readers/storage.ts'
 import { ucx } from './readers/ucx.ts'
 import { scanTable, type Table } from './scan.ts'
@@ -23,6 +25,12 @@ export const readers: readonly Reader[] = [
   mpi,
   perftest,
   mooncake,
+  nixl,
+  nvshmem,
+  deepEp,
+  brpc,
+  ceph,
+  gloo,
   examples,
   others,
   spdk,

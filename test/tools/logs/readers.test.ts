@@ -103,6 +103,33 @@ test('damage and redactions are read over', () => {
   )
 })
 
+test('normal operation has no failure', () => {
+  const lines = [
+    'I0301 12:00:00.123456  4242 rdma_helper.cpp:490] RDMA GID Index: 3',
+    'W0301 12:00:00.123456  4242 rdma_helper.cpp:262] rdma async event: communication established',
+    '2026-03-01T12:00:00.123+0000 7f01  1 RDMAStack handle_tx_event sending of the disconnect msg completed',
+    '2026-03-01T12:00:00.123+0000 7f01  1 RDMAStack handle_async_event ibv_get_async_event: dev=0x55 evt: port active',
+    'W0301 12:00:00.123456 42 libfabric_rail.cpp:559] fi_setopt FI_OPT_EFA_RNR_RETRY failed for rail 3: Function not implemented - continuing with default',
+    'WARNING: destroy() was not called before DeepEP buffer destruction, which can leak resources.',
+    'DeepEP initialized with NCCL version: 2.30.4 (loaded library)',
+    '[PG ID 0 PG GUID 0(default_pg) Rank 5] ProcessGroupNCCL initialization options: size: 8, global rank: 5, TIMEOUT(ms): 600000',
+    '[ 42.123456] infiniband rxe0: qp#17 rxe_qp_from_attr: state -> RTR',
+    '[ 42.123456] [qedr_affiliated_event:715(qedr0)]QP event 2 on handle 00000000f00d',
+    '[ 42.123456] svcrdma: reducing receive depth to 128',
+    "[ 42.123456] rpcrdma: connection to 10.0.0.7:20049 on mlx5_0, memreg 'frwr', 128 credits, 16 responders",
+    '[ 42.123456] ksmbd: smb_direct: disconnected',
+    '[ 42.123456] CIFS: VFS: RDMA transport re-established',
+    '[ 42.123456] CIFS: VFS: smbd_conn_upcall:231 connected event=established',
+    'mlx5_net: New debug dump in file /var/log/dpdk_mlx5_port_0_txq_0_index_0_1',
+  ]
+  for (const line of lines)
+    assert.deepEqual(
+      read(`${line}\n`).failures.map(({ shape }) => shape.id),
+      [],
+      line,
+    )
+})
+
 test('no form begins with an endless repetition, whose cost would be the square of the line', () => {
   const endless = /^(?:\(\?(?:<\w+>|:))*(?:\[[^\]]*\]|\\w|\\S|\.)[+*]/
   assert.deepEqual(

@@ -1,7 +1,10 @@
-/* libfabric (verbs, efa, rxm), Open MPI's openib, MVAPICH, GASNet: what stands between programs and verbs. */
+/* libfabric (verbs, efa, rxm), Open MPI's openib, MVAPICH, MPICH, GASNet: what stands between programs and verbs. */
 import type { Reader } from '../shape.ts'
 
 const OFI = 'ofiwg/libfabric af8ddbe9'
+const MPICH = 'pmodels/mpich 6a79bf65 src/mpid/ch4'
+/** Of MPICH: the adapter, or until 4.1 the line of its source. */
+const NIC = '\\((?:default nic=(?<device>[\\w.-]{1,64}): |[\\w.]{1,40}:\\d+:\\w{1,80}:)'
 
 export const libfabric: Reader = {
   name: 'libfabric',
@@ -145,6 +148,54 @@ export const mpi: Reader = {
       source: 'GASNet 2023.3 ibv-conduit/gasnet_core_sndrcv.c',
       sample: ['@ 3> snd status=TIMEOUT opcode=0 dst_node=7 dst_qp=0'],
       gives: { value: '3', status: 'TIMEOUT', opcode: '0', text: '7', qpn: '0' },
+    },
+    {
+      id: 'mpich-poll',
+      words: ['OFI poll failed ('],
+      form: new RegExp(`OFI poll failed ${NIC}(?<errno>[^)]{1,80})\\)`, 'g'),
+      role: 'failure',
+      kind: 'completion',
+      source: `${MPICH}/netmod/ofi/errnames.txt:23, ofi_events.c:577; v4.1 errnames.txt:67`,
+      sample: ['MPIDI_OFI_handle_cq_error(577): OFI poll failed (default nic=mlx5_0: Input/output error)'],
+      gives: { device: 'mlx5_0', errno: 'Input/output error' },
+    },
+    {
+      id: 'mpich-fabric',
+      words: [' failed (default nic=', ':MPIDI_OFI_', 'No valid libfabric provider'],
+      form: new RegExp(
+        `(?:OFI (?<call>(?!poll )[a-zE][\\w() ]{1,60}?) failed ${NIC}(?<errno>[^)]{1,80})\\)|No valid libfabric provider)`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: `${MPICH}/netmod/ofi/errnames.txt, ofi_impl.h:85; v4.1 ofi_impl.h:65`,
+      sample: [
+        'create_vni_context(1032): OFI endpoint open failed (ofi_init.c:1032:MPIDI_OFI_create_endpoint:Invalid argument)',
+      ],
+      gives: { call: 'endpoint open', errno: 'Invalid argument' },
+    },
+    {
+      id: 'mpich-unhandled',
+      words: [' returned with failed status(', 'returned failed request in UCX netmod('],
+      form: /(?:ucx function returned with failed status|returned failed request in UCX netmod)\([\w.]{1,40} \d+ \w{1,80} (?<text>[A-Z][\w /-]{2,60})\)/g,
+      role: 'consequence',
+      source: `${MPICH}/netmod/ucx/errnames.txt:2, 8; ucx_impl.h:90`,
+      sample: [
+        'MPIDI_UCX_send(128):  ucx function returned with failed status(ucx_send.h 128 MPIDI_UCX_send Destination is unreachable)',
+      ],
+      gives: { text: 'Destination is unreachable' },
+    },
+    {
+      id: 'mpich-abort',
+      words: [': Fatal error in '],
+      form: /Abort\(\d+\)(?: on node (?<value>\d+))?[^:]{0,60}: Fatal error in (?<text>\w+)/g,
+      role: 'consequence',
+      source: `${MPICH}/src/ch4_globals.c:110`,
+      sample: [
+        'Abort(135911695) on node 3 (rank 3 in comm 0): Fatal error in internal_Allreduce: Other MPI error, error stack:',
+      ],
+      gives: { value: '3', text: 'internal_Allreduce' },
     },
     {
       id: 'mpi-abort',

@@ -1,6 +1,5 @@
 /*
- * Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch,
- * Gloo.
+ * Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch.
  */
 import { ERRNO } from '../meanings/errnos.ts'
 import type { Reader } from '../shape.ts'
@@ -211,15 +210,6 @@ export const others: Reader = {
       sample: ['got bad completion with status: 0xc, vendor syndrome: 0x81'],
       gives: { status: '0xc', vendor: '0x81' },
     },
-    {
-      id: 'nvshmem-adapter',
-      words: ['is not enumerated as an mlx5 device'],
-      form: /device (?<device>[\w.-]{1,64}) is not enumerated as an mlx5 device/g,
-      role: 'sign',
-      source: 'NVSHMEM (unverified)',
-      sample: ['WARN: device erdma_0 is not enumerated as an mlx5 device. Skipping...'],
-      gives: { device: 'erdma_0' },
-    },
   ],
 }
 
@@ -288,6 +278,23 @@ export const jobs: Reader = {
       gives: { value: '1', text: 'BROADCAST' },
     },
     {
+      id: 'flight-recorder',
+      words: [
+        'Received a dump signal due to a collective timeout from ',
+        'failure detected by watchdog at work sequence id: ',
+        'First PG on this rank to signal dumping',
+        "'s watchdog got stuck for ",
+      ],
+      form: /(?:Received a dump signal due to a collective timeout from +(?<text>this local rank|rank \d+)(?: and .{1,80}?Last enqueued NCCL work: \d+, last completed NCCL work: (?<value>\d+))?|failure detected by watchdog at work sequence id: \d+|First PG on this rank to signal dumping|ProcessGroup\w{1,12}'s watchdog got stuck for \d+ seconds)/g,
+      role: 'consequence',
+      source:
+        'pytorch/pytorch torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp getNCCLWatchdogTimeoutErrorMsg, watchdogHandler, heartbeatMonitor (2.5 and later)',
+      sample: [
+        '[rank5]:[E703 17:54:18.884528282 ProcessGroupNCCL.cpp:1987] [PG ID 0 PG GUID 0(default_pg) Rank 5] Received a dump signal due to a collective timeout from  rank 7 and we will try our best to dump the debug info. Last enqueued NCCL work: 561, last completed NCCL work: 560.This is most likely caused by incorrect usages of collectives',
+      ],
+      gives: { text: 'rank 7', value: '560' },
+    },
+    {
       id: 'pytorch-abort',
       words: [
         'To avoid data inconsistency, we are taking the entire process down',
@@ -312,24 +319,6 @@ export const jobs: Reader = {
         'CQE ERROR wr_id=7 status=12(transport retry counter exceeded) opcode=0 byte_len=0 vendor_err=0x81 qp_num=0x1a2b',
       ],
       gives: { status: '12', vendor: '81', qpn: '1a2b', opcode: '0', length: '0' },
-    },
-    {
-      id: 'nvshmem-status',
-      words: [': non-zero status: '],
-      form: /: non-zero status: (?<value>\d+) (?<text>(?!ibv_)[\w ]{3,80})/g,
-      role: 'consequence',
-      source: 'NVSHMEM (unverified)',
-      sample: ['transport.cpp:400: non-zero status: 7 connect EPS failed'],
-      gives: { value: '7', text: 'connect EPS failed' },
-    },
-    {
-      id: 'deepep-timeout',
-      words: ['DeepEP timeout', 'DeepEP error: '],
-      form: /DeepEP (?:timeout|error)/g,
-      role: 'consequence',
-      source: 'DeepEP (unverified)',
-      sample: ['DeepEP timeout check failed: rank = 3, thread = 1'],
-      gives: {},
     },
   ],
 }

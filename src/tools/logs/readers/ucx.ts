@@ -184,14 +184,5 @@ export const ucx: Reader = {
       ],
       gives: { text: 'Endpoint timeout' },
     },
-    {
-      id: 'nixl',
-      words: ['NIXL_ERR_'],
-      form: /NIXL_ERR_(?<text>\w+)/g,
-      role: 'consequence',
-      source: 'unverified',
-      sample: ['nixl_agent.cpp: transfer failed: NIXL_ERR_REMOTE_DISCONNECT'],
-      gives: { text: 'REMOTE_DISCONNECT' },
-    },
   ],
 }
