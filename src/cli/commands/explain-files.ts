@@ -20,7 +20,8 @@ export const explainFiles = async (
   options: ExplainOptions,
   fail: (message: string) => never,
 ): Promise<void> => {
-  if (options.redact && options.json) fail('--redact writes the log itself, and --json objects of the report')
+  if (options.redact && (options.json || options.html !== undefined))
+    fail(`--redact writes the log itself, and --${options.json ? 'json objects' : 'html a page'} of the report`)
   const unread: Unread[] = []
   const files = filesOf(named, unread)
   const kinds = { log: [] as NamedFile[], capture: [] as NamedFile[], recording: [] as NamedFile[] }
@@ -38,7 +39,8 @@ export const explainFiles = async (
     const option = PACKETS.find(name => options[name] !== undefined)
     if (option !== undefined) fail(`--${option} is for captures, and ${log[0]!.name} is a log`)
   }
-  if (log.length === 0 && (options.quiet || options.redact)) fail('--quiet and --redact are for logs')
+  if (log.length === 0 && (options.quiet || options.redact || options.html !== undefined))
+    fail('--quiet, --html and --redact are for logs')
   const separate = (isFirst: boolean): void => void (isFirst || options.json || process.stdout.write('\n'))
   if (log.length > 0) await (await import('./explain-log.ts')).explainLogs(log, options, unread)
   if (unread.length > 0) {
