@@ -1,10 +1,11 @@
 /* `userdma explain FILE…`: logs, captures and recordings, in any mixture. Each kind has its own report. */
 import { statSync } from 'node:fs'
 import { printable } from '../../spec/printable.ts'
+import type { Unread } from '../../tools/logs/archive.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import { contentOf, filesOf, type NamedFile, type Unread } from '../log-files.ts'
+import { contentOf, filesOf, type NamedFile } from '../log-files.ts'
 
 type ExplainOptions = OptionsOf<typeof explainOptions>
 
