@@ -124,5 +124,12 @@ test('what is packed otherwise, or no text, is refused by name; UTF-16 is read',
   const both = explain([folder])
   assert.equal(both.status, 2)
   assert.match(both.stdout, FIRST)
+  const objects = explain([folder, '--json']).stdout.trimEnd().split('\n')
+  for (const line of objects) assertValid('explain LOG', JSON.parse(line))
+  assert.deepEqual(JSON.parse(objects.at(-1)!), {
+    kind: 'unread',
+    file: packed,
+    reason: 'it is packed by xz: unpack it first (xz -d)',
+  })
   assert.equal(explain([log, '--redact', '--json']).status, 2)
 })

@@ -1,6 +1,6 @@
 /* `userdma explain FILE…`: logs, captures and recordings, in any mixture. Each kind has its own report. */
 import { statSync } from 'node:fs'
-import { printable } from '../../spec/printable.ts'
+import { jsonText, printable } from '../../spec/printable.ts'
 import type { Unread } from '../../tools/logs/archive.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { explainOptions } from '../command-line/options.ts'
@@ -46,8 +46,10 @@ export const explainFiles = async (
   if (log.length > 0) await (await import('./explain-log.ts')).explainLogs(log, options, unread)
   if (unread.length > 0) {
     process.exitCode = UNREAD
-    for (const { name, reason } of unread)
+    for (const { name, reason } of unread) {
       process.stderr.write(`userdma: not read: ${printable(`${name}: ${reason}`)}\n`)
+      if (options.json) process.stdout.write(`${jsonText({ kind: 'unread', file: name, reason })}\n`)
+    }
   }
   if (options.redact || options.quiet) return
   if (capture.length > 0) {

@@ -9,9 +9,10 @@ import { type Failure, LogAnalysis } from '../../../src/tools/logs/analysis.ts'
 import { knownCommandSyndromes } from '../../../src/tools/logs/meanings/firmware.ts'
 import { familyName, vendorRows } from '../../../src/tools/logs/meanings/vendor-errors.ts'
 import { readers } from '../../../src/tools/logs/readers.ts'
+import { reportObjects, reportOf } from '../../../src/tools/logs/report.ts'
 import type { Shape } from '../../../src/tools/logs/shape.ts'
 import { repoRoot } from '../../paths.ts'
-import { readReference } from '../../project/docs/json-schema.ts'
+import { assertValid, readReference } from '../../project/docs/json-schema.ts'
 
 const read = (text: string): LogAnalysis => {
   const analysis = new LogAnalysis()
@@ -41,6 +42,8 @@ describe('each shape reads its sample', () => {
         shape.gives,
       )
       assert.equal(analysis.failures.length, 1, 'one line is one failure')
+      for (const object of reportObjects(reportOf(analysis), 1))
+        assertValid('explain LOG', JSON.parse(JSON.stringify(object)))
     })
 })
 
