@@ -124,6 +124,8 @@ test('normal operation has no failure', () => {
     '[ 42.123456] CIFS: VFS: RDMA transport re-established',
     '[ 42.123456] CIFS: VFS: smbd_conn_upcall:231 connected event=established',
     'mlx5_net: New debug dump in file /var/log/dpdk_mlx5_port_0_txq_0_index_0_1',
+    'my-program: got event IBV_EVENT_PORT_ACTIVE',
+    'W0301 12:00:00.123456  4242 worker_pool.cpp:1014] Worker: Received context async event port active for context mlx5_3',
   ]
   for (const line of lines)
     assert.deepEqual(

@@ -181,6 +181,20 @@ test('a line of a megabyte, and many hosts and queue pairs, are bounded', () => 
   assert.ok(chains.length > 0)
 })
 
+test('causes are not judged by what says nothing of them', () => {
+  const causes = (text: string): readonly string[] =>
+    reportOn(['a', bytesOf(text)]).chains[0]!.causes.map(({ id, likelihood }) => `${likelihood} ${id}`)
+  const toInit = '[Handshake] Failed to modify QP to INIT, check local context port num: Invalid argument [22]\n'
+  assert.deepEqual(causes(toInit).slice(0, 2), ['likely port', 'unlikely gid-index'])
+  // A DCI serves many peers.
+  const dci = (queue: string): string =>
+    `[node1:1:0:1] ib_mlx5_log.c:177  Transport retry count exceeded on mlx5_0:1/IB (synd 0x15 vend 0x81 hw_synd 0/0)
+[node1:1:0:1] ib_mlx5_log.c:177  ${queue} QP 0xd16 wqe[6168]: SEND s-e [rqpn 0x17de rlid 1037] [va 0x7f len 577 lkey 0x1]\n`
+  assert.equal(causes(dci('RC'))[0], 'likely peer-ended')
+  assert.equal(causes(dci('DCI'))[0], 'possible path')
+  assert.equal(causes('ibgda.cpp:1889: NULL value cannot allocate mlx5dv_devx_uar\n').at(-1), 'unlikely memlock')
+})
+
 test('two clocks, an errno for a reason, and words of source code', () => {
   const first = (text: string): ReturnType<typeof reportOn>['analysis']['failures'][number] | undefined =>
     reportOn(['a', bytesOf(text)]).analysis.failures[0]

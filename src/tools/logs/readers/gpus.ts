@@ -61,6 +61,16 @@ export const nvshmem: Reader = {
       gives: { call: 'ibv_reg_mr', errno: 'Cannot allocate memory' },
     },
     {
+      id: 'nvshmem-null',
+      words: [': NULL value '],
+      form: /: NULL value (?:Unable to |cannot allocate )?(?<call>create ah|mlx5dv_devx_uar|get_device_list(?= failed)|(?:cq|srq|qp) creation(?= failed)|ibv_(?:alloc|create)_[\w ]{2,30}?(?= failed)|mlx5dv_create_qp(?= failed))/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${NVSHMEM}/include/non_abi/nvshmemx_error.h:83; modules/transport/ibgda/ibgda.cpp, ibrc/ibrc.cpp`,
+      sample: ['/build/ibgda.cpp:2234: NULL value Unable to create ah.'],
+      gives: { call: 'create ah' },
+    },
+    {
       id: 'nvshmem-fabric',
       words: ['Error in libfabric operation (', 'CQ reported error ('],
       form: /(?:Error in (?<call>libfabric operation)|CQ reported error) \((?<errno>-?\d+)\)/g,
@@ -98,6 +108,15 @@ export const nvshmem: Reader = {
       source: `${NVSHMEM}/include/non_abi/device/pt-to-pt/ibgda_device.cuh:466`,
       sample: ['[3] ibgda_poll_cq timeout:'],
       gives: {},
+    },
+    {
+      id: 'nvshmem-init',
+      words: ['init failed for transport: IBGDA', 'Unable to initialize any transports'],
+      form: /(?<text>init failed for transport: IBGDA|Unable to initialize any transports)/g,
+      role: 'consequence',
+      source: `${NVSHMEM}/host/transport/transport.cpp:282, 294`,
+      sample: ['/build/transport.cpp:nvshmemi_transport_init:275: init failed for transport: IBGDA'],
+      gives: { text: 'init failed for transport: IBGDA' },
     },
     {
       id: 'nvshmem-status',
@@ -185,14 +204,15 @@ export const nixl: Reader = {
     {
       id: 'nixl-error',
       words: [
+        'Unexpected UCX error: ',
         'UCX AM send failed with status ',
         'UCX endpoint create failed: ',
         'Transfer completed with CQ error',
         'registration failed for the specified or all potential backends',
       ],
-      form: /(?<text>UCX AM send failed with status|UCX endpoint create failed|Transfer completed with CQ error|registration failed for the specified or all potential backends)/g,
+      form: /(?<text>Unexpected UCX error|UCX AM send failed with status|UCX endpoint create failed|Transfer completed with CQ error|registration failed for the specified or all potential backends)/g,
       role: 'consequence',
-      source: `${NIXL}/plugins/ucx/ucx_utils.cpp:212, 621; plugins/libfabric/libfabric_backend.cpp:1655; core/nixl_agent.cpp:506`,
+      source: `${NIXL}/plugins/ucx/ucx_utils.cpp:212, 621, ucx_enums.cpp:58; plugins/libfabric/libfabric_backend.cpp:1655; core/nixl_agent.cpp:506`,
       sample: [
         'E0301 12:03:05.123456  4242 ucx_utils.cpp:212] UCX AM send failed with status -25 (Endpoint is not connected)',
       ],

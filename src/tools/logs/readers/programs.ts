@@ -213,6 +213,8 @@ export const others: Reader = {
   ],
 }
 
+const MOONCAKE = 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport'
+
 export const mooncake: Reader = {
   name: 'Mooncake',
   shapes: [
@@ -222,7 +224,7 @@ export const mooncake: Reader = {
       form: /Process failed for slice \(opcode: (?<opcode>\w+), source_addr: \w+, length: (?<length>\w+), dest_addr: \w+, local_nic: (?<device>[^\s,]+), peer_nic: (?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+), dest_rkey: \w+.{0,80}?\): (?<status>[\w ]+)/g,
       role: 'failure',
       kind: 'completion',
-      source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/worker_pool.cpp:654',
+      source: `${MOONCAKE}/worker_pool.cpp:654`,
       sample: [
         'E0301 12:03:05.123456  4242 worker_pool.cpp:654] Worker: Process failed for slice (opcode: 1, source_addr: 0x7f01, length: 65536, dest_addr: 0x7f02, local_nic: mlx5_3, peer_nic: 10.0.0.7:12345@mlx5_3, dest_rkey: 7, retry_cnt: 0, max_retry_cnt: 7): transport retry counter exceeded',
       ],
@@ -240,12 +242,93 @@ export const mooncake: Reader = {
       role: 'failure',
       kind: 'call',
       fixed: { call: 'ibv_modify_qp' },
-      source:
-        'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_endpoint.cpp:1075, 1194',
+      source: `${MOONCAKE}/rdma_endpoint.cpp:1075, 1194`,
       sample: [
         'E0301 12:03:05.123456  4242 rdma_endpoint.cpp:1194] [Handshake] Failed to modify QP to RTR, check mtu, gid, peer lid, peer qp num: Connection timed out [110]',
       ],
       gives: { call: 'ibv_modify_qp', state: 'RTR', errno: 'Connection timed out' },
+    },
+    {
+      id: 'mooncake-register',
+      words: ['Failed to register memory 0x'],
+      form: new RegExp(`Failed to register memory 0x\\w+: (?<errno>${ERRNO})`, 'g'),
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_reg_mr' },
+      source: `${MOONCAKE}/rdma_context.cpp:602`,
+      sample: [
+        'E0301 12:00:05.123456  4242 rdma_context.cpp:602] Failed to register memory 0x7f01: Cannot allocate memory [12]',
+      ],
+      gives: { errno: 'Cannot allocate memory', call: 'ibv_reg_mr' },
+    },
+    {
+      id: 'mooncake-call',
+      words: [
+        'Failed to create completion ',
+        'Failed to create QP: ',
+        'Failed to allocate new protection domain',
+        'Failed to ibv_post_send: ',
+      ],
+      form: new RegExp(
+        `Failed to (?<call>create completion (?:queue|channel)|create QP|allocate new protection domain|ibv_post_send)(?: on device (?<device>[^\\s:]+))?: (?<errno>${ERRNO})`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'call',
+      source: `${MOONCAKE}/rdma_context.cpp:224, 234, 269; rdma_endpoint.cpp:145, 992`,
+      sample: [
+        'E0301 12:00:05.123456  4242 rdma_context.cpp:269] Failed to create completion queue: Cannot allocate memory [12]',
+      ],
+      gives: { call: 'create completion queue', errno: 'Cannot allocate memory' },
+    },
+    {
+      id: 'mooncake-event',
+      words: ['Received context async event '],
+      form: /Received context async event (?<event>[A-Za-z][\w ]{2,60}?) for context (?<device>\S+)/g,
+      role: 'failure',
+      kind: 'event',
+      source: `${MOONCAKE}/worker_pool.cpp:1014`,
+      sample: [
+        'W0301 12:03:05.123456  4242 worker_pool.cpp:1014] Worker: Received context async event port error for context mlx5_3',
+      ],
+      gives: { event: 'port error', device: 'mlx5_3' },
+    },
+    {
+      id: 'mooncake-none',
+      words: ['RdmaTransport: No available RNIC'],
+      form: /RdmaTransport: No available RNIC/g,
+      role: 'failure',
+      kind: 'no-device',
+      source: `${MOONCAKE}/rdma_transport.cpp:1139`,
+      sample: ['E0301 12:00:05.123456  4242 rdma_transport.cpp:1139] RdmaTransport: No available RNIC'],
+      gives: {},
+    },
+    {
+      id: 'mooncake-port',
+      words: [' port not active'],
+      form: /Device (?<device>\S+) port not active/g,
+      role: 'sign',
+      source: `${MOONCAKE}/rdma_context.cpp:1228`,
+      sample: ['W0301 12:00:05.123456  4242 rdma_context.cpp:1228] Device mlx5_3 port not active'],
+      gives: { device: 'mlx5_3' },
+    },
+    {
+      id: 'mooncake-endpoint',
+      words: [
+        'Cannot make connection for endpoint: ',
+        'Timed out waiting for RDMA ready ACK ',
+        'Cannot redispatch slice',
+        'Context is not active: ',
+        'Too many errors found in local RNIC ',
+        'Failed to complete transfers after ',
+      ],
+      form: /(?<text>Cannot make connection for endpoint|Timed out waiting for RDMA ready ACK|Cannot redispatch slice|Context is not active|Too many errors found in local RNIC|Failed to complete transfers after)/g,
+      role: 'consequence',
+      source: `${MOONCAKE}/worker_pool.cpp:477, 510, 785, 824; rdma_context.cpp:716; ../kunpeng_transport/ub_context.cpp:429; mooncake-store/src/transfer_task.cpp:882`,
+      sample: [
+        'W0301 12:03:05.123456  4242 worker_pool.cpp:477] Worker: Cannot make connection for endpoint: 10.0.0.7:12345@mlx5_3',
+      ],
+      gives: { text: 'Cannot make connection for endpoint' },
     },
     {
       id: 'mooncake-device',
@@ -254,7 +337,7 @@ export const mooncake: Reader = {
       role: 'fact',
       isStart: true,
       fixed: { variable: 'path' },
-      source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_context.cpp:286',
+      source: `${MOONCAKE}/rdma_context.cpp:286`,
       sample: [
         'I0301 12:00:00.123456  4242 rdma_context.cpp:286] RDMA device: mlx5_3, LID: 0, GID: (GID_Index 3) 00:00:00:00:00:00:00:00:00:00:ff:ff:0a:00:00:01',
       ],

@@ -141,6 +141,19 @@ export const ucx: Reader = {
       gives: { call: 'ibv_create_ah', errno: 'Connection timed out' },
     },
     {
+      id: 'ucx-modify',
+      words: ['failed to modify to ', 'failed to modify UMR QP'],
+      form: /(?<device>[\w.-]{1,64}): (?:ibv_modify_qp\(UMR QP 0x\w+\) failed to modify|failed to modify UMR QP \(0x\w+\)) to (?<state>INIT|RTR|RTS): (?<errno>[A-Z][A-Za-z /]+[a-z])/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_modify_qp' },
+      source: `${UCX} 005c854a src/uct/ib/mlx5/dv/ib_mlx5dv_md.c uct_ib_mlx5_devx_umr_modify_qp`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]   ib_mlx5dv_md.c:1100 UCX  ERROR mlx5_3: ibv_modify_qp(UMR QP 0x1a2b) failed to modify to RTR: No such device',
+      ],
+      gives: { device: 'mlx5_3', state: 'RTR', errno: 'No such device', call: 'ibv_modify_qp' },
+    },
+    {
       id: 'ucx-cm',
       words: [' got error event RDMA_CM_EVENT_', ' got error event '],
       form: /got error event (?:RDMA_CM_EVENT_)?(?<event>[A-Z_]+), event status (?:(?<errno>[A-Z][A-Za-z /]+) )?\(?(?<rejection>-?\d+)\)?/g,
