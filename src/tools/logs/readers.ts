@@ -5,7 +5,7 @@
 import { certain } from './readers/certain.ts'
 import { drivers } from './readers/drivers.ts'
 import { deepEp, nixl, nvshmem } from './readers/gpus.ts'
-import { libfabric, mpi } from './readers/libraries.ts'
+import { libfabric, mercury, mpi } from './readers/libraries.ts'
 import { mlx5, mlx5Kernel } from './readers/mlx5.ts'
 import { awsOfiNccl, nccl } from './readers/nccl.ts'
 import { examples, jobs, mooncake, others, perftest } from './readers/programs.ts'
@@ -22,6 +22,7 @@ export const readers: readonly Reader[] = [
   mlx5,
   mlx5Kernel,
   libfabric,
+  mercury,
   mpi,
   perftest,
   mooncake,

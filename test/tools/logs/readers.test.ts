@@ -125,6 +125,8 @@ test('normal operation has no failure', () => {
     '[ 42.123456] CIFS: VFS: smbd_conn_upcall:231 connected event=established',
     'mlx5_net: New debug dump in file /var/log/dpdk_mlx5_port_0_txq_0_index_0_1',
     'my-program: got event IBV_EVENT_PORT_ACTIVE',
+    'libfabric:verbs:fabric:fi_ibv_create_ep():221<info> rdma_create_ep: No such device(19)',
+    '[1772366585.123456] [node1:4242 :0] ib_md.c:300  UCX  DEBUG ibv_reg_mr(address=0x7f01, length=4096, access=0xf) failed: Bad address',
     'W0301 12:00:00.123456  4242 worker_pool.cpp:1014] Worker: Received context async event port active for context mlx5_3',
   ]
   for (const line of lines)

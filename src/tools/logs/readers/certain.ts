@@ -16,9 +16,9 @@ const eventTexts = EVENTS.flatMap(name => (libibverbsTexts[name] === undefined ?
 /** A vendor error near it, in any spelling. */
 const VENDOR = '(?:.{0,80}?vendor[ _](?:err(?:or)?|syndrome|code)[ :=(]*(?<vendor>0x\\w+|\\d+))?'
 
-/** Source code, tests, changes and tables have these words, and tell of no failure. */
+/** Source code, tests, changes, tables and what libraries only try have these words, and tell of no failure. */
 const NO_MESSAGE =
-  /^\s*\|.*\|\s*$|\|.*\|.*\||^\s*(?:[-+] ?)?(?:\/\/|\/?\*|#\s*(?:define|include)|case\b|if ?\(|return\b|\[\w+\]\s*=)|\.\w{1,4}:\d+:\d+: (?:warning|note|error|fatal error):| [=!]= |\bfix(?:es|ed)?\b/i
+  /^\s*\|.*\|\s*$|\|.*\|.*\||^\s*(?:[-+] ?)?(?:\/\/|\/?\*|#\s*(?:define|include)|case\b|if ?\(|return\b|\[\w+\]\s*=)|\.\w{1,4}:\d+:\d+: (?:warning|note|error|fatal error):| [=!]= |\bfix(?:es|ed)?\b|libfabric:[^<]{1,120}<(?:info|debug|trace)>|UCX +(?:DEBUG|TRACE) /i
 /** What a line that tells of a failure has besides the word. */
 const NEAR =
   /\b(?:status|errors?|err|errno|fail\w*|complet\w*|[iw]?wc|cqes?|cq|poll\w*|bad|unexpected|got|events?|received|vendor\w*|qp\w*|ibv_\w+|mlx\d\w*)(?![a-z])/i

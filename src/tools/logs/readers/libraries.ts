@@ -107,6 +107,49 @@ export const libfabric: Reader = {
       sample: ['Libfabric EFA provider has encountered an internal error:'],
       gives: {},
     },
+    {
+      id: 'fabtests-call',
+      words: [', ret=-'],
+      form: /(?<call>fi_(?!t?send|t?recv|t?inject|read|write|cq_)\w{2,40})\(\): \S{1,200}:\d+, ret=(?<errno>-\d+) \(/g,
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: 'ofiwg/libfabric fabtests/include/shared.h FT_PRINTERR',
+      sample: ['fi_enable(): common/shared.c:965, ret=-22 (Invalid argument)'],
+      gives: { call: 'fi_enable', errno: '-22' },
+    },
+  ],
+}
+
+const MERCURY = 'mercury-hpc/mercury f62eeb52 src/na/na_ofi.c'
+
+/** Mercury, as in DAOS: libfabric's errors. */
+export const mercury: Reader = {
+  name: 'Mercury',
+  shapes: [
+    {
+      id: 'mercury-completion',
+      words: [' got err: '],
+      form: /fi_cq_readerr(?:\(\))? got err: (?<errno>\d+) ?\((?<text>[^)]{1,60})\), prov_errno: -?\d+ ?\((?<status>[^)]{1,60})\)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: `${MERCURY}:7107`,
+      sample: [
+        '[error] na_ofi.c:7107 na_ofi_cq_readerr(): fi_cq_readerr() got err: 5 (Input/output error), prov_errno: 12 (transport retry counter exceeded)',
+      ],
+      gives: { errno: '5', status: 'transport retry counter exceeded' },
+    },
+    {
+      id: 'mercury-call',
+      words: [' failed, rc: '],
+      form: /na_ofi_\w{1,60}\(\): (?<call>fi_(?!t?send|t?recv|t?inject|read|write|cq_)\w{2,40})(?:\(\))? failed, rc: (?<errno>-\d+)/g,
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: `${MERCURY}:4542, 5245, 5565`,
+      sample: ['[error] na_ofi.c:5245 na_ofi_domain_open(): fi_domain() failed, rc: -19 (No such device)'],
+      gives: { call: 'fi_domain', errno: '-19' },
+    },
   ],
 }
 

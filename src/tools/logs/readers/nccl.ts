@@ -25,7 +25,7 @@ export const nccl: Reader = {
     {
       id: 'nccl-completion-peer',
       words: ['Got completion from peer '],
-      form: /NET\/[\w/]+ ?: Got completion from peer (?<peer>\S+) with error (?<status>\w+), opcode (?<opcode>\w+), len (?<length>-?\w+), vendor err (?<vendor>\d+|x+)(?: \((?<request>\w+)\))?(?: localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>\S+))?/g,
+      form: /NET\/[\w/]+ ?: ?Got completion from peer (?<peer>\S+) with error (?<status>\w+), opcode (?<opcode>\w+), len (?<length>-?\w+), vendor err (?<vendor>\d+|x+)(?: \((?<request>\w+)\))?(?: localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>\S+))?/g,
       role: 'failure',
       kind: 'completion',
       base: 10,
@@ -38,7 +38,7 @@ export const nccl: Reader = {
     {
       id: 'nccl-completion-status',
       words: ['Got completion from peer '],
-      form: /NET\/[\w/]+ ?: Got completion from peer (?<peer>\S+) with status=(?:IBV_WC_\w+\()?(?<status>\w+)\)? opcode=(?:IBV_WC_\w+\()?(?<opcode>\w+)\)? (?:len=(?<length>-?\w+) )?vendor[ _]err[ =](?<vendor>\d+|x+) *(?:\((?<request>\w+)\))? *(?:localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>[\da-fxX.:*]+|\S+))?(?: ?hca (?<device>(?:mlx[45]_(?:bond_)?\d+|(?:roce|ib|rdma)p\d+s\d+(?:f\d+)?|[^\s:]+)))?/g,
+      form: /NET\/[\w/]+ ?: ?Got completion from peer (?<peer>\S+) with status=(?:IBV_WC_\w+\()?(?<status>\w+)\)? opcode=(?:IBV_WC_\w+\()?(?<opcode>\w+)\)? (?:len=(?<length>-?\w+) )?vendor[ _]err[ =](?<vendor>\d+|x+) *(?:\((?<request>\w+)\))? *(?:localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>[\da-fxX.:*]+|\S+))?(?: ?hca (?<device>(?:mlx[45]_(?:bond_)?\d+|(?:roce|ib|rdma)p\d+s\d+(?:f\d+)?|[^\s:]+)))?/g,
       role: 'failure',
       kind: 'completion',
       base: 10,

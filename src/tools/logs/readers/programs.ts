@@ -391,6 +391,17 @@ export const jobs: Reader = {
       gives: {},
     },
     {
+      id: 'uccl-state',
+      words: [' CQ state error: '],
+      form: / CQ state error: (?<status>\d+)(?: from QP:(?<qpn>\d+))?/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 10,
+      source: 'uccl-project/uccl rdma_io.cc, eqds.cc',
+      sample: ['E0301 12:03:05.123456  4242 rdma_io.cc:646] data path CQ state error: 12 from QP:16939'],
+      gives: { status: '12', qpn: '16939' },
+    },
+    {
       id: 'uccl-completion',
       words: ['CQE ERROR wr_id='],
       form: /CQE ERROR wr_id=\d+ status=(?<status>\d+)\([\w ]+\) opcode=(?<opcode>\d+) byte_len=(?<length>\d+) vendor_err=0x(?<vendor>\w+) qp_num=0x(?<qpn>\w+)/g,

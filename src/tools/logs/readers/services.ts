@@ -97,6 +97,19 @@ export const brpc: Reader = {
       gives: { event: 'local access violation work queue error' },
     },
     {
+      id: 'brpc-open',
+      words: ['Fail to open rdma device '],
+      form: new RegExp(`Fail to open rdma device (?<device>[\\w.-]{1,64}): (?<errno>${ERRNO})`, 'g'),
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_open_device' },
+      source: `${BRPC}/rdma_helper.cpp:436`,
+      sample: [
+        'E0301 12:00:00.123456  4242 rdma_helper.cpp:436] Fail to open rdma device mlx5_3: Operation not permitted [1]',
+      ],
+      gives: { device: 'mlx5_3', errno: 'Operation not permitted', call: 'ibv_open_device' },
+    },
+    {
       id: 'brpc-no-device',
       words: ['Fail to find rdma device', 'Fail to find available RDMA '],
       form: /Fail to find (?:rdma device|available RDMA (?:device ?(?<device>[\w.-]{1,64})?|GID))/g,

@@ -119,7 +119,7 @@ export const ucx: Reader = {
     {
       id: 'ucx-register',
       words: ['ibv_reg_mr(', 'ibv_reg_dmabuf_mr('],
-      form: /(?<call>ibv_reg_(?:dmabuf_)?mr)\([^)]{0,200}\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
+      form: /(?<!UCX +(?:DEBUG|TRACE) .{0,120})(?<call>ibv_reg_(?:dmabuf_)?mr)\([^)]{0,200}\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
       role: 'failure',
       kind: 'call',
       source: `${UCX} 9466d104 src/uct/ib/base/ib_md.c; ib_log.c:249`,
@@ -152,6 +152,18 @@ export const ucx: Reader = {
         '[1772366585.123456] [node1:4242 :0]   ib_mlx5dv_md.c:1100 UCX  ERROR mlx5_3: ibv_modify_qp(UMR QP 0x1a2b) failed to modify to RTR: No such device',
       ],
       gives: { device: 'mlx5_3', state: 'RTR', errno: 'No such device', call: 'ibv_modify_qp' },
+    },
+    {
+      id: 'ucx-create',
+      words: ['failed to create qp: ', 'Failed to create qp: '],
+      form: /UCX +ERROR +[Ff]ailed to (?<call>create qp): (?<errno>[A-Z][A-Za-z /]+[a-z])/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${UCX} src/uct/ib/rc/base/rc_iface.c, src/uct/ib/ud/base/ud_iface.c (1.2 to 1.5)`,
+      sample: [
+        '[1530549338.253029] [node1:4242 :0]       rc_iface.c:966  UCX  ERROR failed to create qp: Invalid argument',
+      ],
+      gives: { call: 'create qp', errno: 'Invalid argument' },
     },
     {
       id: 'ucx-cm',
