@@ -221,7 +221,7 @@ export const mooncake: Reader = {
     {
       id: 'mooncake-completion',
       words: ['Process failed for slice ('],
-      form: /Process failed for slice \(opcode: (?<opcode>\w+), source_addr: \w+, length: (?<length>\w+), dest_addr: \w+, local_nic: (?<device>[^\s,]+), peer_nic: (?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+), dest_rkey: \w+.{0,80}?\): (?<status>[\w ]+)/g,
+      form: /Process failed for slice \(opcode: \w+, source_addr: \w+, length: \w+, dest_addr: \w+, local_nic: (?<device>[^\s,]+), peer_nic: (?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+), dest_rkey: \w+.{0,80}?\): (?<status>[\w ]+)/g,
       role: 'failure',
       kind: 'completion',
       source: `${MOONCAKE}/worker_pool.cpp:654`,
@@ -335,7 +335,6 @@ export const mooncake: Reader = {
       words: ['GID: (GID_Index '],
       form: /RDMA device: (?<device>\S+), LID: \w+, GID: \(GID_Index (?<gidIndex>\d+)\) (?<localGid>\S+)/g,
       role: 'fact',
-      isStart: true,
       fixed: { variable: 'path' },
       source: `${MOONCAKE}/rdma_context.cpp:286`,
       sample: [

@@ -135,7 +135,6 @@ export const brpc: Reader = {
       words: ['RDMA GID Index: '],
       form: /RDMA GID Index: (?<gidIndex>\d+)/g,
       role: 'fact',
-      isStart: true,
       fixed: { variable: 'path' },
       source: `${BRPC}/rdma_helper.cpp GlobalRdmaInitializeOrDieImpl`,
       sample: ['I0301 12:00:00.123456  4242 rdma_helper.cpp:490] RDMA GID Index: 3'],
