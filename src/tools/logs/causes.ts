@@ -79,6 +79,7 @@ export const classOf = (failure: Failure): FailureClass => {
     }
     case 'call':
       if (failure.shape.isFabric) return failure.errno === 12 ? 'resources' : 'provider'
+      if (/_(?:get_(?:async|cq)_event|poll_cq|query_|destroy_|dereg_|dealloc_|close_)/.test(call)) return 'other'
       if (/modify[_ ]qp|create[_ ]ah/i.test(call)) return 'qp-setup'
       if (/ibv_post_/.test(call)) return 'queue-full'
       if (/reg_|alloc_mr|register|mem_map/i.test(call)) return 'registration'

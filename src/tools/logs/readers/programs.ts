@@ -127,6 +127,16 @@ export const examples: Reader = {
       gives: { call: 'ibv_modify_qp', state: 'RTR' },
     },
     {
+      id: 'rdmacm-list',
+      words: ['unable to get RDMA device list'],
+      form: /unable to get RDMA device list/g,
+      role: 'sign',
+      fixed: { text: 'no RDMA device' },
+      source: 'OFED librdmacm src/cma.c (1.0)',
+      sample: ['librdmacm: Fatal: unable to get RDMA device list'],
+      gives: { text: 'no RDMA device' },
+    },
+    {
       id: 'rping-event',
       words: ['cma event '],
       form: /cma event (?:RDMA_CM_EVENT_)?(?<event>[A-Z_]+), error:? (?<rejection>-?\d+)/g,
