@@ -572,9 +572,20 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
     one(
       'no-route',
       'the address cannot be reached through an RDMA device: no route, no such device, or the peer is down',
-      'rping -c -a ADDRESS -v, with rping -s -v at the peer; ip route get ADDRESS',
+      'rping -c -a ADDRESS -v, with rping -s -v at the peer; ip route get ADDRESS, and rdma link, where the job runs',
+      4,
+      ({ first }) =>
+        when(first.errno === 19, 'ENODEV: the interface of the route has no RDMA device, or not in this container'),
     ),
-    one('firewall', 'a firewall drops UDP port 4791', 'nft list ruleset; ibv_rc_pingpong with the same addresses', 2),
+    {
+      ...one(
+        'firewall',
+        'a firewall drops UDP port 4791',
+        'nft list ruleset; ibv_rc_pingpong with the same addresses',
+        2,
+      ),
+      opposes: ({ first }) => when(first.event === 'ADDR_ERROR', 'no packet of RoCE was sent yet'),
+    },
   ],
   rejected: [],
   incompatible: [

@@ -249,5 +249,15 @@ export const mpi: Reader = {
       sample: ['mpirun noticed that process rank 3 with PID 4242 on node node1 exited on signal 6 (Aborted).'],
       gives: { value: '3' },
     },
+    {
+      id: 'charm-completion',
+      words: [' wc[i].opcode '],
+      form: / wc\[\d+\] status (?<status>\d+) wc\[i\]\.opcode (?<opcode>\d+)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: 'charmplusplus/charm src/arch/verbs/machine-ibverbs.c pollSendCq (6.7)',
+      sample: ['[14] wc[0] status 12 wc[i].opcode 0'],
+      gives: { status: '12', opcode: '0' },
+    },
   ],
 }

@@ -314,6 +314,17 @@ export const mooncake: Reader = {
       gives: {},
     },
     {
+      id: 'mooncake-gid',
+      words: ['Failed to query GID ', 'No suitable GID found '],
+      form: /(?:Failed to query GID (?<gidIndex>\d+) on |No suitable GID found (?:on|while refreshing) )(?<device>[\w.-]{1,64})/g,
+      role: 'sign',
+      source: `${MOONCAKE}/rdma_context.cpp:1138, 1369, 1392`,
+      sample: [
+        'E0301 12:00:05.123456  4242 rdma_context.cpp:1392] Failed to query GID 0 on mlx5_3/1: Invalid argument [22]',
+      ],
+      gives: { device: 'mlx5_3', gidIndex: '0' },
+    },
+    {
       id: 'mooncake-port',
       words: [' port not active'],
       form: /Device (?<device>\S+) port not active/g,
@@ -331,10 +342,11 @@ export const mooncake: Reader = {
         'Context is not active: ',
         'Too many errors found in local RNIC ',
         'Failed to complete transfers after ',
+        'Failed to register memory: addr ',
       ],
-      form: /(?<text>Cannot make connection for endpoint|Timed out waiting for RDMA ready ACK|Cannot redispatch slice|Context is not active|Too many errors found in local RNIC|Failed to complete transfers after)/g,
+      form: /(?<text>Failed to register memory: addr|Cannot make connection for endpoint|Timed out waiting for RDMA ready ACK|Cannot redispatch slice|Context is not active|Too many errors found in local RNIC|Failed to complete transfers after)/g,
       role: 'consequence',
-      source: `${MOONCAKE}/worker_pool.cpp:477, 510, 785, 824; rdma_context.cpp:716; ../kunpeng_transport/ub_context.cpp:429; mooncake-store/src/transfer_task.cpp:882`,
+      source: `${MOONCAKE}/worker_pool.cpp:477, 510, 785, 824; rdma_context.cpp:716; rdma_transport.cpp:733; ../kunpeng_transport/ub_context.cpp:429; mooncake-store/src/transfer_task.cpp:882`,
       sample: [
         'W0301 12:03:05.123456  4242 worker_pool.cpp:477] Worker: Cannot make connection for endpoint: 10.0.0.7:12345@mlx5_3',
       ],
