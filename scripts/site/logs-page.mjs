@@ -15,7 +15,7 @@ const BODY = `<h1>Why did RDMA fail?</h1>
 <p>Paste lines of a log, drop files of one or several hosts on this page, or choose them: of NCCL, UCX, libfabric, MPI, perftest, SPDK,
 the kernel (dmesg) and others. Nothing leaves this browser. It is what <code>userdma explain</code> prints.</p>
 <label>Lines, or one value such as <code>vendor err 129</code>:<textarea spellcheck="false"></textarea></label>
-<p><label>Files (text, .gz): <input type="file" multiple></label> <span id="state" role="status"></span></p>
+<p><label>Files (text, gzip, tar): <input type="file" multiple></label> <span id="state" role="status"></span></p>
 <pre aria-live="polite"></pre>
 `
 

@@ -63,6 +63,34 @@ test('hosts by name, beside a capture, as objects, in one line, and without name
   assert.equal(explain([log, '--qp', '7']).status, 2)
 })
 
+test('--html writes the same as a page, in which nothing of the log is HTML', t => {
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'a&b.log')
+  const page = join(folder, 'report.html')
+  writeFileSync(
+    file,
+    `${readFileSync(log, 'utf8')}<script>alert(1)</script>: "remote access error" of ibv_poll_cq & more\n`,
+  )
+  const { stdout, stderr, status } = explain([file, '--html', page])
+  assert.equal(status, 65, stderr)
+  const html = readFileSync(page, 'utf8')
+  assert.doesNotMatch(html, /<script|<link|src=|href=/)
+  assert.match(html, /<title>Logs: .*a&amp;b\.log<\/title>/)
+  const text = html
+    .slice(html.indexOf('</h1>'))
+    .replace(/<[^>]*>/g, '')
+    .replaceAll('&lt;', '<')
+    .replaceAll('&gt;', '>')
+    .replaceAll('&quot;', '"')
+    .replaceAll('&amp;', '&')
+  const linesOf = (written: string): string[] => written.split('\n').filter(line => line !== '')
+  assert.deepEqual(linesOf(text), linesOf(stdout))
+  assert.match(stdout, /<script>alert/)
+  assert.equal(explain([file, '--html', file]).status, 2)
+  assert.equal(explain([file, '--html', page, '--redact']).status, 2)
+  assert.equal(explain([fixture('wire', 'nak_access_write.pcap'), '--html', page]).status, 2)
+})
+
 test('a line of megabytes is redacted in pieces, and stays one line', t => {
   const file = join(temporaryFolder(t), 'long.log')
   const words = 'failed at 10.0.0.7 '.repeat(200_000)
@@ -96,5 +124,12 @@ test('what is packed otherwise, or no text, is refused by name; UTF-16 is read',
   const both = explain([folder])
   assert.equal(both.status, 2)
   assert.match(both.stdout, FIRST)
+  const objects = explain([folder, '--json']).stdout.trimEnd().split('\n')
+  for (const line of objects) assertValid('explain LOG', JSON.parse(line))
+  assert.deepEqual(JSON.parse(objects.at(-1)!), {
+    kind: 'unread',
+    file: packed,
+    reason: 'it is packed by xz: unpack it first (xz -d)',
+  })
   assert.equal(explain([log, '--redact', '--json']).status, 2)
 })

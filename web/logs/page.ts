@@ -7,6 +7,7 @@ import { printable } from '../../src/spec/printable.ts'
 import { LogAnalysis } from '../../src/tools/logs/analysis.ts'
 import { reportLines, reportOf } from '../../src/tools/logs/report.ts'
 import { explainNumber, explainText } from '../../src/tools/logs/words.ts'
+import { readFiles } from './files.ts'
 
 /** Chains of failures that are shown, and failures of each. */
 const TOP = 5
@@ -45,25 +46,13 @@ const reportOfText = (text: string): readonly string[] => {
 
 const explainFiles = async (files: readonly File[]): Promise<void> => {
   const analysis = new LogAnalysis()
-  for (const file of files) {
-    state.textContent = `${file.name} …`
-    const isGzip = file.name.endsWith('.gz')
-    const stream: ReadableStream<Uint8Array> = isGzip
-      ? file.stream().pipeThrough<Uint8Array>(new DecompressionStream('gzip'))
-      : file.stream()
-    const log = analysis.begin(file.name)
-    const reader = stream.getReader()
-    try {
-      for (let next = await reader.read(); !next.done; next = await reader.read()) {
-        log.push(next.value)
-        state.textContent = `${file.name}: ${log.lines} lines`
-      }
-    } catch {
-      analysis.cut(file.name)
-    }
-    log.end()
-  }
-  show(reportLines(reportOf(analysis), TOP))
+  const unread = await readFiles(analysis, files, text => {
+    state.textContent = text
+  })
+  show([
+    ...unread.map(({ name, reason }) => `not read: ${name}: ${reason}`),
+    ...(analysis.sources.length > 0 ? reportLines(reportOf(analysis), TOP) : []),
+  ])
 }
 
 pasted.addEventListener('input', explainPasted)

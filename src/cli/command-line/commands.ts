@@ -132,7 +132,7 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
       'userdma explain RETRY_EXC_ERR',
       'userdma explain 0x502',
       "userdma explain 'synd 0x15 vend 0x81'",
-      'userdma explain job.log node7=dmesg.txt',
+      'userdma explain job.log node7=dmesg.txt --html report.html',
       'kubectl logs my-pod | userdma explain -',
       'userdma explain stale-rkey',
       'userdma explain capture.pcapng',
@@ -142,6 +142,8 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
     async run({ options, given, fail }, ...words) {
       if ((words.length === 0) === (options.slow === undefined))
         fail('explain takes a word, files or --slow FILE, and only one of them')
+      if (options.slow !== undefined && ['quiet', 'html', 'redact'].some(name => given.has(name)))
+        fail('--quiet, --html and --redact are for logs')
       exitOnBrokenPipe()
       if (options.slow !== undefined)
         return (await import('../commands/explain-slow.ts')).explainSlow(options.slow, options)

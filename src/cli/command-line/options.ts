@@ -349,6 +349,7 @@ export const explainOptions = {
   top: defaulted('number', integer(1, 10_000), 5, 'with logs, captures or --slow: so many of each kind'),
   json: flag('with logs, captures or --slow: one object per line'),
   quiet: flag('with logs: one line'),
+  html: valued('file', path, 'with logs: also write a page of the report to this file'),
   redact: flag('with logs: print the logs without names and addresses; each has the same pseudonym everywhere'),
   ...captureOptions('with captures'),
   color: color(),

@@ -1,10 +1,11 @@
 /* `userdma explain FILE…`: logs, captures and recordings, in any mixture. Each kind has its own report. */
 import { statSync } from 'node:fs'
-import { printable } from '../../spec/printable.ts'
+import { jsonText, printable } from '../../spec/printable.ts'
+import type { Unread } from '../../tools/logs/archive.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import { contentOf, filesOf, type NamedFile, type Unread } from '../log-files.ts'
+import { contentOf, filesOf, type NamedFile } from '../log-files.ts'
 
 type ExplainOptions = OptionsOf<typeof explainOptions>
 
@@ -20,7 +21,8 @@ export const explainFiles = async (
   options: ExplainOptions,
   fail: (message: string) => never,
 ): Promise<void> => {
-  if (options.redact && options.json) fail('--redact writes the log itself, and --json objects of the report')
+  if (options.redact && (options.json || options.html !== undefined))
+    fail(`--redact writes the log itself, and --${options.json ? 'json objects' : 'html a page'} of the report`)
   const unread: Unread[] = []
   const files = filesOf(named, unread)
   const kinds = { log: [] as NamedFile[], capture: [] as NamedFile[], recording: [] as NamedFile[] }
@@ -38,13 +40,16 @@ export const explainFiles = async (
     const option = PACKETS.find(name => options[name] !== undefined)
     if (option !== undefined) fail(`--${option} is for captures, and ${log[0]!.name} is a log`)
   }
-  if (log.length === 0 && (options.quiet || options.redact)) fail('--quiet and --redact are for logs')
+  if (log.length === 0 && (options.quiet || options.redact || options.html !== undefined))
+    fail('--quiet, --html and --redact are for logs')
   const separate = (isFirst: boolean): void => void (isFirst || options.json || process.stdout.write('\n'))
   if (log.length > 0) await (await import('./explain-log.ts')).explainLogs(log, options, unread)
   if (unread.length > 0) {
     process.exitCode = UNREAD
-    for (const { name, reason } of unread)
+    for (const { name, reason } of unread) {
       process.stderr.write(`userdma: not read: ${printable(`${name}: ${reason}`)}\n`)
+      if (options.json) process.stdout.write(`${jsonText({ kind: 'unread', file: name, reason })}\n`)
+    }
   }
   if (options.redact || options.quiet) return
   if (capture.length > 0) {

@@ -1,16 +1,21 @@
 /*
  * `userdma explain` of logs: why RDMA failed, from what programs and the kernel wrote. Exit status 65 if RDMA failed.
  */
+import { counted } from '../../base/text.ts'
 import { bytesText } from '../../spec/byte-count.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
+import { escapeHtml } from '../../tools/inspect/page-files.ts'
 import { LogAnalysis } from '../../tools/logs/analysis.ts'
+import type { Unread } from '../../tools/logs/archive.ts'
 import { HostNames, Redactor } from '../../tools/logs/redact.ts'
-import { quietLine, reportLines, reportObjects, reportOf } from '../../tools/logs/report.ts'
+import { quietLine, type Report, reportLines, reportObjects, reportOf } from '../../tools/logs/report.ts'
 import { explainNumber, explainText } from '../../tools/logs/words.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import { type NamedFile, openLogs, type Unread } from '../log-files.ts'
+import { htmlDocument } from '../html.ts'
+import { type NamedFile, openLogs } from '../log-files.ts'
+import { openReport, requireDifferentFiles } from '../output-file.ts'
 import { createProgress } from '../progress.ts'
 
 type ExplainOptions = OptionsOf<typeof explainOptions>
@@ -104,6 +109,27 @@ const eachLine = async (
   if (rest !== '' || !isStart) await take(rest, '\n')
 }
 
+const STYLE = `body{max-width:1100px}
+h2{font-size:16px;margin:1.6em 0 .3em}p{margin:.3em 0}
+pre{font:12px ui-monospace,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere;margin:0}
+`
+
+/** `--html`: the text of the report, its parts with the first line of each as a heading. */
+const pageOf = (report: Report, top: number): string => {
+  const html = (line: string): string => escapeHtml(printable(line).trimEnd())
+  const summary = `<p>${report.summary.map(html).join('</p>\n<p>')}</p>\n`
+  const parts: string[][] = []
+  for (const line of reportLines(report, top).slice(report.summary.length))
+    if (line === '') parts.push([])
+    else parts.at(-1)!.push(html(line))
+  const sections = parts.map(([title = '', ...lines]) =>
+    lines.length === 0 ? `<p>${title}</p>\n` : `<section><h2>${title}</h2>\n<pre>${lines.join('\n')}</pre></section>\n`,
+  )
+  const names = report.analysis.sources.map(({ name }) => name)
+  const title = `Logs: ${names.length > 3 ? counted(names.length, 'file') : printable(names.join(', '))}`
+  return htmlDocument(title, STYLE, `<h1>${escapeHtml(title)}</h1>\n${summary}${sections.join('')}`)
+}
+
 /** The command. Throws UsageError. */
 export const explainLogs = async (
   files: readonly NamedFile[],
@@ -111,6 +137,11 @@ export const explainLogs = async (
   unread: Unread[],
 ): Promise<void> => {
   if (options.redact) return await redact(files, unread)
+  requireDifferentFiles(
+    [['--html', options.html]],
+    files.map(({ name }) => ['the log', name === '-' ? undefined : name]),
+  )
+  const page = options.html === undefined ? undefined : openReport(options.html)
   const analysis = new LogAnalysis()
   await read(analysis, files, unread)
   for (const { name, isBinary, lines } of analysis.sources)
@@ -123,6 +154,8 @@ export const explainLogs = async (
   if (options.json)
     for (const object of reportObjects(report, options.top)) process.stdout.write(`${jsonText(object)}\n`)
   else print(options.quiet ? [quietLine(report)] : reportLines(report, options.top))
+  page?.write(pageOf(report, options.top))
+  if (page?.hasFailed) process.exitCode = 1
 }
 
 /** Prints what a bare number may be besides what it is to userdma, or a text; false if nothing in it is understood. */

@@ -79,9 +79,10 @@ export const classOf = (failure: Failure): FailureClass => {
     }
     case 'call':
       if (failure.shape.isFabric) return failure.errno === 12 ? 'resources' : 'provider'
-      if (/modify[_ ]qp|create_ah/i.test(call)) return 'qp-setup'
+      if (/_(?:get_(?:async|cq)_event|poll_cq|query_|destroy_|dereg_|dealloc_|close_)/.test(call)) return 'other'
+      if (/modify[_ ]qp|create[_ ]ah/i.test(call)) return 'qp-setup'
       if (/ibv_post_/.test(call)) return 'queue-full'
-      if (/reg_|alloc_mr|register/i.test(call)) return 'registration'
+      if (/reg_|alloc_mr|register|mem_map/i.test(call)) return 'registration'
       if (/open_device|get_device|event channel/.test(call)) return 'no-device'
       return /resolve|connect|bind|multicast/.test(call) ? 'unreachable' : 'resources'
     case 'command':
@@ -303,7 +304,10 @@ const MEMLOCK: Cause = {
     ...when(first.errno === 12, 'the call failed with ENOMEM'),
     ...when(first.fields.value !== undefined && first.errno === 12, `the limit is ${first.fields.value} kbytes`),
   ],
-  opposes: ({ first }) => when(first.errno !== undefined && first.errno !== 12, 'the errno is not ENOMEM'),
+  opposes: ({ first }) => [
+    ...when(first.errno !== undefined && first.errno !== 12, 'the errno is not ENOMEM'),
+    ...when(/uar|protection domain|alloc_pd/i.test(first.fields.call ?? ''), 'this object locks no memory'),
+  ],
   decide: () =>
     'ulimit -l inside of the job (mpirun sh -c "ulimit -l", in the container, in the service), not in a login shell; it must be unlimited',
 }
@@ -328,9 +332,14 @@ const GID_INDEX: Cause = {
   text: 'the GID index is wrong for this host or container: its entry is empty, of another network or type',
   weight: 5,
   supports: ({ first }) =>
-    when([19, 22, 61].includes(first.errno ?? 0), 'this errno comes from it when a queue pair goes to RTR'),
-  opposes: ({ first }) =>
-    when(first.errno === 110, 'ETIMEDOUT: the local GID is there, and the MAC address of the peer was looked for'),
+    when(
+      first.fields.state !== 'INIT' && [19, 22, 61].includes(first.errno ?? 0),
+      'this errno comes from it when a queue pair goes to RTR',
+    ),
+  opposes: ({ first }) => [
+    ...when(first.fields.state === 'INIT', 'the queue pair went to INIT, which uses no GID'),
+    ...when(first.errno === 110, 'ETIMEDOUT: the local GID is there, and the MAC address of the peer was looked for'),
+  ],
   decide: ({ device, host }) =>
     `on ${host}, where the job runs (inside of its container): grep . /sys/class/infiniband/${device}/ports/1/gids/* | grep -v 0000:0000:0000:0000$, and show_gids ${device} at both ends`,
 }
@@ -563,9 +572,20 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
     one(
       'no-route',
       'the address cannot be reached through an RDMA device: no route, no such device, or the peer is down',
-      'rping -c -a ADDRESS -v, with rping -s -v at the peer; ip route get ADDRESS',
+      'rping -c -a ADDRESS -v, with rping -s -v at the peer; ip route get ADDRESS, and rdma link, where the job runs',
+      4,
+      ({ first }) =>
+        when(first.errno === 19, 'ENODEV: the interface of the route has no RDMA device, or not in this container'),
     ),
-    one('firewall', 'a firewall drops UDP port 4791', 'nft list ruleset; ibv_rc_pingpong with the same addresses', 2),
+    {
+      ...one(
+        'firewall',
+        'a firewall drops UDP port 4791',
+        'nft list ruleset; ibv_rc_pingpong with the same addresses',
+        2,
+      ),
+      opposes: ({ first }) => when(first.event === 'ADDR_ERROR', 'no packet of RoCE was sent yet'),
+    },
   ],
   rejected: [],
   incompatible: [

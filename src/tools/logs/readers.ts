@@ -4,10 +4,12 @@
  */
 import { certain } from './readers/certain.ts'
 import { drivers } from './readers/drivers.ts'
-import { libfabric, mpi } from './readers/libraries.ts'
+import { deepEp, nixl, nvshmem } from './readers/gpus.ts'
+import { libfabric, mercury, mpi } from './readers/libraries.ts'
 import { mlx5, mlx5Kernel } from './readers/mlx5.ts'
 import { awsOfiNccl, nccl } from './readers/nccl.ts'
 import { examples, jobs, mooncake, others, perftest } from './readers/programs.ts'
+import { brpc, ceph, gloo } from './readers/services.ts'
 import { spdk, storage } from './readers/storage.ts'
 import { ucx } from './readers/ucx.ts'
 import { scanTable, type Table } from './scan.ts'
@@ -20,9 +22,16 @@ export const readers: readonly Reader[] = [
   mlx5,
   mlx5Kernel,
   libfabric,
+  mercury,
   mpi,
   perftest,
   mooncake,
+  nixl,
+  nvshmem,
+  deepEp,
+  brpc,
+  ceph,
+  gloo,
   examples,
   others,
   spdk,

@@ -91,7 +91,9 @@ const consequenceKinds: readonly (readonly [form: RegExp, noun: string, nouns?: 
   [/^flush$/, 'flushed request'],
   [/watchdog/, 'watchdog timeout'],
   [/^(?:nvmet?|rpcrdma)-/, 'attempt to reconnect', 'attempts to reconnect'],
+  [/flight/, "line of PyTorch's Flight Recorder", "lines of PyTorch's Flight Recorder"],
   [/closed/, 'closed TCP connection'],
+  [/^nixl-|smb-client|^mooncake/, 'request that failed after it', 'requests that failed after it'],
   [/unhandled|nixl/, 'error of UCX that nobody handles', 'errors of UCX that nobody handles'],
   [/proxy|chain|abort|efa-abort|deepep|nvshmem/, 'abort or error of the program', 'aborts or errors of the program'],
   [/./, 'other line that follows', 'other lines that follow'],
@@ -117,7 +119,8 @@ const onlyDevice = ({ facts }: LogAnalysis, { source }: Failure): string | undef
 const contextOf = (analysis: LogAnalysis, { names }: Known, chain: Chain, shared: readonly Shared[]): Context => {
   const { first } = chain
   const firstRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) === 0)
-  const laterRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) > 64)
+  // A DCI serves many peers: that it has sent before says nothing of this one.
+  const laterRequest = chain.failures.some(({ fields }) => fields.text !== 'DCI' && Number(fields.wqe) > 64)
   const isEarly =
     first.fields.wqe !== undefined && Number(first.fields.wqe) === 0
       ? (chain.after ?? 0) < 600

@@ -94,7 +94,7 @@ export interface Shape {
   readonly family?: Family
   /** The line that follows says more (UCX), with this form. */
   readonly next?: RegExp
-  /** A fact that programs print as they start. */
+  /** A fact that jobs print as they start. Servers do too, but their first request may come much later. */
   readonly isStart?: true
   /** A call of libfabric, not of verbs. */
   readonly isFabric?: true

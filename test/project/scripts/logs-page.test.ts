@@ -2,6 +2,7 @@
  * scripts/site/logs-page.mjs: the page that explains logs, opened from a file in Chromium.
  */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -30,5 +31,10 @@ test('lines that are pasted and files that are chosen are explained, without a n
   assert.match((await page.textContent('pre')) ?? '', /vendor error 0x81 .*RETRY_EXC_ERR/)
   await page.setInputFiles('input', fixture('logs', 'nccl-one-peer.log'))
   await page.waitForFunction("document.querySelector('pre').textContent.startsWith('On node1, mlx5_3: ')")
+  const archive = join(temporaryFolder(t), 'logs.tar.gz')
+  assert.equal(spawnSync('tar', ['-czf', archive, '-C', fixture('logs'), 'memlock.log']).status, 0)
+  await page.setInputFiles('input', archive)
+  await page.waitForFunction("document.querySelector('pre').textContent.includes('memory could not be registered')")
+  assert.match((await page.textContent('pre')) ?? '', /logs\.tar\.gz\/memlock\.log:\d+: /)
   assert.deepEqual(errors, [])
 })

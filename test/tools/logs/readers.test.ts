@@ -9,9 +9,10 @@ import { type Failure, LogAnalysis } from '../../../src/tools/logs/analysis.ts'
 import { knownCommandSyndromes } from '../../../src/tools/logs/meanings/firmware.ts'
 import { familyName, vendorRows } from '../../../src/tools/logs/meanings/vendor-errors.ts'
 import { readers } from '../../../src/tools/logs/readers.ts'
+import { reportObjects, reportOf } from '../../../src/tools/logs/report.ts'
 import type { Shape } from '../../../src/tools/logs/shape.ts'
 import { repoRoot } from '../../paths.ts'
-import { readReference } from '../../project/docs/json-schema.ts'
+import { assertValid, readReference } from '../../project/docs/json-schema.ts'
 
 const read = (text: string): LogAnalysis => {
   const analysis = new LogAnalysis()
@@ -41,6 +42,8 @@ describe('each shape reads its sample', () => {
         shape.gives,
       )
       assert.equal(analysis.failures.length, 1, 'one line is one failure')
+      for (const object of reportObjects(reportOf(analysis), 1))
+        assertValid('explain LOG', JSON.parse(JSON.stringify(object)))
     })
 })
 
@@ -101,6 +104,37 @@ test('damage and redactions are read over', () => {
       ['LOC_PROT_ERR', 'node3', undefined],
     ],
   )
+})
+
+test('normal operation has no failure', () => {
+  const lines = [
+    'I0301 12:00:00.123456  4242 rdma_helper.cpp:490] RDMA GID Index: 3',
+    'W0301 12:00:00.123456  4242 rdma_helper.cpp:262] rdma async event: communication established',
+    '2026-03-01T12:00:00.123+0000 7f01  1 RDMAStack handle_tx_event sending of the disconnect msg completed',
+    '2026-03-01T12:00:00.123+0000 7f01  1 RDMAStack handle_async_event ibv_get_async_event: dev=0x55 evt: port active',
+    'W0301 12:00:00.123456 42 libfabric_rail.cpp:559] fi_setopt FI_OPT_EFA_RNR_RETRY failed for rail 3: Function not implemented - continuing with default',
+    'WARNING: destroy() was not called before DeepEP buffer destruction, which can leak resources.',
+    'DeepEP initialized with NCCL version: 2.30.4 (loaded library)',
+    '[PG ID 0 PG GUID 0(default_pg) Rank 5] ProcessGroupNCCL initialization options: size: 8, global rank: 5, TIMEOUT(ms): 600000',
+    '[ 42.123456] infiniband rxe0: qp#17 rxe_qp_from_attr: state -> RTR',
+    '[ 42.123456] [qedr_affiliated_event:715(qedr0)]QP event 2 on handle 00000000f00d',
+    '[ 42.123456] svcrdma: reducing receive depth to 128',
+    "[ 42.123456] rpcrdma: connection to 10.0.0.7:20049 on mlx5_0, memreg 'frwr', 128 credits, 16 responders",
+    '[ 42.123456] ksmbd: smb_direct: disconnected',
+    '[ 42.123456] CIFS: VFS: RDMA transport re-established',
+    '[ 42.123456] CIFS: VFS: smbd_conn_upcall:231 connected event=established',
+    'mlx5_net: New debug dump in file /var/log/dpdk_mlx5_port_0_txq_0_index_0_1',
+    'my-program: got event IBV_EVENT_PORT_ACTIVE',
+    'libfabric:verbs:fabric:fi_ibv_create_ep():221<info> rdma_create_ep: No such device(19)',
+    '[1772366585.123456] [node1:4242 :0] ib_md.c:300  UCX  DEBUG ibv_reg_mr(address=0x7f01, length=4096, access=0xf) failed: Bad address',
+    'W0301 12:00:00.123456  4242 worker_pool.cpp:1014] Worker: Received context async event port active for context mlx5_3',
+  ]
+  for (const line of lines)
+    assert.deepEqual(
+      read(`${line}\n`).failures.map(({ shape }) => shape.id),
+      [],
+      line,
+    )
 })
 
 test('no form begins with an endless repetition, whose cost would be the square of the line', () => {

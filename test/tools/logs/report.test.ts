@@ -181,6 +181,26 @@ test('a line of a megabyte, and many hosts and queue pairs, are bounded', () => 
   assert.ok(chains.length > 0)
 })
 
+test('causes are not judged by what says nothing of them', () => {
+  const causes = (text: string): readonly string[] =>
+    reportOn(['a', bytesOf(text)]).chains[0]!.causes.map(({ id, likelihood }) => `${likelihood} ${id}`)
+  const toInit = '[Handshake] Failed to modify QP to INIT, check local context port num: Invalid argument [22]\n'
+  assert.deepEqual(causes(toInit).slice(0, 2), ['likely port', 'unlikely gid-index'])
+  // A DCI serves many peers.
+  const dci = (queue: string): string =>
+    `[node1:1:0:1] ib_mlx5_log.c:177  Transport retry count exceeded on mlx5_0:1/IB (synd 0x15 vend 0x81 hw_synd 0/0)
+[node1:1:0:1] ib_mlx5_log.c:177  ${queue} QP 0xd16 wqe[6168]: SEND s-e [rqpn 0x17de rlid 1037] [va 0x7f len 577 lkey 0x1]\n`
+  assert.equal(causes(dci('RC'))[0], 'likely peer-ended')
+  assert.equal(causes(dci('DCI'))[0], 'possible path')
+  assert.deepEqual(causes('node1:1:2 [0] misc/ibvwrap.cc:220 NCCL WARN Call to ibv_get_async_event failed\n'), [])
+  assert.deepEqual(causes('cma event RDMA_CM_EVENT_ADDR_ERROR, error -19\n'), ['likely no-route', 'unlikely firewall'])
+  // A server's first request may come long after its start.
+  const server = `I0301 12:00:00.123456  42 rdma_context.cpp:286] RDMA device: mlx5_3, LID: 0, GID: (GID_Index 3) fe:80
+E0301 12:30:00.123456  42 worker_pool.cpp:654] Worker: Process failed for slice (opcode: 1, source_addr: 0x7f01, length: 65536, dest_addr: 0x7f02, local_nic: mlx5_3, peer_nic: 10.0.0.7:12345@mlx5_3, dest_rkey: 7, retry_cnt: 0): transport retry counter exceeded\n`
+  assert.equal(causes(server)[0], 'possible path')
+  assert.equal(causes('ibgda.cpp:1889: NULL value cannot allocate mlx5dv_devx_uar\n').at(-1), 'unlikely memlock')
+})
+
 test('two clocks, an errno for a reason, and words of source code', () => {
   const first = (text: string): ReturnType<typeof reportOn>['analysis']['failures'][number] | undefined =>
     reportOn(['a', bytesOf(text)]).analysis.failures[0]

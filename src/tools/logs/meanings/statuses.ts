@@ -31,12 +31,21 @@ const ucxTexts: Readonly<Record<string, StatusName>> = {
   'Remote side aborted': 'REM_ABORT_ERR',
 }
 
+/** Names in qedr's header where they are no texts of libibverbs. */
+const qedrTexts: Readonly<Record<string, StatusName>> = {
+  'memory mgt operation error': 'MW_BIND_ERR',
+  'rnr nak retry cnt error': 'RNR_RETRY_EXC_ERR',
+  'transport retry cnt error': 'RETRY_EXC_ERR',
+}
+
 const names = Object.keys(WcStatus.values) as StatusName[]
 const byText = new Map<string, StatusName>([
   ...names.flatMap(name =>
     libibverbsTexts[name] === undefined ? [] : [[libibverbsTexts[name].toLowerCase(), name] as const],
   ),
-  ...Object.entries({ ...kernelTexts, ...ucxTexts }).map(([text, name]) => [text.toLowerCase(), name] as const),
+  ...Object.entries({ ...kernelTexts, ...ucxTexts, ...qedrTexts }).map(
+    ([text, name]) => [text.toLowerCase(), name] as const,
+  ),
   // mca_btl_openib, which has no blanks, and GASNet.
   ['timeout', 'RETRY_EXC_ERR'],
 ])
@@ -57,7 +66,7 @@ export const statusNamed = (word: string): StatusName | undefined => {
   return (
     names.find(name => name === plain || name === `${plain}_ERR`) ??
     byText.get(text.toLowerCase()) ??
-    byText.get(text.toLowerCase().replaceAll('_', ' '))
+    byText.get(text.toLowerCase().replaceAll('_', ' ').replace(/ err$/, ' error'))
   )
 }
 

@@ -16,13 +16,13 @@ const eventTexts = EVENTS.flatMap(name => (libibverbsTexts[name] === undefined ?
 /** A vendor error near it, in any spelling. */
 const VENDOR = '(?:.{0,80}?vendor[ _](?:err(?:or)?|syndrome|code)[ :=(]*(?<vendor>0x\\w+|\\d+))?'
 
-/** Source code, tests, changes and tables have these words, and tell of no failure. */
+/** Source code, tests, changes, tables and what libraries only try have these words, and tell of no failure. */
 const NO_MESSAGE =
-  /^\s*\|.*\|\s*$|\|.*\|.*\||^\s*(?:[-+] ?)?(?:\/\/|\/?\*|#\s*(?:define|include)|case\b|if ?\(|return\b|\[\w+\]\s*=)|\.\w{1,4}:\d+:\d+: (?:warning|note|error|fatal error):| [=!]= |\bfix(?:es|ed)?\b/i
+  /^\s*\|.*\|\s*$|\|.*\|.*\||^\s*(?:[-+] ?)?(?:\/\/|\/?\*|#\s*(?:define|include)|case\b|if ?\(|return\b|\[\w+\]\s*=)|\.\w{1,4}:\d+:\d+: (?:warning|note|error|fatal error):| [=!]= |\bfix(?:es|ed)?\b|libfabric:[^<]{1,120}<(?:info|debug|trace)>|UCX +(?:DEBUG|TRACE) /i
 /** What a line that tells of a failure has besides the word. */
 const NEAR =
   /\b(?:status|errors?|err|errno|fail\w*|complet\w*|[iw]?wc|cqes?|cq|poll\w*|bad|unexpected|got|events?|received|vendor\w*|qp\w*|ibv_\w+|mlx\d\w*)(?![a-z])/i
-const BY_CONTEXT = ['status-text', 'status-name', 'event-text', 'cm-name']
+const BY_CONTEXT = ['status-text', 'status-name', 'event-text', 'event-name', 'cm-name']
 
 /** Whether a certain word stands in a message of a failure. `line`: as it is in the log. */
 export const isMessage = (line: string, before: string, after: string, id: string): boolean => {
@@ -60,13 +60,23 @@ export const certain: Reader = {
     },
     {
       id: 'event-text',
-      words: [...eventTexts, 'IBV_EVENT_'],
-      form: new RegExp(`(?:(?<event>${eventTexts.map(escaped).join('|')})|IBV_EVENT_(?<text>[A-Z_]+))`, 'g'),
+      words: eventTexts,
+      form: new RegExp(`(?<event>${eventTexts.map(escaped).join('|')})`, 'g'),
       role: 'failure',
       kind: 'event',
       source: SOURCE,
       sample: ['my-program: async event: local access violation work queue error'],
       gives: { event: 'local access violation work queue error' },
+    },
+    {
+      id: 'event-name',
+      words: ['IBV_EVENT_'],
+      form: /IBV_EVENT_(?<event>[A-Z_]+)/g,
+      role: 'failure',
+      kind: 'event',
+      source: SOURCE,
+      sample: ['my-program: async event: IBV_EVENT_QP_ACCESS_ERR'],
+      gives: { event: 'QP_ACCESS_ERR' },
     },
     {
       id: 'cm-name',

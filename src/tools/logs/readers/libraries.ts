@@ -1,7 +1,10 @@
-/* libfabric (verbs, efa, rxm), Open MPI's openib, MVAPICH, GASNet: what stands between programs and verbs. */
+/* libfabric (verbs, efa, rxm), Open MPI's openib, MVAPICH, MPICH, GASNet: what stands between programs and verbs. */
 import type { Reader } from '../shape.ts'
 
 const OFI = 'ofiwg/libfabric af8ddbe9'
+const MPICH = 'pmodels/mpich 6a79bf65 src/mpid/ch4'
+/** Of MPICH: the adapter, or until 4.1 the line of its source. */
+const NIC = '\\((?:default nic=(?<device>[\\w.-]{1,64}): |[\\w.]{1,40}:\\d+:\\w{1,80}:)'
 
 export const libfabric: Reader = {
   name: 'libfabric',
@@ -104,6 +107,49 @@ export const libfabric: Reader = {
       sample: ['Libfabric EFA provider has encountered an internal error:'],
       gives: {},
     },
+    {
+      id: 'fabtests-call',
+      words: [', ret=-'],
+      form: /(?<call>fi_(?!t?send|t?recv|t?inject|read|write|cq_)\w{2,40})\(\): \S{1,200}:\d+, ret=(?<errno>-\d+) \(/g,
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: 'ofiwg/libfabric fabtests/include/shared.h FT_PRINTERR',
+      sample: ['fi_enable(): common/shared.c:965, ret=-22 (Invalid argument)'],
+      gives: { call: 'fi_enable', errno: '-22' },
+    },
+  ],
+}
+
+const MERCURY = 'mercury-hpc/mercury f62eeb52 src/na/na_ofi.c'
+
+/** Mercury, as in DAOS: libfabric's errors. */
+export const mercury: Reader = {
+  name: 'Mercury',
+  shapes: [
+    {
+      id: 'mercury-completion',
+      words: [' got err: '],
+      form: /fi_cq_readerr(?:\(\))? got err: (?<errno>\d+) ?\((?<text>[^)]{1,60})\), prov_errno: -?\d+ ?\((?<status>[^)]{1,60})\)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: `${MERCURY}:7107`,
+      sample: [
+        '[error] na_ofi.c:7107 na_ofi_cq_readerr(): fi_cq_readerr() got err: 5 (Input/output error), prov_errno: 12 (transport retry counter exceeded)',
+      ],
+      gives: { errno: '5', status: 'transport retry counter exceeded' },
+    },
+    {
+      id: 'mercury-call',
+      words: [' failed, rc: '],
+      form: /na_ofi_\w{1,60}\(\): (?<call>fi_(?!t?send|t?recv|t?inject|read|write|cq_)\w{2,40})(?:\(\))? failed, rc: (?<errno>-\d+)/g,
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: `${MERCURY}:4542, 5245, 5565`,
+      sample: ['[error] na_ofi.c:5245 na_ofi_domain_open(): fi_domain() failed, rc: -19 (No such device)'],
+      gives: { call: 'fi_domain', errno: '-19' },
+    },
   ],
 }
 
@@ -147,6 +193,54 @@ export const mpi: Reader = {
       gives: { value: '3', status: 'TIMEOUT', opcode: '0', text: '7', qpn: '0' },
     },
     {
+      id: 'mpich-poll',
+      words: ['OFI poll failed ('],
+      form: new RegExp(`OFI poll failed ${NIC}(?<errno>[^)]{1,80})\\)`, 'g'),
+      role: 'failure',
+      kind: 'completion',
+      source: `${MPICH}/netmod/ofi/errnames.txt:23, ofi_events.c:577; v4.1 errnames.txt:67`,
+      sample: ['MPIDI_OFI_handle_cq_error(577): OFI poll failed (default nic=mlx5_0: Input/output error)'],
+      gives: { device: 'mlx5_0', errno: 'Input/output error' },
+    },
+    {
+      id: 'mpich-fabric',
+      words: [' failed (default nic=', ':MPIDI_OFI_', 'No valid libfabric provider'],
+      form: new RegExp(
+        `(?:OFI (?<call>(?!poll )[a-zE][\\w() ]{1,60}?) failed ${NIC}(?<errno>[^)]{1,80})\\)|No valid libfabric provider)`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: `${MPICH}/netmod/ofi/errnames.txt, ofi_impl.h:85; v4.1 ofi_impl.h:65`,
+      sample: [
+        'create_vni_context(1032): OFI endpoint open failed (ofi_init.c:1032:MPIDI_OFI_create_endpoint:Invalid argument)',
+      ],
+      gives: { call: 'endpoint open', errno: 'Invalid argument' },
+    },
+    {
+      id: 'mpich-unhandled',
+      words: [' returned with failed status(', 'returned failed request in UCX netmod('],
+      form: /(?:ucx function returned with failed status|returned failed request in UCX netmod)\([\w.]{1,40} \d+ \w{1,80} (?<text>[A-Z][\w /-]{2,60})\)/g,
+      role: 'consequence',
+      source: `${MPICH}/netmod/ucx/errnames.txt:2, 8; ucx_impl.h:90`,
+      sample: [
+        'MPIDI_UCX_send(128):  ucx function returned with failed status(ucx_send.h 128 MPIDI_UCX_send Destination is unreachable)',
+      ],
+      gives: { text: 'Destination is unreachable' },
+    },
+    {
+      id: 'mpich-abort',
+      words: [': Fatal error in '],
+      form: /Abort\(\d+\)(?: on node (?<value>\d+))?[^:]{0,60}: Fatal error in (?<text>\w+)/g,
+      role: 'consequence',
+      source: `${MPICH}/src/ch4_globals.c:110`,
+      sample: [
+        'Abort(135911695) on node 3 (rank 3 in comm 0): Fatal error in internal_Allreduce: Other MPI error, error stack:',
+      ],
+      gives: { value: '3', text: 'internal_Allreduce' },
+    },
+    {
       id: 'mpi-abort',
       words: ['MPI_ABORT was invoked', 'mpirun noticed that process rank', 'CANCELLED AT '],
       form: /(?:MPI_ABORT was invoked|mpirun noticed that process rank (?<value>\d+)|\*\*\* (?:JOB|STEP) \S+ .{0,60}CANCELLED)/g,
@@ -154,6 +248,16 @@ export const mpi: Reader = {
       source: "Open MPI's and Slurm's messages (unverified)",
       sample: ['mpirun noticed that process rank 3 with PID 4242 on node node1 exited on signal 6 (Aborted).'],
       gives: { value: '3' },
+    },
+    {
+      id: 'charm-completion',
+      words: [' wc[i].opcode '],
+      form: / wc\[\d+\] status (?<status>\d+) wc\[i\]\.opcode (?<opcode>\d+)/g,
+      role: 'failure',
+      kind: 'completion',
+      source: 'charmplusplus/charm src/arch/verbs/machine-ibverbs.c pollSendCq (6.7)',
+      sample: ['[14] wc[0] status 12 wc[i].opcode 0'],
+      gives: { status: '12', opcode: '0' },
     },
   ],
 }

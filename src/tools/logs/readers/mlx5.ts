@@ -34,15 +34,26 @@ export const mlx5: Reader = {
     {
       id: 'mlx5-dpdk',
       words: ['Unexpected CQE error syndrome '],
-      form: /Unexpected CQE error syndrome 0x(?<syndrome>\w+) CQN = (?<text>\w+) SQN = (?<qpn>\w+) wqe_counter = (?<wqe>\w+)/g,
+      form: /Unexpected CQE error syndrome 0x(?<syndrome>\w+) CQN = (?<text>\w+) [SR]QN = (?<qpn>\w+) wqe_counter = (?<wqe>\w+)/g,
       role: 'failure',
       kind: 'completion',
       family: 'mlx5',
-      source: 'DPDK 23.11 drivers/net/mlx5/mlx5_tx.c (unverified)',
+      source: 'DPDK/dpdk 38f72e50 drivers/net/mlx5/mlx5_tx.c:99, mlx5_rx.c:604',
       sample: [
         'mlx5_common: Unexpected CQE error syndrome 0x04 CQN = 1035 SQN = 4242 wqe_counter = 7 wq_ci = 9 cq_ci = 3',
       ],
       gives: { syndrome: '04', qpn: '4242', wqe: '7' },
+    },
+    {
+      id: 'mlx5-dpdk-command',
+      words: [' failed errno='],
+      form: /DevX (?<command>[\w ]{3,60}?)(?: \w{1,30}=0[xX]\w+)? failed errno=(?<errno>\d+) status=(?<commandStatus>\w+) syndrome=(?:0x)?(?<syndrome>\w+)/g,
+      role: 'failure',
+      kind: 'command',
+      family: 'mlx5',
+      source: 'DPDK/dpdk 38f72e50 drivers/common/mlx5/mlx5_devx_cmds.c:37, 42',
+      sample: ['mlx5_common: DevX create QP failed errno=121 status=0x3 syndrome=0x43d98f'],
+      gives: { command: 'create QP', errno: '121', commandStatus: '0x3', syndrome: '43d98f' },
     },
     {
       id: 'mlx5-dpdk-dump',

@@ -25,7 +25,7 @@ export const nccl: Reader = {
     {
       id: 'nccl-completion-peer',
       words: ['Got completion from peer '],
-      form: /NET\/[\w/]+ ?: Got completion from peer (?<peer>\S+) with error (?<status>\w+), opcode (?<opcode>\w+), len (?<length>-?\w+), vendor err (?<vendor>\d+|x+)(?: \((?<request>\w+)\))?(?: localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>\S+))?/g,
+      form: /NET\/[\w/]+ ?: ?Got completion from peer (?<peer>\S+) with error (?<status>\w+), opcode (?<opcode>\w+), len (?<length>-?\w+), vendor err (?<vendor>\d+|x+)(?: \((?<request>\w+)\))?(?: localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>\S+))?/g,
       role: 'failure',
       kind: 'completion',
       base: 10,
@@ -38,7 +38,7 @@ export const nccl: Reader = {
     {
       id: 'nccl-completion-status',
       words: ['Got completion from peer '],
-      form: /NET\/[\w/]+ ?: Got completion from peer (?<peer>\S+) with status=(?:IBV_WC_\w+\()?(?<status>\w+)\)? opcode=(?:IBV_WC_\w+\()?(?<opcode>\w+)\)? (?:len=(?<length>-?\w+) )?vendor[ _]err[ =](?<vendor>\d+|x+) *(?:\((?<request>\w+)\))? *(?:localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>[\da-fxX.:*]+|\S+))?(?: ?hca (?<device>(?:mlx[45]_(?:bond_)?\d+|(?:roce|ib|rdma)p\d+s\d+(?:f\d+)?|[^\s:]+)))?/g,
+      form: /NET\/[\w/]+ ?: ?Got completion from peer (?<peer>\S+) with status=(?:IBV_WC_\w+\()?(?<status>\w+)\)? opcode=(?:IBV_WC_\w+\()?(?<opcode>\w+)\)? (?:len=(?<length>-?\w+) )?vendor[ _]err[ =](?<vendor>\d+|x+) *(?:\((?<request>\w+)\))? *(?:localGid (?<localGid>\S+) ?remoteGids? ?(?<remoteGid>[\da-fxX.:*]+|\S+))?(?: ?hca (?<device>(?:mlx[45]_(?:bond_)?\d+|(?:roce|ib|rdma)p\d+s\d+(?:f\d+)?|[^\s:]+)))?/g,
       role: 'failure',
       kind: 'completion',
       base: 10,
@@ -270,12 +270,12 @@ export const awsOfiNccl: Reader = {
     {
       id: 'ofi-request',
       words: [' completed with error. RC: '],
-      form: /NET\/OFI Request \S+ completed with error\. RC: (?<errno>\d+)\. (?:Flags: \d+\. )?Error: \[?(?<vendor>\d+)\]? \(?(?<text>[^)]{1,80}?)(?= My EFA|[).])(?:[^)]{0,200}? Peer EFA addr: (?<peer>\S+))?/g,
+      form: /NET\/OFI (?:Request \S+ (?:seq \d+ )?|Remote write )completed with error\. RC: (?<errno>\d+)\. (?:Flags: \d+\. )?Error: (?:\[?(?<vendor>\d+)\]? )?\(?(?<text>[^)]{1,80}?)(?= My EFA|[).])(?:[^)]{0,200}? Peer EFA addr: (?<peer>\S+))?/g,
       role: 'failure',
       kind: 'completion',
       base: 10,
       family: 'efa',
-      source: 'aws/aws-ofi-nccl 2daf7d30 src/rdma/gin/nccl_ofi_gin_reqs.cpp:40',
+      source: 'aws/aws-ofi-nccl 2daf7d30 src/rdma/gin/nccl_ofi_gin_reqs.cpp:40; src/nccl_ofi_rdma.cpp:1463',
       sample: [
         'node1:71:89 [3] gin_handle_cq_error:40 NCCL WARN NET/OFI Request 0x7f01 completed with error. RC: 107. Flags: 0. Error: 15 (Unreachable remote - never received a response My EFA addr: fi_addr_efa://[fe80::1]:1:2 My host id: i-01 Peer EFA addr: fi_addr_efa://[fe80::2]:1:2 Peer host id: i-02). Completed length: 0',
       ],
@@ -321,16 +321,41 @@ export const awsOfiNccl: Reader = {
     },
     {
       id: 'ofi-open',
-      words: ["NET/OFI Couldn't open "],
-      form: /NET\/OFI Couldn't open (?<call>[\w ]+?)\. RC: (?<errno>-?\d+), ERROR: (?<text>.{1,200})/g,
+      words: ["NET/OFI Couldn't "],
+      form: /NET\/OFI Couldn't (?:open|bind|enable) (?<call>[\w -]+?)\. RC: (?<errno>-?\d+), ERROR: (?<text>.{1,200})/g,
       role: 'failure',
       kind: 'call',
       isFabric: true,
-      source: 'aws/aws-ofi-nccl 2daf7d30 src/nccl_ofi_rdma.cpp:6633',
+      source: 'aws/aws-ofi-nccl 2daf7d30 src/nccl_ofi_rdma.cpp:6633; src/nccl_ofi_ofiutils.cpp:284, 407, 428',
       sample: [
         "node1:71:89 [3] create_net:6633 NCCL WARN NET/OFI Couldn't open CQ. RC: -12, ERROR: Cannot allocate memory",
       ],
       gives: { call: 'CQ', errno: '-12', text: 'Cannot allocate memory' },
+    },
+    {
+      id: 'ofi-register',
+      words: ['Unable to register memory'],
+      form: /NET\/OFI (?:CM: )?Unable to (?<call>register memory)(?: \(type = \d+\) for device \d+)?\. RC: (?<errno>-?\d+), Error: (?<text>.{1,200})/g,
+      role: 'failure',
+      kind: 'call',
+      source: 'aws/aws-ofi-nccl 2daf7d30 src/nccl_ofi_sendrecv.cpp:582; src/cm/nccl_ofi_cm_resources.cpp:242',
+      sample: [
+        'node1:71:89 [3] reg_mr:582 NCCL WARN NET/OFI Unable to register memory (type = 2) for device 0. RC: -14, Error: Bad address',
+      ],
+      gives: { call: 'register memory', errno: '-14', text: 'Bad address' },
+    },
+    {
+      id: 'ofi-address',
+      words: [' address into address vector '],
+      form: /NET\/OFI (?:CM: )?Unable to (?<call>insert (?:remote|local) address into address vector) for device/g,
+      role: 'failure',
+      kind: 'call',
+      isFabric: true,
+      source: 'aws/aws-ofi-nccl 2daf7d30 src/nccl_ofi_rdma.cpp:1996, 4868; src/cm/nccl_ofi_cm_resources.cpp:63',
+      sample: [
+        'node1:71:89 [3] init_send_comm:1996 NCCL WARN NET/OFI Unable to insert remote address into address vector for device 1. RC: Invalid argument',
+      ],
+      gives: { call: 'insert remote address into address vector' },
     },
     {
       id: 'ofi-provider',

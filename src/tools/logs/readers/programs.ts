@@ -1,6 +1,5 @@
 /*
- * Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch,
- * Gloo.
+ * Programs that use verbs themselves: perftest, the examples of rdma-core, Mooncake, UCCL; and what ends jobs: PyTorch.
  */
 import { ERRNO } from '../meanings/errnos.ts'
 import type { Reader } from '../shape.ts'
@@ -128,6 +127,16 @@ export const examples: Reader = {
       gives: { call: 'ibv_modify_qp', state: 'RTR' },
     },
     {
+      id: 'rdmacm-list',
+      words: ['unable to get RDMA device list'],
+      form: /unable to get RDMA device list/g,
+      role: 'sign',
+      fixed: { text: 'no RDMA device' },
+      source: 'OFED librdmacm src/cma.c (1.0)',
+      sample: ['librdmacm: Fatal: unable to get RDMA device list'],
+      gives: { text: 'no RDMA device' },
+    },
+    {
       id: 'rping-event',
       words: ['cma event '],
       form: /cma event (?:RDMA_CM_EVENT_)?(?<event>[A-Z_]+), error:? (?<rejection>-?\d+)/g,
@@ -211,17 +220,10 @@ export const others: Reader = {
       sample: ['got bad completion with status: 0xc, vendor syndrome: 0x81'],
       gives: { status: '0xc', vendor: '0x81' },
     },
-    {
-      id: 'nvshmem-adapter',
-      words: ['is not enumerated as an mlx5 device'],
-      form: /device (?<device>[\w.-]{1,64}) is not enumerated as an mlx5 device/g,
-      role: 'sign',
-      source: 'NVSHMEM (unverified)',
-      sample: ['WARN: device erdma_0 is not enumerated as an mlx5 device. Skipping...'],
-      gives: { device: 'erdma_0' },
-    },
   ],
 }
+
+const MOONCAKE = 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport'
 
 export const mooncake: Reader = {
   name: 'Mooncake',
@@ -229,10 +231,10 @@ export const mooncake: Reader = {
     {
       id: 'mooncake-completion',
       words: ['Process failed for slice ('],
-      form: /Process failed for slice \(opcode: (?<opcode>\w+), source_addr: \w+, length: (?<length>\w+), dest_addr: \w+, local_nic: (?<device>[^\s,]+), peer_nic: (?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+), dest_rkey: \w+.{0,80}?\): (?<status>[\w ]+)/g,
+      form: /Process failed for slice \(opcode: \w+, source_addr: \w+, length: \w+, dest_addr: \w+, local_nic: (?<device>[^\s,]+), peer_nic: (?<peer>[^\s,@]+)@(?<peerDevice>[^\s,]+), dest_rkey: \w+.{0,80}?\): (?<status>[\w ]+)/g,
       role: 'failure',
       kind: 'completion',
-      source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/worker_pool.cpp:654',
+      source: `${MOONCAKE}/worker_pool.cpp:654`,
       sample: [
         'E0301 12:03:05.123456  4242 worker_pool.cpp:654] Worker: Process failed for slice (opcode: 1, source_addr: 0x7f01, length: 65536, dest_addr: 0x7f02, local_nic: mlx5_3, peer_nic: 10.0.0.7:12345@mlx5_3, dest_rkey: 7, retry_cnt: 0, max_retry_cnt: 7): transport retry counter exceeded',
       ],
@@ -250,21 +252,113 @@ export const mooncake: Reader = {
       role: 'failure',
       kind: 'call',
       fixed: { call: 'ibv_modify_qp' },
-      source:
-        'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_endpoint.cpp:1075, 1194',
+      source: `${MOONCAKE}/rdma_endpoint.cpp:1075, 1194`,
       sample: [
         'E0301 12:03:05.123456  4242 rdma_endpoint.cpp:1194] [Handshake] Failed to modify QP to RTR, check mtu, gid, peer lid, peer qp num: Connection timed out [110]',
       ],
       gives: { call: 'ibv_modify_qp', state: 'RTR', errno: 'Connection timed out' },
     },
     {
+      id: 'mooncake-register',
+      words: ['Failed to register memory 0x'],
+      form: new RegExp(`Failed to register memory 0x\\w+: (?<errno>${ERRNO})`, 'g'),
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_reg_mr' },
+      source: `${MOONCAKE}/rdma_context.cpp:602`,
+      sample: [
+        'E0301 12:00:05.123456  4242 rdma_context.cpp:602] Failed to register memory 0x7f01: Cannot allocate memory [12]',
+      ],
+      gives: { errno: 'Cannot allocate memory', call: 'ibv_reg_mr' },
+    },
+    {
+      id: 'mooncake-call',
+      words: [
+        'Failed to create completion ',
+        'Failed to create QP: ',
+        'Failed to allocate new protection domain',
+        'Failed to ibv_post_send: ',
+      ],
+      form: new RegExp(
+        `Failed to (?<call>create completion (?:queue|channel)|create QP|allocate new protection domain|ibv_post_send)(?: on device (?<device>[^\\s:]+))?: (?<errno>${ERRNO})`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'call',
+      source: `${MOONCAKE}/rdma_context.cpp:224, 234, 269; rdma_endpoint.cpp:145, 992`,
+      sample: [
+        'E0301 12:00:05.123456  4242 rdma_context.cpp:269] Failed to create completion queue: Cannot allocate memory [12]',
+      ],
+      gives: { call: 'create completion queue', errno: 'Cannot allocate memory' },
+    },
+    {
+      id: 'mooncake-event',
+      words: ['Received context async event '],
+      form: /Received context async event (?<event>[A-Za-z][\w ]{2,60}?) for context (?<device>\S+)/g,
+      role: 'failure',
+      kind: 'event',
+      source: `${MOONCAKE}/worker_pool.cpp:1014`,
+      sample: [
+        'W0301 12:03:05.123456  4242 worker_pool.cpp:1014] Worker: Received context async event port error for context mlx5_3',
+      ],
+      gives: { event: 'port error', device: 'mlx5_3' },
+    },
+    {
+      id: 'mooncake-none',
+      words: ['RdmaTransport: No available RNIC'],
+      form: /RdmaTransport: No available RNIC/g,
+      role: 'failure',
+      kind: 'no-device',
+      source: `${MOONCAKE}/rdma_transport.cpp:1139`,
+      sample: ['E0301 12:00:05.123456  4242 rdma_transport.cpp:1139] RdmaTransport: No available RNIC'],
+      gives: {},
+    },
+    {
+      id: 'mooncake-gid',
+      words: ['Failed to query GID ', 'No suitable GID found '],
+      form: /(?:Failed to query GID (?<gidIndex>\d+) on |No suitable GID found (?:on|while refreshing) )(?<device>[\w.-]{1,64})/g,
+      role: 'sign',
+      source: `${MOONCAKE}/rdma_context.cpp:1138, 1369, 1392`,
+      sample: [
+        'E0301 12:00:05.123456  4242 rdma_context.cpp:1392] Failed to query GID 0 on mlx5_3/1: Invalid argument [22]',
+      ],
+      gives: { device: 'mlx5_3', gidIndex: '0' },
+    },
+    {
+      id: 'mooncake-port',
+      words: [' port not active'],
+      form: /Device (?<device>\S+) port not active/g,
+      role: 'sign',
+      source: `${MOONCAKE}/rdma_context.cpp:1228`,
+      sample: ['W0301 12:00:05.123456  4242 rdma_context.cpp:1228] Device mlx5_3 port not active'],
+      gives: { device: 'mlx5_3' },
+    },
+    {
+      id: 'mooncake-endpoint',
+      words: [
+        'Cannot make connection for endpoint: ',
+        'Timed out waiting for RDMA ready ACK ',
+        'Cannot redispatch slice',
+        'Context is not active: ',
+        'Too many errors found in local RNIC ',
+        'Failed to complete transfers after ',
+        'Failed to register memory: addr ',
+      ],
+      form: /(?<text>Failed to register memory: addr|Cannot make connection for endpoint|Timed out waiting for RDMA ready ACK|Cannot redispatch slice|Context is not active|Too many errors found in local RNIC|Failed to complete transfers after)/g,
+      role: 'consequence',
+      source: `${MOONCAKE}/worker_pool.cpp:477, 510, 785, 824; rdma_context.cpp:716; rdma_transport.cpp:733; ../kunpeng_transport/ub_context.cpp:429; mooncake-store/src/transfer_task.cpp:882`,
+      sample: [
+        'W0301 12:03:05.123456  4242 worker_pool.cpp:477] Worker: Cannot make connection for endpoint: 10.0.0.7:12345@mlx5_3',
+      ],
+      gives: { text: 'Cannot make connection for endpoint' },
+    },
+    {
       id: 'mooncake-device',
       words: ['GID: (GID_Index '],
       form: /RDMA device: (?<device>\S+), LID: \w+, GID: \(GID_Index (?<gidIndex>\d+)\) (?<localGid>\S+)/g,
       role: 'fact',
-      isStart: true,
       fixed: { variable: 'path' },
-      source: 'kvcache-ai/Mooncake 3b5a5941 mooncake-transfer-engine/src/transport/rdma_transport/rdma_context.cpp:286',
+      source: `${MOONCAKE}/rdma_context.cpp:286`,
       sample: [
         'I0301 12:00:00.123456  4242 rdma_context.cpp:286] RDMA device: mlx5_3, LID: 0, GID: (GID_Index 3) 00:00:00:00:00:00:00:00:00:00:ff:ff:0a:00:00:01',
       ],
@@ -288,6 +382,23 @@ export const jobs: Reader = {
       gives: { value: '1', text: 'BROADCAST' },
     },
     {
+      id: 'flight-recorder',
+      words: [
+        'Received a dump signal due to a collective timeout from ',
+        'failure detected by watchdog at work sequence id: ',
+        'First PG on this rank to signal dumping',
+        "'s watchdog got stuck for ",
+      ],
+      form: /(?:Received a dump signal due to a collective timeout from +(?<text>this local rank|rank \d+)(?: and .{1,80}?Last enqueued NCCL work: \d+, last completed NCCL work: (?<value>\d+))?|failure detected by watchdog at work sequence id: \d+|First PG on this rank to signal dumping|ProcessGroup\w{1,12}'s watchdog got stuck for \d+ seconds)/g,
+      role: 'consequence',
+      source:
+        'pytorch/pytorch torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp getNCCLWatchdogTimeoutErrorMsg, watchdogHandler, heartbeatMonitor (2.5 and later)',
+      sample: [
+        '[rank5]:[E703 17:54:18.884528282 ProcessGroupNCCL.cpp:1987] [PG ID 0 PG GUID 0(default_pg) Rank 5] Received a dump signal due to a collective timeout from  rank 7 and we will try our best to dump the debug info. Last enqueued NCCL work: 561, last completed NCCL work: 560.This is most likely caused by incorrect usages of collectives',
+      ],
+      gives: { text: 'rank 7', value: '560' },
+    },
+    {
       id: 'pytorch-abort',
       words: [
         'To avoid data inconsistency, we are taking the entire process down',
@@ -301,6 +412,17 @@ export const jobs: Reader = {
       gives: {},
     },
     {
+      id: 'uccl-state',
+      words: [' CQ state error: '],
+      form: / CQ state error: (?<status>\d+)(?: from QP:(?<qpn>\d+))?/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 10,
+      source: 'uccl-project/uccl rdma_io.cc, eqds.cc',
+      sample: ['E0301 12:03:05.123456  4242 rdma_io.cc:646] data path CQ state error: 12 from QP:16939'],
+      gives: { status: '12', qpn: '16939' },
+    },
+    {
       id: 'uccl-completion',
       words: ['CQE ERROR wr_id='],
       form: /CQE ERROR wr_id=\d+ status=(?<status>\d+)\([\w ]+\) opcode=(?<opcode>\d+) byte_len=(?<length>\d+) vendor_err=0x(?<vendor>\w+) qp_num=0x(?<qpn>\w+)/g,
@@ -312,24 +434,6 @@ export const jobs: Reader = {
         'CQE ERROR wr_id=7 status=12(transport retry counter exceeded) opcode=0 byte_len=0 vendor_err=0x81 qp_num=0x1a2b',
       ],
       gives: { status: '12', vendor: '81', qpn: '1a2b', opcode: '0', length: '0' },
-    },
-    {
-      id: 'nvshmem-status',
-      words: [': non-zero status: '],
-      form: /: non-zero status: (?<value>\d+) (?<text>(?!ibv_)[\w ]{3,80})/g,
-      role: 'consequence',
-      source: 'NVSHMEM (unverified)',
-      sample: ['transport.cpp:400: non-zero status: 7 connect EPS failed'],
-      gives: { value: '7', text: 'connect EPS failed' },
-    },
-    {
-      id: 'deepep-timeout',
-      words: ['DeepEP timeout', 'DeepEP error: '],
-      form: /DeepEP (?:timeout|error)/g,
-      role: 'consequence',
-      source: 'DeepEP (unverified)',
-      sample: ['DeepEP timeout check failed: rank = 3, thread = 1'],
-      gives: {},
     },
   ],
 }

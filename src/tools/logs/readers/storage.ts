@@ -1,11 +1,17 @@
 /*
- * Consumers in the kernel: NVMe over RDMA at both ends, RDS, SRP, iSER, NFS, IPoIB, Lustre; and SPDK, which is one in
- * user space.
+ * Consumers in the kernel: NVMe over RDMA and SMB Direct at both ends, RDS, SRP, iSER, NFS, IPoIB, Lustre; and SPDK,
+ * which is one in user space.
  */
 import type { Reader } from '../shape.ts'
 
 const NVME = 'Linux 6.1.192 drivers/nvme'
 const ULP = 'Linux 6.1.192 drivers/infiniband/ulp'
+const SMB = 'torvalds/linux fs/smb'
+const CLIENT = `${SMB}/client/smbdirect.c 00e4c7a8`
+const SERVER = `${SMB}/server/transport_rdma.c 0066f623`
+const SUNRPC = 'torvalds/linux net/sunrpc/xprtrdma'
+/** What the client of SMB Direct says before. */
+const CIFS = 'VFS: (?:\\S{1,80} )?\\w{4,40}:\\d+ '
 
 export const storage: Reader = {
   name: 'kernel',
@@ -173,9 +179,131 @@ export const storage: Reader = {
       form: /smb_direct: [\w/ ]{1,40} error\. (?:opcode = \d+, )?status ?= ?'?(?<text>[\w ]+?) ?\((?<status>\d+)\)/g,
       role: 'failure',
       kind: 'completion',
-      source: 'Linux 6.1.192 fs/ksmbd/transport_rdma.c (unverified)',
+      source: `${SERVER} recv_done, send_done, read_write_done`,
       sample: ['[ 4242.123456] ksmbd: smb_direct: read/write error. opcode = 0, status = remote access error(10)'],
       gives: { status: '10' },
+    },
+    {
+      id: 'smb-direct-call',
+      words: ['smb_direct: '],
+      form: /smb_direct: (?:[Cc]an't |failed to |error at )(?<call>post recv|post send|create RDMA (?:QP|PD|send CQ|recv CQ)|rdma_accept|bind|listen)\b[\w /]{0,24}(?:: (?<errno>-?\d+))?/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${SERVER} smb_direct_post_recv, smb_direct_post_send, smb_direct_create_qpair, smb_direct_listen`,
+      sample: ["[ 4242.123456] ksmbd: smb_direct: Can't create RDMA QP: -12"],
+      gives: { call: 'create RDMA QP', errno: '-12' },
+    },
+    {
+      id: 'smb-client-completion',
+      words: [' wc->status='],
+      form: new RegExp(`${CIFS}wc->status=(?<status>\\d+) wc->opcode=\\d+`, 'g'),
+      role: 'failure',
+      kind: 'completion',
+      source: `${CLIENT} send_done`,
+      sample: ['[ 4242.123456] CIFS: VFS: send_done:341 wc->status=12 wc->opcode=0'],
+      gives: { status: '12' },
+    },
+    {
+      id: 'smb-client-rejected',
+      words: ['connecting failed event=rejected'],
+      form: new RegExp(`${CIFS}connecting failed event=rejected`, 'g'),
+      role: 'failure',
+      kind: 'refused',
+      fixed: { event: 'REJECTED' },
+      source: `${CLIENT} smbd_conn_upcall`,
+      sample: ['[ 4242.123456] CIFS: VFS: smbd_conn_upcall:290 connecting failed event=rejected'],
+      gives: { event: 'REJECTED' },
+    },
+    {
+      id: 'smb-client-unreachable',
+      words: ['connecting failed event='],
+      form: new RegExp(`${CIFS}connecting failed event=(?<text>(?:address|route|connect) error|unreachable)`, 'g'),
+      role: 'failure',
+      kind: 'unreachable',
+      fixed: { call: 'rdma_connect' },
+      source: `${CLIENT} smbd_conn_upcall`,
+      sample: ['[ 4242.123456] CIFS: VFS: smbd_conn_upcall:227 connecting failed event=address error'],
+      gives: { text: 'address error', call: 'rdma_connect' },
+    },
+    {
+      id: 'smb-client-event',
+      words: ['smbd_qp_async_error_upcall:', 'rpcrdma: '],
+      form: /(?:smbd_qp_async_error_upcall:\d+|rpcrdma:) (?<event>[\w ]{4,40}?) on device (?<device>[\w.-]{1,64}) (?:info|ep) /g,
+      role: 'failure',
+      kind: 'event',
+      source: `${CLIENT} smbd_qp_async_error_upcall; ${SUNRPC}/verbs.c rpcrdma_qp_async_error_upcall (until 5.3)`,
+      sample: [
+        '[ 4242.123456] CIFS: VFS: smbd_qp_async_error_upcall:321 QP fatal error on device mlx5_0 info 00000000f00d',
+      ],
+      gives: { event: 'QP fatal error', device: 'mlx5_0' },
+    },
+    {
+      id: 'smb-client-connect',
+      words: ['rdma_resolve_', 'rdma_connect() failed with '],
+      form: new RegExp(
+        `${CIFS}(?<call>rdma_resolve_addr|rdma_resolve_route|rdma_connect)(?:\\(\\) (?:failed(?: with)?|completed)| timeout rc:) (?<errno>-?\\d+)`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'unreachable',
+      source: `${CLIENT} smbd_create_id, _smbd_get_connection`,
+      sample: ['[ 4242.123456] CIFS: VFS: smbd_create_id:633 rdma_resolve_addr() completed -113'],
+      gives: { call: 'rdma_resolve_addr', errno: '-113' },
+    },
+    {
+      id: 'smb-client-call',
+      words: ['ib_post_send failed rc=', 'post_recv failed rc=', 'rdma_create_qp failed ', 'ib_alloc_pd() returned '],
+      form: new RegExp(
+        `${CIFS}(?:ib_post_send failed rc=|post_recv failed rc=|(?<call>rdma_create_qp|ib_alloc_pd)(?: failed|\\(\\) returned) )(?<errno>-?\\d+)`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_post_send' },
+      source: `${CLIENT} smbd_post_send, smbd_post_send_credits, _smbd_get_connection, smbd_ia_open`,
+      sample: ['[ 4242.123456] CIFS: VFS: _smbd_get_connection:1650 rdma_create_qp failed -12'],
+      gives: { call: 'rdma_create_qp', errno: '-12' },
+    },
+    {
+      id: 'smb-client-disconnected',
+      words: ['disconnected not sending on wait_'],
+      form: /disconnected not sending on wait_\w{4,20}/g,
+      role: 'consequence',
+      source: `${CLIENT} smbd_post_send_iter`,
+      sample: ['[ 4242.123456] CIFS: VFS: smbd_post_send_iter:970 disconnected not sending on wait_credit'],
+      gives: {},
+    },
+    {
+      id: 'nfs-completion',
+      words: ['svcrdma: ', 'rpcrdma: '],
+      form: /(?:svc|rpc)rdma: (?<request>[\w ]{2,24}): (?<text>[\w ]{3,60}?) \((?<status>\d+)\/0x(?<vendor>\w+)\)/g,
+      role: 'failure',
+      kind: 'completion',
+      base: 16,
+      source: `${SUNRPC}/svc_rdma_transport.c svc_rdma_wc_send, svc_rdma_wc_receive; frwr_ops.c __frwr_sendcompletion_flush (4.6 to 5.9)`,
+      sample: ['[ 4242.123456] svcrdma: Send: transport retry counter exceeded (12/0x81)'],
+      gives: { request: 'Send', status: '12', vendor: '81' },
+    },
+    {
+      id: 'nfs-post',
+      words: ['svcrdma: could not post a receive buffer', 'svcrdma: Error ', 'svcrdma: Could not send reply, err='],
+      form: /svcrdma: (?:could not post a receive buffer, err=|Error |Could not send reply, err=)(?<errno>-?\d+)/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_post_send' },
+      source: `${SUNRPC}/svc_rdma_sendto.c, svc_rdma_recvfrom.c (until 4.16)`,
+      sample: ['[ 4242.123456] svcrdma: Error -12 posting RDMA_READ'],
+      gives: { call: 'ibv_post_send', errno: '-12' },
+    },
+    {
+      id: 'nfs-call',
+      words: ['rpcrdma: ib_alloc_pd() returned ', 'rpcrdma: rdma_create_qp returned ', 'rpcrdma: rpcrdma_ep_create '],
+      form: /rpcrdma: (?<call>ib_alloc_pd|rdma_create_qp|rpcrdma_ep_create)(?:\(\))? returned (?<errno>-?\d+)/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${SUNRPC}/verbs.c 018c6837 rpcrdma_ia_open, rpcrdma_ep_recreate_xprt`,
+      sample: ['[ 4242.123456] rpcrdma: rdma_create_qp returned -12'],
+      gives: { call: 'rdma_create_qp', errno: '-12' },
     },
     {
       id: 'nvme-local',
@@ -293,6 +421,42 @@ export const spdk: Reader = {
       source: 'spdk/spdk 3230130e lib/nvme/nvme_rdma.c:1264',
       sample: ['nvme_rdma.c:1264:nvme_rdma_connect_established: *ERROR*: RDMA connect error -74'],
       gives: { errno: '-74', call: 'rdma_connect' },
+    },
+    {
+      id: 'spdk-state',
+      words: ['failed to set state to: IBV_QPS_'],
+      form: /failed to set state to: IBV_QPS_(?<state>[A-Z]{3,5}), (?<errno>\d+)/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_modify_qp' },
+      source: 'spdk/spdk lib/nvmf/rdma.c spdk_nvmf_rdma_set_ibv_state (18.07)',
+      sample: [
+        'rdma.c: 435:spdk_nvmf_rdma_set_ibv_state: *ERROR*: QP#31: failed to set state to: IBV_QPS_RTR, 101 (Network is unreachable)',
+      ],
+      gives: { state: 'RTR', errno: '101', call: 'ibv_modify_qp' },
+    },
+    {
+      id: 'spdk-post',
+      words: ['Failure posting rdma send '],
+      form: /Failure posting rdma send for NVMf completion(?:: (?<errno>\d+))?/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_post_send' },
+      source: 'spdk/spdk lib/nvme/nvme_rdma.c nvme_rdma_qpair_submit_request (18.10)',
+      sample: [
+        'nvme_rdma.c:1225:nvme_rdma_qpair_submit_request: *ERROR*: Failure posting rdma send for NVMf completion: 12 (Cannot allocate memory)',
+      ],
+      gives: { errno: '12', call: 'ibv_post_send' },
+    },
+    {
+      id: 'spdk-create',
+      words: ['Unable to create SRQ, errno ', 'Unable to create shared receive queue, errno '],
+      form: /Unable to create (?<call>SRQ|shared receive queue), errno (?<errno>\d+)/g,
+      role: 'failure',
+      kind: 'call',
+      source: 'spdk/spdk lib/rdma/common.c spdk_rdma_srq_create (21.10)',
+      sample: ['common.c: 269:spdk_rdma_srq_create: *ERROR*: Unable to create SRQ, errno 22 (Invalid argument)'],
+      gives: { call: 'SRQ', errno: '22' },
     },
     {
       id: 'spdk-async',

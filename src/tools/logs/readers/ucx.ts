@@ -119,7 +119,7 @@ export const ucx: Reader = {
     {
       id: 'ucx-register',
       words: ['ibv_reg_mr(', 'ibv_reg_dmabuf_mr('],
-      form: /(?<call>ibv_reg_(?:dmabuf_)?mr)\([^)]{0,200}\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
+      form: /(?<!UCX +(?:DEBUG|TRACE) .{0,120})(?<call>ibv_reg_(?:dmabuf_)?mr)\([^)]{0,200}\) failed: (?<errno>[A-Z][A-Za-z /]+[a-z])(?:[ .:]+Please set max locked memory \(ulimit -l\) to 'unlimited' \(current: (?<value>\d+) kbytes\))?/g,
       role: 'failure',
       kind: 'call',
       source: `${UCX} 9466d104 src/uct/ib/base/ib_md.c; ib_log.c:249`,
@@ -139,6 +139,31 @@ export const ucx: Reader = {
         '[1772366585.123456] [node1:4242 :0]      ib_device.c:1455 UCX  ERROR ibv_create_ah(dlid=0 port=1) failed: Connection timed out',
       ],
       gives: { call: 'ibv_create_ah', errno: 'Connection timed out' },
+    },
+    {
+      id: 'ucx-modify',
+      words: ['failed to modify to ', 'failed to modify UMR QP'],
+      form: /(?<device>[\w.-]{1,64}): (?:ibv_modify_qp\(UMR QP 0x\w+\) failed to modify|failed to modify UMR QP \(0x\w+\)) to (?<state>INIT|RTR|RTS): (?<errno>[A-Z][A-Za-z /]+[a-z])/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_modify_qp' },
+      source: `${UCX} 005c854a src/uct/ib/mlx5/dv/ib_mlx5dv_md.c uct_ib_mlx5_devx_umr_modify_qp`,
+      sample: [
+        '[1772366585.123456] [node1:4242 :0]   ib_mlx5dv_md.c:1100 UCX  ERROR mlx5_3: ibv_modify_qp(UMR QP 0x1a2b) failed to modify to RTR: No such device',
+      ],
+      gives: { device: 'mlx5_3', state: 'RTR', errno: 'No such device', call: 'ibv_modify_qp' },
+    },
+    {
+      id: 'ucx-create',
+      words: ['failed to create qp: ', 'Failed to create qp: '],
+      form: /UCX +ERROR +[Ff]ailed to (?<call>create qp): (?<errno>[A-Z][A-Za-z /]+[a-z])/g,
+      role: 'failure',
+      kind: 'call',
+      source: `${UCX} src/uct/ib/rc/base/rc_iface.c, src/uct/ib/ud/base/ud_iface.c (1.2 to 1.5)`,
+      sample: [
+        '[1530549338.253029] [node1:4242 :0]       rc_iface.c:966  UCX  ERROR failed to create qp: Invalid argument',
+      ],
+      gives: { call: 'create qp', errno: 'Invalid argument' },
     },
     {
       id: 'ucx-cm',
@@ -183,15 +208,6 @@ export const ucx: Reader = {
         "[1772366585.123470] [node1:4242 :0]         ucp_ep.c:1661 UCX  DIAG  ep 0x7f01: error 'Endpoint timeout' on rc_mlx5/mlx5_3:1 will not be handled since no error callback is installed",
       ],
       gives: { text: 'Endpoint timeout' },
-    },
-    {
-      id: 'nixl',
-      words: ['NIXL_ERR_'],
-      form: /NIXL_ERR_(?<text>\w+)/g,
-      role: 'consequence',
-      source: 'unverified',
-      sample: ['nixl_agent.cpp: transfer failed: NIXL_ERR_REMOTE_DISCONNECT'],
-      gives: { text: 'REMOTE_DISCONNECT' },
     },
   ],
 }
