@@ -31,7 +31,7 @@ describe('in a shell with `userdma env`', { skip: lacking('awk', 'ibv_devinfo') 
     assert.equal(others[0], 'userdma check: no findings')
     assert.match(
       others[1] ?? '',
-      /^ {2}accesses of the program's own threads to memory are seen by sanitizers: `userdma help how-to/debuggers`; .*`--races`; .*`--torment`$/,
+      /^ {2}accesses of the program's own threads to memory are seen by sanitizers: `userdma help how-to\/debuggers`; .*`--races`; .*`--torment`$/,
     )
     // --device names all devices, and JSON on standard error is JSON only.
     const own = await runIn(daemon, t, 'check', '--device', 'rxe7@127.0.0.1', '--races', '--torment', '1', ...LOOK)
