@@ -7,8 +7,8 @@
  *   loading.c  dlopen with RTLD_DEEPBIND, dlmopen
  *   elf.c      the libraries that a library needs
  *
- * Each folder has a header with what others may call. A folder calls those below it: recorder, loading, session, check,
- * verbs and files, and then the files beside the folders (test/architecture-shim.test.ts). What a folder calls in one
+ * Each folder has a header with what others may call. A folder calls those below it: recorder, loading, sanitizers,
+ * session, check, verbs and files, and then the files beside the folders (test/architecture-shim.test.ts). What a folder calls in one
  * above it stands at the end of its header.
  *
  * Rules for all files:

@@ -31,7 +31,7 @@ struct walk {
     void *data;
 };
 
-static int without_ours(struct dl_phdr_info *info, size_t size, void *data)
+IN_CHILD static int without_ours(struct dl_phdr_info *info, size_t size, void *data)
 {
     const struct walk *walk = data;
     return strstr(info->dlpi_name, "/libuserdma_") ? 0 : walk->callback(info, size, walk->data);
@@ -41,7 +41,7 @@ static int without_ours(struct dl_phdr_info *info, size_t size, void *data)
  * A runtime that is a library looks at its start whether it is the first one, and ends the program if not: memory could
  * be allocated otherwise. Our libraries, which come before, have no allocator.
  */
-EXPORT int dl_iterate_phdr(phdr_callback *callback, void *data)
+EXPORT IN_CHILD int dl_iterate_phdr(phdr_callback *callback, void *data)
 {
     __typeof__(&dl_iterate_phdr) next = NEXT(dl_iterate_phdr);
     return LIKELY(has_begun) ? next(callback, data) : next(without_ours, &(struct walk){callback, data});

@@ -15,6 +15,20 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* The functions that the loader finds. Not by dlsym, which allocates if there is none: this may be in an allocator. */
+#define FUNCTIONS(X)                                                                                                   \
+    X(__asan_region_is_poisoned) X(__asan_loadN_noabort) X(__asan_storeN_noabort) X(__tsan_create_fiber)               \
+    X(__tsan_destroy_fiber) X(__tsan_switch_to_fiber) X(__tsan_get_current_fiber) X(__tsan_set_fiber_name)             \
+    X(__tsan_acquire) X(__tsan_release) X(__tsan_read_range_pc) X(__tsan_write_range_pc) X(__tsan_func_entry)          \
+    X(__tsan_func_exit) X(__sanitizer_install_malloc_and_free_hooks)
+#define DECLARED(name) EXPORT __attribute__((weak)) void name(void);
+FUNCTIONS(DECLARED)
+#define LISTED(name) {#name, (void *)name},
+static const struct {
+    const char *name;
+    void *address;
+} exported[] = {FUNCTIONS(LISTED)};
+
 /* The executable's file, mapped while its table of symbols is read. */
 struct image {
     const char *bytes;
@@ -110,6 +124,8 @@ void sanitizers_watch_frees(void (*freed)(const volatile void *block))
 
 void *sanitizer_symbol(const char *name)
 {
-    void *const exported = dlsym(RTLD_DEFAULT, name);
-    return exported ? exported : (void *)in_executable(name);
+    for (size_t i = 0; i < sizeof exported / sizeof exported[0]; i++)
+        if (strcmp(exported[i].name, name) == 0 && exported[i].address)
+            return exported[i].address;
+    return (void *)in_executable(name);
 }

@@ -32,7 +32,7 @@
  *   files are up to date.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
- *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/session/valgrind.c).
+ *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/session/written.c).
  * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what
  *   the preload library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for
  *   later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the

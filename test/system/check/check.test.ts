@@ -439,7 +439,7 @@ describe('userdma check', {
     // Leaks alone are no reason to believe that the rest is right.
     assert.match(
       text,
-      /^userdma check: <1;35m1 warning<0m\n {2}accesses of .* are not seen; .*`--races`; .*`--torment`$/m,
+      /^userdma check: <1;35m1 warning<0m\n {2}accesses of .* are seen by sanitizers: .*`--races`; .*`--torment`$/m,
     )
   })
 
