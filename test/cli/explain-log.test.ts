@@ -48,6 +48,14 @@ test('files, standard input, folders and archives; 65 if RDMA failed, 0 if not, 
   writeFileSync(binary, new Uint8Array(8192))
   assert.equal(explain([binary]).status, 2)
   assert.match(explain([join(folder, 'none.log')]).stderr, /there is no such file/)
+  const both = explain(['--json', log, binary])
+  assert.equal(both.status, 2)
+  const [first] = both.stdout.split('\n').map(line => JSON.parse(line || '{}'))
+  assertValid('explain LOG', first)
+  assert.deepEqual(
+    first.unread.map(({ name }: { name: string }) => name),
+    [binary],
+  )
 })
 
 test('hosts by name, beside a capture, as objects, in one line, and without names', () => {

@@ -121,7 +121,7 @@ export const explainLogs = async (
   const report = reportOf(analysis)
   if (report.hasFailed) process.exitCode = FAILED
   if (options.json)
-    for (const object of reportObjects(report, options.top)) process.stdout.write(`${jsonText(object)}\n`)
+    for (const object of reportObjects(report, options.top, unread)) process.stdout.write(`${jsonText(object)}\n`)
   else print(options.quiet ? [quietLine(report)] : reportLines(report, options.top))
 }
 

@@ -179,7 +179,8 @@ const chainOf = (
   const of = (role: Failure['role']): Failure[] => inOrder.filter(one => one.role === role)
   const failures = of('failure')
   const consequences = of('consequence')
-  const first = failures[0] ?? consequences.find(({ status }) => status !== undefined) ?? consequences[0]
+  const first =
+    failures[0] ?? consequences.find(({ status, kind }) => (status ?? kind) !== undefined) ?? consequences[0]
   if (first === undefined) return undefined
   const start = timeOf(first)
   const signs = of('sign').filter(sign => {

@@ -52,6 +52,7 @@ const sentences: Readonly<Record<FailureClass, string>> = {
   'remote-operation': '{peer} could not execute a request',
   'no-peer-qp': '{peer} has no queue pair that takes the request',
   aborted: '{peer} aborted the operation',
+  disconnected: '{peer} closed the connection in the middle of the work',
   flushed: 'requests were flushed, because their queue pair had failed or was closed before',
   'qp-setup': 'a queue pair could not be connected to {peer}',
   registration: 'memory could not be registered',
@@ -117,7 +118,7 @@ const onlyDevice = ({ facts }: LogAnalysis, { source }: Failure): string | undef
 const contextOf = (analysis: LogAnalysis, { names }: Known, chain: Chain, shared: readonly Shared[]): Context => {
   const { first } = chain
   const firstRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) === 0)
-  const laterRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) > 64)
+  const laterRequest = chain.failures.some(({ fields }) => Number(fields.wqe ?? 0) > 64 || Number(fields.completed) > 0)
   const isEarly =
     first.fields.wqe !== undefined && Number(first.fields.wqe) === 0
       ? (chain.after ?? 0) < 600
@@ -220,7 +221,8 @@ export const reportOf = (analysis: LogAnalysis): Report => {
   const all = chainsOf(analysis, clocks, known.names)
   const chains = [...all].sort((a, b) => order(a) - order(b)).map(chain => explained(analysis, known, chain))
   const failed = chains.filter(
-    ({ chain }) => chain.failures.length > 0 || chain.consequences.some(({ status }) => status !== undefined),
+    ({ chain }) =>
+      chain.failures.length > 0 || chain.consequences.some(({ status, kind }) => (status ?? kind) !== undefined),
   )
   const remarks = remarksOf(analysis)
   const lines = analysis.sources.reduce((sum, source) => sum + source.lines, 0)
@@ -371,13 +373,18 @@ const failureObject = (failure: Failure): object => ({
   }),
 })
 
-/** Objects, one for each line of JSON. */
-export const reportObjects = (report: Report, top: number): readonly object[] => [
+/** Objects, one for each line of JSON. `unread`: files that could not be read. */
+export const reportObjects = (
+  report: Report,
+  top: number,
+  unread: readonly { readonly name: string; readonly reason: string }[] = [],
+): readonly object[] => [
   {
     kind: 'logs',
     hasFailed: report.hasFailed,
     summary: report.summary.join(' '),
     files: report.analysis.sources.map(({ name, lines, bytes, isCut }) => ({ name, lines, bytes, isCut })),
+    unread: unread.map(({ name, reason }) => ({ name, reason })),
   },
   ...report.chains.map(({ chain, context, sentence, follows, values, shared, causes, leads, missing }) => ({
     kind: 'failure',
