@@ -147,6 +147,16 @@ export const mpi: Reader = {
       gives: { value: '3', status: 'TIMEOUT', opcode: '0', text: '7', qpn: '0' },
     },
     {
+      id: 'mpi-no-pml',
+      words: ['PML ucx cannot be selected'],
+      form: /PML ucx cannot be selected/g,
+      role: 'failure',
+      kind: 'no-device',
+      source: 'open-mpi/ompi v4.1.4 ompi/mca/pml/base/pml_base_select.c:304',
+      sample: ['[node1:22011] PML ucx cannot be selected'],
+      gives: {},
+    },
+    {
       id: 'mpi-abort',
       words: ['MPI_ABORT was invoked', 'mpirun noticed that process rank', 'CANCELLED AT '],
       form: /(?:MPI_ABORT was invoked|mpirun noticed that process rank (?<value>\d+)|\*\*\* (?:JOB|STEP) \S+ .{0,60}CANCELLED)/g,
