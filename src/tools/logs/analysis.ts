@@ -5,7 +5,7 @@
  */
 
 import { libibverbsTexts, type StatusName } from '../../spec/check/statuses.ts'
-import { AsyncEventType } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { dumpRow } from './dump.ts'
 import { type Clock, headerBefore, type Line, parseLine } from './line.ts'
 import { errnoOf } from './meanings/errnos.ts'
@@ -198,6 +198,10 @@ const eventNamed = (text: string): string => {
     plain
   )
 }
+
+/** An event of rdma_cm, also by its number. */
+const cmEventNamed = (text: string): string =>
+  Object.entries(CmEventType.values).find(([, number]) => `${number}` === text)?.[0] ?? text
 
 /** Asynchronous events that tell of no failure. */
 const HARMLESS = new Set([
@@ -497,7 +501,11 @@ export class LogAnalysis {
       (shape.kind === 'completion' && syndrome !== undefined ? statusOfSyndrome(syndrome) : undefined)
     if (status === 'SUCCESS') return undefined
     const event =
-      fields.event === undefined ? undefined : shape.kind === 'refused' ? fields.event : eventNamed(fields.event)
+      fields.event === undefined
+        ? undefined
+        : shape.kind === 'refused'
+          ? cmEventNamed(fields.event)
+          : eventNamed(fields.event)
     if (event !== undefined && (HARMLESS.has(event) || ORDERLY.has(event))) return undefined
     // A reason is positive; iWARP, and what failed before any reject, give an errno.
     const printed =

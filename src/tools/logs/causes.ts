@@ -675,6 +675,15 @@ const rejected = (reason: number | undefined, errno: number | undefined): readon
         said,
       ),
     ]
+  if (reason === undefined && errno === undefined)
+    return [
+      one(
+        'no-listener',
+        'no program listens at that address and port',
+        'at the peer: rdma resource show cm_id; rping -c -a ADDRESS says the reason of the reject: 8 is this',
+      ),
+      one('application', 'the program at the peer said no, or ended', 'the log of the peer of the same second', 3),
+    ]
   return [one('peer', 'the peer refused the connection', 'the log of the peer of the same second')]
 }
 

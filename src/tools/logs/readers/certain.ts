@@ -35,6 +35,8 @@ const CALLS = [
   'post_recv',
   'post send',
   'post recv',
+  'resolve_addr',
+  'resolve_route',
 ]
 const OBJECTS = ['QP', 'CQ', 'MR', 'PD', 'SRQ', 'qp', 'cq', 'mr', 'pd', 'srq', 'send', 'recv', 'receive']
 const BY_CONTEXT = ['status-text', 'status-name', 'event-text', 'cm-name']
