@@ -141,7 +141,7 @@ export const certain: Reader = {
       id: 'call-words',
       words: ACTIONS.flatMap(action => OBJECTS.map(object => `${action}${object}`)),
       form: new RegExp(
-        `(?:[Cc]ould(?:n't| ?not)|[Ff]ailed to|[Uu]nable to|[Cc]an(?:not|'t)) (?<call>(?:${ACTIONS.join('|')})(?:${OBJECTS.join('|')}))s?\\b(?:.{0,30}?\\b(?:with |: ?)(?:errno|error)?[ =:]*(?<errno>-?\\d{1,3}\\b|${ERRNO}))?`,
+        `(?:[Cc]ould(?:n't| ?not)|[Ff]ailed to|[Uu]nable to|[Cc]an(?:not|'t)) (?<call>(?:${ACTIONS.join('|')})(?:${OBJECTS.join('|')}))s?\\b(?:(?:[.,]? (?:with )?(?:errno|error) ?[=:]? ?|: ?(?:(?:errno|error) ?[=:]? ?)?)(?<errno>-?\\d{1,3}\\b|${ERRNO}))?`,
         'g',
       ),
       role: 'failure',
