@@ -285,7 +285,7 @@ const faults: readonly Fault[] = [
 /** Folder in which the logs stay, each run's in its own; those that are there are not made again. */
 const KEPT = process.env.KEEP_LOGS
 /** Hosts of nets; the client is on h2, and with four hosts others on h3 and h4, each with a server on h1. */
-const COUNTS = process.env.COUNTS === undefined ? [2, 4] : process.env.COUNTS.split(',').map(Number)
+const COUNTS = [2, 4]
 /** For so long, of a clock that skips only while all programs sleep, ends may fail one after the other. */
 const within = (end: End, { server, connects }: Program): string =>
   `expect: { within: ${end === 'server' ? 4 : server === undefined ? 30 : connects === 'TCP' ? 8 : 40}s }`

@@ -189,6 +189,10 @@ const splitByPauses = (set: readonly Failure[], { timeOf }: Clocks): readonly (r
   return parts.map(({ list }) => list).filter(list => list.length > 0)
 }
 
+/** The other end does not answer: this also follows from any other failure there. */
+const isSilence = ({ status, kind }: Failure): boolean =>
+  status === 'RETRY_EXC_ERR' || status === 'RESP_TIMEOUT_ERR' || kind === 'unanswered'
+
 const chainOf = (
   set: readonly Failure[],
   clocks: Clocks,
@@ -202,10 +206,10 @@ const chainOf = (
   const of = (role: Failure['role']): Failure[] => inOrder.filter(one => one.role === role)
   const failures = of('failure')
   const consequences = of('consequence')
-  const first =
+  const earliest =
     failures[0] ?? consequences.find(({ status, kind }) => (status ?? kind) !== undefined) ?? consequences[0]
-  if (first === undefined) return undefined
-  const start = timeOf(first)
+  if (earliest === undefined) return undefined
+  const start = timeOf(earliest)
   const signs = of('sign').filter(sign => {
     const at = timeOf(sign)
     return start === undefined || at === undefined || (at > start - BEFORE && at < start + PAUSE)
@@ -216,11 +220,12 @@ const chainOf = (
     if (!heads.has(home)) heads.set(home, failure)
   }
   const isUnknown = (other: Failure): boolean => {
-    if (other === first || (other.source === first.source && start === undefined)) return false
+    if (other === earliest || (other.source === earliest.source && start === undefined)) return false
     const at = timeOf(other)
-    return start === undefined || at === undefined || (at - start <= error && other.source !== first.source)
+    return start === undefined || at === undefined || (at - start <= error && other.source !== earliest.source)
   }
   const rivals = [...heads.values()].filter(isUnknown)
+  const first = isSilence(earliest) ? (rivals.find(rival => !isSilence(rival)) ?? earliest) : earliest
   const begin = starts.get(first.source)
   const after =
     first.seconds !== undefined && begin?.start !== undefined && begin.clock === first.clock
@@ -231,7 +236,7 @@ const chainOf = (
     consequences,
     signs,
     first,
-    candidates: rivals.length === 0 ? [] : [first, ...rivals],
+    candidates: rivals.length === 0 ? [] : [first, ...[earliest, ...rivals].filter(rival => rival !== first)],
     count: failures.reduce((sum, { count }) => sum + count, 0),
     after: after !== undefined && after >= 1 ? after : undefined,
   }

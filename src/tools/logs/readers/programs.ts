@@ -58,6 +58,16 @@ export const perftest: Reader = {
       gives: { event: '8' },
     },
     {
+      id: 'perftest-tries',
+      words: [' times ADDR_ERROR', ' times ROUTE_ERROR'],
+      form: /Received \d+ times (?<event>ADDR_ERROR|ROUTE_ERROR)/g,
+      role: 'failure',
+      kind: 'refused',
+      source: `${PERFTEST} 4.5-0.17 src/perftest_communication.c`,
+      sample: ['Received 10 times ADDR_ERROR'],
+      gives: { event: 'ADDR_ERROR' },
+    },
+    {
       id: 'perftest-gid-types',
       words: ['Found Incompatibility issue with GID types'],
       form: /Found Incompatibility issue with GID types/g,
