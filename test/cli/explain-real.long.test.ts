@@ -227,7 +227,11 @@ const faults: readonly Fault[] = [
     accepts: [...LIMIT, 'no-device/unusable'],
     rules: { client: 'call=*_qp.create,errno=ENOMEM' },
   },
-  { name: 'too many completion queues', accepts: LIMIT, rules: { client: 'call=cq.create,errno=ENOMEM' } },
+  {
+    name: 'too many completion queues',
+    accepts: [...LIMIT, 'no-device/unusable'],
+    rules: { client: 'call=cq.create,errno=ENOMEM' },
+  },
   {
     name: 'no device',
     accepts: [...NO_DEVICE, 'unreachable/no-route'],

@@ -83,6 +83,8 @@ export const classOf = (failure: Failure): FailureClass => {
       if (failure.shape.isFabric) return failure.errno === 12 ? 'resources' : 'provider'
       if (/modify[_ ]qp|create_ah/i.test(call)) return 'qp-setup'
       if (/post[_ ]/.test(call)) return 'queue-full'
+      // It waits in a read, which fails only if the device is gone.
+      if (/get_cq_event/.test(call)) return 'adapter-failed'
       if (/reg[_ ]|alloc\w*[_ ]mr|create mr|register/i.test(call)) return 'registration'
       if (/open_device|get_device|event channel/.test(call)) return 'no-device'
       return /resolv|getting addr|connect|bind|multicast/.test(call) ? 'unreachable' : 'resources'
@@ -568,7 +570,7 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
       'the adapter or its firmware has failed, or PCIe has lost it',
       'dmesg -T of that host around the time, with AER lines; then devlink health show, and the maker of the adapter',
       5,
-      ({ first }) => when(first.kind !== 'event' && first.kind !== 'completion', 'its driver says so'),
+      ({ first }) => when(!['event', 'completion', 'call'].includes(first.kind ?? ''), 'its driver says so'),
     ),
   ],
   'refused-access': [

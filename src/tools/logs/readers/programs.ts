@@ -253,6 +253,17 @@ export const examples: Reader = {
       gives: { call: 'getting addr', errno: 'Network is unreachable' },
     },
     {
+      id: 'example-cq-event',
+      words: ['Failed to get cq event', 'Failed to get cq_event'],
+      form: /Failed to get cq[ _]event/g,
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_get_cq_event' },
+      source: `${CORE} librdmacm/examples/rping.c:656; libibverbs/examples/rc_pingpong.c:895`,
+      sample: ['Failed to get cq event!'],
+      gives: { call: 'ibv_get_cq_event' },
+    },
+    {
       id: 'rping-wait',
       words: [' state 10'],
       form: /wait for RDMA_(?!READ_ADV)\w+ state 10$/g,
