@@ -147,7 +147,7 @@ export const certain: Reader = {
       role: 'failure',
       kind: 'call',
       source:
-        'linux-rdma/rdma-core 44 libibverbs/examples/rc_pingpong.c:383 to 478; linux-rdma/perftest 4.5-0.17, 00b55b66 src/perftest_resources.c:2306; many programs',
+        'linux-rdma/rdma-core v44.0 libibverbs/examples/rc_pingpong.c; linux-rdma/perftest 4.5-0.17, 00b55b66 src/perftest_resources.c:2306; many programs',
       sample: ["Couldn't allocate MR with error=12"],
       gives: { call: 'allocate MR', errno: '12' },
     },

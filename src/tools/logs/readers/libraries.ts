@@ -152,7 +152,7 @@ export const mpi: Reader = {
       form: /PML ucx cannot be selected/g,
       role: 'failure',
       kind: 'no-device',
-      source: 'open-mpi/ompi v4.1.4 ompi/mca/pml/base/pml_base_select.c:304',
+      source: 'open-mpi/ompi v4.1.4 ompi/mca/pml/base/pml_base_select.c',
       sample: ['[node1:22011] PML ucx cannot be selected'],
       gives: {},
     },

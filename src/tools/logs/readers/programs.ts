@@ -6,6 +6,8 @@ import { ERRNO } from '../meanings/errnos.ts'
 import type { Reader } from '../shape.ts'
 
 const CORE = 'linux-rdma/rdma-core 691953d8'
+/** Its lines were made by running it. */
+const RUN = 'linux-rdma/rdma-core v44.0'
 const PERFTEST = 'linux-rdma/perftest'
 /** Of sends that were posted and completed, and of receives. */
 const COUNTS = /(?:ccnt|rcnt)=(?<completed>\d+)/
@@ -73,7 +75,7 @@ export const perftest: Reader = {
       form: /Found Incompatibility issue with GID types/g,
       role: 'failure',
       kind: 'gid',
-      source: `${PERFTEST} 4.5-0.17 src/perftest_communication.c:1757`,
+      source: `${PERFTEST} 4.5-0.17 src/send_bw.c and others`,
       sample: [' Found Incompatibility issue with GID types.'],
       gives: {},
     },
@@ -94,7 +96,7 @@ export const perftest: Reader = {
       role: 'failure',
       kind: 'unreachable',
       fixed: { call: 'connect' },
-      source: `${PERFTEST} 4.5-0.17 src/perftest_communication.c; ${CORE} libibverbs/examples/rc_pingpong.c:210`,
+      source: `${PERFTEST} 4.5-0.17 src/perftest_communication.c; ${RUN} libibverbs/examples/rc_pingpong.c`,
       sample: ["Couldn't connect to node7:18515"],
       gives: { peer: 'node7', call: 'connect' },
     },
@@ -123,7 +125,7 @@ export const perftest: Reader = {
       form: /Couldn't read(?:\/write)? remote address|Couldn't connect to remote QP|Failed to exchange data between server and clients|Unable to read to socket\/rdma_cm/g,
       role: 'consequence',
       kind: 'closed',
-      source: `${PERFTEST} 4.5-0.17 src/perftest_communication.c; ${CORE} libibverbs/examples/rc_pingpong.c:245, 346`,
+      source: `${PERFTEST} 4.5-0.17 src/perftest_communication.c; ${RUN} libibverbs/examples/rc_pingpong.c`,
       sample: ["ethernet_read_keys: Couldn't read remote address"],
       gives: {},
     },
@@ -182,7 +184,7 @@ export const perftest: Reader = {
       form: /(?<text>local|remote) address: {1,2}LID \w+, QPN \w+, PSN \w+, GID (?<value>[\da-f:.]+)/g,
       role: 'fact',
       fixed: { variable: 'GID' },
-      source: `${CORE} libibverbs/examples/rc_pingpong.c:843, 872`,
+      source: `${RUN} libibverbs/examples/rc_pingpong.c`,
       sample: ['  local address:  LID 0x0000, QPN 0x06a2da, PSN 0x6661da, GID ::ffff:10.77.0.2'],
       gives: { text: 'local', value: '::ffff:10.77.0.2' },
     },
@@ -248,7 +250,7 @@ export const examples: Reader = {
       form: new RegExp(`: failure (?<call>getting addr|connecting|resolving route): (?<errno>${ERRNO})`, 'g'),
       role: 'failure',
       kind: 'call',
-      source: `${CORE} librdmacm/examples/cmatose.c, udaddy.c, mckey.c`,
+      source: `${RUN} librdmacm/examples/cmatose.c`,
       sample: ['cmatose: failure getting addr: Network is unreachable'],
       gives: { call: 'getting addr', errno: 'Network is unreachable' },
     },
@@ -259,7 +261,7 @@ export const examples: Reader = {
       role: 'failure',
       kind: 'call',
       fixed: { call: 'ibv_get_cq_event' },
-      source: `${CORE} librdmacm/examples/rping.c:656; libibverbs/examples/rc_pingpong.c:895`,
+      source: `${RUN} librdmacm/examples/rping.c`,
       sample: ['Failed to get cq event!'],
       gives: { call: 'ibv_get_cq_event' },
     },
@@ -269,7 +271,7 @@ export const examples: Reader = {
       form: /wait for RDMA_(?!READ_ADV)\w+ state 10$/g,
       role: 'consequence',
       kind: 'closed',
-      source: `${CORE} librdmacm/examples/rping.c:786, 798, 1012, 1033`,
+      source: `${RUN} librdmacm/examples/rping.c`,
       sample: ['wait for RDMA_WRITE_COMPLETE state 10'],
       gives: {},
     },
