@@ -200,8 +200,8 @@ export const mpi: Reader = {
     },
     {
       id: 'mpi-abort',
-      words: ['MPI_ABORT was invoked', 'mpirun noticed that process rank', 'CANCELLED AT '],
-      form: /(?:MPI_ABORT was invoked|mpirun noticed that process rank (?<value>\d+)|\*\*\* (?:JOB|STEP) \S+ .{0,60}CANCELLED)/g,
+      words: ['MPI_ABORT was invoked', '*** MPI_ERRORS_ARE_FATAL', 'mpirun noticed that process rank', 'CANCELLED AT '],
+      form: /(?:MPI_ABORT was invoked|\*\*\* MPI_ERRORS_ARE_FATAL|mpirun noticed that process rank (?<value>\d+)|\*\*\* (?:JOB|STEP) \S+ .{0,60}CANCELLED)/g,
       role: 'consequence',
       source: "Open MPI's and Slurm's messages (unverified)",
       sample: ['mpirun noticed that process rank 3 with PID 4242 on node node1 exited on signal 6 (Aborted).'],
