@@ -21,9 +21,10 @@
     X(__tsan_destroy_fiber) X(__tsan_switch_to_fiber) X(__tsan_get_current_fiber) X(__tsan_set_fiber_name)             \
     X(__tsan_acquire) X(__tsan_release) X(__tsan_read_range_pc) X(__tsan_write_range_pc) X(__tsan_func_entry)          \
     X(__tsan_func_exit) X(__sanitizer_install_malloc_and_free_hooks)
-#define DECLARED(name) EXPORT __attribute__((weak)) void name(void);
+/* By other names: the compiler knows some, with their types. */
+#define DECLARED(name) EXPORT __attribute__((weak)) extern const char of##name[] __asm__(#name);
 FUNCTIONS(DECLARED)
-#define LISTED(name) {#name, (void *)name},
+#define LISTED(name) {#name, (void *)of##name},
 static const struct {
     const char *name;
     void *address;

@@ -5,7 +5,7 @@
  */
 
 import { libibverbsTexts, type StatusName } from '../../spec/check/statuses.ts'
-import { AsyncEventType } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { dumpRow } from './dump.ts'
 import { type Clock, headerBefore, type Line, parseLine } from './line.ts'
 import { errnoOf } from './meanings/errnos.ts'
@@ -116,6 +116,10 @@ interface SourceState {
   readonly blocks: Map<string, Block>
   /** Disks on PCIe: what is said of them is not about RDMA. */
   readonly local: Set<string>
+  /** Addresses of the other ends, as the program has printed them. */
+  readonly peers: Set<string>
+  /** The end whose address the next line has. */
+  end: string | undefined
 }
 
 interface Source {
@@ -133,6 +137,9 @@ interface Source {
 /** What people put in place of what they do not show. */
 const isRedacted = (value: string): boolean =>
   /^(?:x+(?:[.:]x+)*|\*+|<.*>|\[?redacted\]?|mlx\d?_x|hca_?x)(?:<[^>]*>)?$/i.test(value)
+
+/** Neither empty nor link-local. */
+const isRouted = (gid: string): boolean => !/^(?:::$|fe80:|254:128:|00:00:)/.test(gid)
 
 /** An address without its port, as IPv4 if it is one; a host's name as it is. */
 export const plainAddress = (text: string): string => {
@@ -153,10 +160,16 @@ export const plainAddress = (text: string): string => {
     return [high >> 8, high & 255, low >> 8, low & 255].join('.')
   }
   const octets = value.split(':')
-  if (octets.length === 16 && octets.slice(0, 10).every(byte => Number.parseInt(byte, 16) === 0) && octets[10] === 'ff')
+  // perftest prints decimal bytes.
+  const base = octets[10] === '255' ? 10 : 16
+  if (
+    octets.length === 16 &&
+    octets.slice(0, 10).every(byte => Number.parseInt(byte, 16) === 0) &&
+    Number.parseInt(octets[10]!, base) === 255
+  )
     return octets
       .slice(12)
-      .map(byte => Number.parseInt(byte, 16))
+      .map(byte => Number.parseInt(byte, base))
       .join('.')
   return value
 }
@@ -185,6 +198,10 @@ const eventNamed = (text: string): string => {
     plain
   )
 }
+
+/** An event of rdma_cm, also by its number. */
+const cmEventNamed = (text: string): string =>
+  Object.entries(CmEventType.values).find(([, number]) => `${number}` === text)?.[0] ?? text
 
 /** Asynchronous events that tell of no failure. */
 const HARMLESS = new Set([
@@ -307,6 +324,8 @@ export class LogAnalysis {
       floods: new Map(),
       blocks: new Map(),
       local: new Set(),
+      peers: new Set(),
+      end: undefined,
     }
     this.#sources.push(state)
     return {
@@ -482,15 +501,20 @@ export class LogAnalysis {
       (shape.kind === 'completion' && syndrome !== undefined ? statusOfSyndrome(syndrome) : undefined)
     if (status === 'SUCCESS') return undefined
     const event =
-      fields.event === undefined ? undefined : shape.kind === 'refused' ? fields.event : eventNamed(fields.event)
+      fields.event === undefined
+        ? undefined
+        : shape.kind === 'refused'
+          ? cmEventNamed(fields.event)
+          : eventNamed(fields.event)
     if (event !== undefined && (HARMLESS.has(event) || ORDERLY.has(event))) return undefined
     // A reason is positive; iWARP, and what failed before any reject, give an errno.
     const printed =
       shape.kind === 'refused' && fields.rejection?.startsWith('-')
         ? fields.rejection
-        : (fields.errno ?? (shape.id === 'call-errno' ? fields.text : undefined))
+        : (fields.errno ?? (shape.id.startsWith('call-') ? fields.text : undefined))
     const errno = printed === undefined ? undefined : errnoOf(printed)
-    const peer = peerIn(fields)
+    // The only one that the log names.
+    const peer = peerIn(fields) ?? (state.peers.size === 1 ? [...state.peers][0] : undefined)
     const isMonitor = shape.kind === 'command' && MONITOR_COMMANDS.test(fields.command ?? '')
     // A queue that is full, of a program that goes on after its queue pair has failed.
     const isAfter = state.hasFailed && shape.kind === 'call' && fields.call?.startsWith('ibv_post_') === true
@@ -604,8 +628,20 @@ export class LogAnalysis {
     return kept
   }
 
+  /** A GID that a program prints, of its own or of the other end. */
+  #gid(state: SourceState, gid: string, end: string | undefined, host: Host | undefined): void {
+    if (!isRouted(gid)) return
+    if (end === 'remote' && state.peers.size < 64) state.peers.add(gid)
+    if (end === 'local' && host !== undefined && host.addresses.size < 64) host.addresses.add(gid)
+  }
+
   #fact(state: SourceState, found: FoundLine, fields: Fields, host: Host | undefined, line: Line): void {
-    const { variable = '', value, local, device, mtu, gidIndex, text } = fields
+    const { variable = '', value, local = fields.localGid, device, mtu, gidIndex, text } = fields
+    if (variable === 'end') {
+      state.end = value
+      return
+    }
+    if (variable === 'GID') this.#gid(state, plainAddress(value!), text ?? state.end, host)
     if (variable === 'local disk' && state.local.size < 1000) state.local.add(value!)
     if (host !== undefined && local !== undefined && host.addresses.size < 64) host.addresses.add(plainAddress(local))
     if (host !== undefined && device !== undefined && host.devices.size < 64) host.devices.add(device)

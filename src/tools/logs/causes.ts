@@ -6,6 +6,7 @@
 
 import type { Failure, LogAnalysis } from './analysis.ts'
 import { type Chain, farDeviceOf, type Shared } from './chains.ts'
+import { emptyGidIn } from './facts.ts'
 import { errnoLabel } from './meanings/errnos.ts'
 import { vendorRow } from './meanings/vendor-errors.ts'
 
@@ -18,6 +19,7 @@ export type FailureClass =
   | 'remote-request'
   | 'remote-operation'
   | 'no-peer-qp'
+  | 'disconnected'
   | 'aborted'
   | 'flushed'
   | 'qp-setup'
@@ -79,24 +81,34 @@ export const classOf = (failure: Failure): FailureClass => {
     }
     case 'call':
       if (failure.shape.isFabric) return failure.errno === 12 ? 'resources' : 'provider'
-      if (/_(?:get_(?:async|cq)_event|poll_cq|query_|destroy_|dereg_|dealloc_|close_)/.test(call)) return 'other'
+      // It waits in a read, which fails only if the device is gone.
+      if (/get_cq_event/.test(call)) return 'adapter-failed'
+      if (/_(?:get_async_event|poll_cq|query_|destroy_|dereg_|dealloc_|close_)/.test(call)) return 'other'
       if (/modify[_ ]qp|create[_ ]ah/i.test(call)) return 'qp-setup'
-      if (/ibv_post_/.test(call)) return 'queue-full'
-      if (/reg_|alloc_mr|register|mem_map/i.test(call)) return 'registration'
+      if (/post[_ ]/.test(call)) return 'queue-full'
+      if (/reg[_ ]|alloc\w*[_ ]mr|create mr|register|mem_map/i.test(call)) return 'registration'
       if (/open_device|get_device|event channel/.test(call)) return 'no-device'
-      return /resolve|connect|bind|multicast/.test(call) ? 'unreachable' : 'resources'
+      return /resolv|getting addr|connect|bind|multicast/.test(call) ? 'unreachable' : 'resources'
     case 'command':
-      return 'firmware'
+      // Of UCX by DevX: INIT2RTR_QP and its neighbours.
+      return call === 'obj_modify' && /^50[2-4]$|2(?:INIT|RTR|RTS)_QP/.test(fields.command ?? '')
+        ? 'qp-setup'
+        : 'firmware'
     case 'command-timeout':
     case 'health':
     case 'device':
       return 'adapter-failed'
-    case 'no-device':
     case 'unreachable':
+      return failure.errno === 111 ? 'rejected' : kind
+    case 'no-device':
     case 'incompatible':
       return kind
     case 'unanswered':
       return 'no-answer'
+    case 'gid':
+      return 'qp-setup'
+    case 'closed':
+      return 'disconnected'
     case 'timeout':
       return 'storage-timeout'
     case 'refused':
@@ -167,7 +179,9 @@ const atPeer = ({ chain, first, peer }: Context, kinds: RegExp): readonly string
         one.host !== undefined &&
         one.host !== first.host,
     )
-    .filter(one => kinds.test(`${one.kind ?? ''} ${one.event ?? ''} ${one.fields.text ?? ''} ${one.shape.id}`))
+    .filter(one =>
+      kinds.test(`${one.kind ?? ''} ${one.event ?? one.status ?? ''} ${one.fields.text ?? ''} ${one.shape.id}`),
+    )
     .slice(0, 2)
     .map(one => `on ${one.host}: ${one.text.slice(0, 120)} (${one.source}:${one.line})`)
 const signs = ({ chain }: Context, kinds: RegExp): readonly string[] =>
@@ -211,7 +225,7 @@ const PEER_ENDED: Cause = {
   id: 'peer-ended',
   text: 'the process or adapter at the other end had failed or ended before, so that nothing answers there',
   weight: 4,
-  supports: context => [...atPeer(context, PEER_DOWN), ...oneEnd(context), ...late(context)],
+  supports: context => [...atPeer(context, PEER_DOWN), ...oneEnd(context)],
   opposes: none,
   decide: ({ peer }) => `the log and \`dmesg -T\` of ${peer} of the same second: what failed there first?`,
 }
@@ -228,7 +242,7 @@ const LOSS: Cause = {
   id: 'loss',
   text: 'the network drops packets: congestion without PFC for the traffic class of the job, or a bad link',
   weight: 3,
-  supports: late,
+  supports: none,
   opposes: early,
   decide: ({ device }) =>
     `cat /sys/class/infiniband/${device}/ports/1/hw_counters/{packet_seq_err,local_ack_timeout_err,out_of_sequence} before and after at both ends; on the ports, ethtool -S INTERFACE | grep -E 'discard|pause'`,
@@ -327,18 +341,34 @@ const PEERMEM: Cause = {
   decide: () => 'lsmod | grep -E "nvidia_peermem|nv_peer_mem"; then ib_write_bw --use_cuda=0 -d DEVICE',
 }
 
+/** Kinds of GIDs that programs have printed. */
+const gidsOf = ({ facts }: LogAnalysis): ReadonlySet<string> =>
+  new Set(
+    facts.flatMap(({ variable, value }) =>
+      variable === 'GID' ? [/^(?:254:128:|fe80:)/.test(value) ? 'link-local' : 'routed'] : [],
+    ),
+  )
+
 const GID_INDEX: Cause = {
   id: 'gid-index',
   text: 'the GID index is wrong for this host or container: its entry is empty, of another network or type',
   weight: 5,
-  supports: ({ first }) =>
-    when(
+  supports: ({ first, analysis }) => [
+    ...when(
       first.fields.state !== 'INIT' && [19, 22, 61].includes(first.errno ?? 0),
       'this errno comes from it when a queue pair goes to RTR',
     ),
-  opposes: ({ first }) => [
+    ...when(first.kind === 'gid', 'the program has compared the GIDs of both ends'),
+    ...when(emptyGidIn(analysis) !== undefined, 'a GID in the log is all zeros'),
+    ...when(gidsOf(analysis).size > 1, 'one end has a link-local GID, the other one of IPv4'),
+  ],
+  opposes: ({ first, analysis }) => [
     ...when(first.fields.state === 'INIT', 'the queue pair went to INIT, which uses no GID'),
     ...when(first.errno === 110, 'ETIMEDOUT: the local GID is there, and the MAC address of the peer was looked for'),
+    ...when(
+      emptyGidIn(analysis) === undefined && gidsOf(analysis).size === 1,
+      'the GIDs that stand in the log are of one kind',
+    ),
   ],
   decide: ({ device, host }) =>
     `on ${host}, where the job runs (inside of its container): grep . /sys/class/infiniband/${device}/ports/1/gids/* | grep -v 0000:0000:0000:0000$, and show_gids ${device} at both ends`,
@@ -439,6 +469,7 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
     ),
   ],
   aborted: [PEER_ENDED],
+  disconnected: [PEER_ENDED],
   flushed: [
     one(
       'first-failure-missing',
@@ -515,6 +546,13 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
       'ibv_devinfo inside and outside; ldconfig -p | grep ibverbs',
       3,
     ),
+    one(
+      'unusable',
+      'the adapter is there, but the program cannot use it: its port is down, the GID index is empty, a queue pair cannot be made, or a list of devices or transports does not have it',
+      'ibv_devinfo -v where the job runs: state PORT_ACTIVE, and the GID of that index; UCX_LOG_LEVEL=info says what is left out',
+      3,
+      context => signs(context, /ucx-adapter-there/),
+    ),
   ],
   firmware: [
     one(
@@ -540,7 +578,7 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
       'the adapter or its firmware has failed, or PCIe has lost it',
       'dmesg -T of that host around the time, with AER lines; then devlink health show, and the maker of the adapter',
       5,
-      ({ first }) => when(first.kind !== 'event' && first.kind !== 'completion', 'its driver says so'),
+      ({ first }) => when(!['event', 'completion', 'call'].includes(first.kind ?? ''), 'its driver says so'),
     ),
   ],
   'refused-access': [
@@ -576,6 +614,12 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
       4,
       ({ first }) =>
         when(first.errno === 19, 'ENODEV: the interface of the route has no RDMA device, or not in this container'),
+    ),
+    one(
+      'no-listener',
+      'no program listens there: the server has ended, or was not started yet, or uses another port',
+      'ss -tln at the peer: is the port there?',
+      3,
     ),
     {
       ...one(
@@ -627,7 +671,7 @@ const rejected = (reason: number | undefined, errno: number | undefined): readon
       one(
         'no-listener',
         'no program listens at that address and port',
-        'at the peer: rdma resource show cm_id, or ss -tln for iWARP; is the address the right one?',
+        'at the peer: rdma resource show cm_id, or ss -tln for TCP and iWARP; is the address the right one?',
         6,
         said,
       ),
@@ -651,6 +695,15 @@ const rejected = (reason: number | undefined, errno: number | undefined): readon
         5,
         said,
       ),
+    ]
+  if (reason === undefined && errno === undefined)
+    return [
+      one(
+        'no-listener',
+        'no program listens at that address and port',
+        'at the peer: rdma resource show cm_id; rping -c -a ADDRESS says the reason of the reject: 8 is this',
+      ),
+      one('application', 'the program at the peer said no, or ended', 'the log of the peer of the same second', 3),
     ]
   return [one('peer', 'the peer refused the connection', 'the log of the peer of the same second')]
 }

@@ -2,7 +2,7 @@
  * Which failures belong together, which of them was first, and what they have in common.
  *
  * A chain is what one fault has led to: failures that share a host, as the one that reports or as its peer, without a
- * pause longer than PAUSE. The first is the earliest by time if the clocks can tell, otherwise the first of the log, or
+ * pause longer than PAUSE; after more than NEAR they must share an adapter or a peer, if they name any. The first is the earliest by time if the clocks can tell, otherwise the first of the log, or
  * one candidate for each host.
  */
 import { type Failure, type LogAnalysis, plainAddress } from './analysis.ts'
@@ -10,6 +10,10 @@ import { NO_YEAR } from './line.ts'
 
 /** Seconds without a failure after which the next is of another chain. */
 const PAUSE = 900
+/** Seconds in which failures of a host are taken as connected, whatever they name. */
+const NEAR = 60
+/** Parts of a set that failures may go on with. */
+const OPEN = 16
 /** Seconds by which clocks of hosts may differ if nothing tells more: NTP and a log's flushing. */
 const CLOCK_ERROR = 1
 /** Seconds before the first failure in which a sign may be its reason. */
@@ -151,20 +155,43 @@ export const chainsOf = (analysis: LogAnalysis, clocks: Clocks, names: Names): r
     })
 }
 
+/** What a failure shares with others of its fault. */
+const linksOf = ({ role, host, device, peer, fields }: Failure): readonly string[] =>
+  role !== 'failure'
+    ? []
+    : [device && `${host} ${device}`, peer, fields.bdf && `${host} ${fields.bdf}`].filter(link => link !== undefined)
+
 /** What has no time stays with the first part. */
 const splitByPauses = (set: readonly Failure[], { timeOf }: Clocks): readonly (readonly Failure[])[] => {
   const timed = set.filter(one => timeOf(one) !== undefined).sort((a, b) => timeOf(a)! - timeOf(b)!)
-  const parts: Failure[][] = [set.filter(one => timeOf(one) === undefined)]
-  let end: number | undefined
+  const untimed = set.filter(one => timeOf(one) === undefined)
+  const parts: { readonly list: Failure[]; readonly links: Set<string>; end: number | undefined }[] = [
+    { list: untimed, links: new Set(untimed.flatMap(linksOf)), end: undefined },
+  ]
   for (const failure of timed) {
     const at = timeOf(failure)!
-    if (end !== undefined && at - end > PAUSE) parts.push([])
-    parts.at(-1)!.push(failure)
+    const links = linksOf(failure)
+    const open = parts.slice(-OPEN).filter(({ end }) => end === undefined || at - end <= PAUSE)
+    const last = open.findLast(({ end }) => end === undefined || at - end <= NEAR)
+    let part =
+      open.findLast(one => links.some(link => one.links.has(link))) ??
+      last ??
+      open.findLast(one => links.length === 0 || one.links.size === 0)
+    if (part === undefined) {
+      part = { list: [], links: new Set(), end: undefined }
+      parts.push(part)
+    }
+    part.list.push(failure)
+    for (const link of links) part.links.add(link)
     const span = failure.last === undefined || failure.seconds === undefined ? 0 : failure.last - failure.seconds
-    end = Math.max(end ?? at, at + span)
+    part.end = Math.max(part.end ?? at, at + span)
   }
-  return parts.filter(part => part.length > 0)
+  return parts.map(({ list }) => list).filter(list => list.length > 0)
 }
+
+/** The other end does not answer: this also follows from any other failure there. */
+const isSilence = ({ status, kind }: Failure): boolean =>
+  status === 'RETRY_EXC_ERR' || status === 'RESP_TIMEOUT_ERR' || kind === 'unanswered'
 
 const chainOf = (
   set: readonly Failure[],
@@ -179,9 +206,10 @@ const chainOf = (
   const of = (role: Failure['role']): Failure[] => inOrder.filter(one => one.role === role)
   const failures = of('failure')
   const consequences = of('consequence')
-  const first = failures[0] ?? consequences.find(({ status }) => status !== undefined) ?? consequences[0]
-  if (first === undefined) return undefined
-  const start = timeOf(first)
+  const earliest =
+    failures[0] ?? consequences.find(({ status, kind }) => (status ?? kind) !== undefined) ?? consequences[0]
+  if (earliest === undefined) return undefined
+  const start = timeOf(earliest)
   const signs = of('sign').filter(sign => {
     const at = timeOf(sign)
     return start === undefined || at === undefined || (at > start - BEFORE && at < start + PAUSE)
@@ -192,11 +220,12 @@ const chainOf = (
     if (!heads.has(home)) heads.set(home, failure)
   }
   const isUnknown = (other: Failure): boolean => {
-    if (other === first || (other.source === first.source && start === undefined)) return false
+    if (other === earliest || (other.source === earliest.source && start === undefined)) return false
     const at = timeOf(other)
-    return start === undefined || at === undefined || (at - start <= error && other.source !== first.source)
+    return start === undefined || at === undefined || (at - start <= error && other.source !== earliest.source)
   }
   const rivals = [...heads.values()].filter(isUnknown)
+  const first = isSilence(earliest) ? (rivals.find(rival => !isSilence(rival)) ?? earliest) : earliest
   const begin = starts.get(first.source)
   const after =
     first.seconds !== undefined && begin?.start !== undefined && begin.clock === first.clock
@@ -207,7 +236,7 @@ const chainOf = (
     consequences,
     signs,
     first,
-    candidates: rivals.length === 0 ? [] : [first, ...rivals],
+    candidates: rivals.length === 0 ? [] : [first, ...[earliest, ...rivals].filter(rival => rival !== first)],
     count: failures.reduce((sum, { count }) => sum + count, 0),
     after: after !== undefined && after >= 1 ? after : undefined,
   }

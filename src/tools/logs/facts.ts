@@ -62,7 +62,20 @@ const MUST_AGREE: readonly (readonly [variable: string, why: string, show?: (val
   ['NCCL_IB_TIMEOUT', 'the ends give up after different times'],
 ]
 
-export const remarksOf = ({ facts, failures }: LogAnalysis): readonly Remark[] => {
+/** Where a GID of zeros stands. */
+export const emptyGidIn = ({
+  facts,
+  failures,
+}: LogAnalysis): { readonly host: string | undefined; readonly source: string; readonly line: number } | undefined => {
+  const isEmpty = (gid: string | undefined): boolean => gid !== undefined && /^(?:::|0(?::0)+|(?:0+:)+0+)$/.test(gid)
+  return (
+    facts.find(({ variable, value }) => variable === 'GID' && isEmpty(value)) ??
+    failures.find(({ fields }) => isEmpty(fields.localGid) || isEmpty(fields.remoteGid))
+  )
+}
+
+export const remarksOf = (analysis: LogAnalysis): readonly Remark[] => {
+  const { facts, failures } = analysis
   const remarks: Remark[] = []
   const add = (isContradiction: boolean, text: string, { source, line }: { source: string; line: number }): void =>
     void remarks.push({ isContradiction, text, source, line })
@@ -110,16 +123,17 @@ export const remarksOf = ({ facts, failures }: LogAnalysis): readonly Remark[] =
       linkLocal.failure,
     )
   const printed = facts.filter(({ variable }) => variable === 'GID')
-  const local = printed.find(fact => fact.value.startsWith('254:128:'))
-  const ipv4 = printed.find(fact => fact.value.includes(':255:255:'))
+  const local = printed.find(fact => /^(?:254:128:|fe80:)/.test(fact.value))
+  const ipv4 = printed.find(fact => /:255:255:|::ffff:/.test(fact.value))
   if (local !== undefined && ipv4 !== undefined)
     add(
       true,
-      'one end uses a link-local GID (254:128:…), the other one of IPv4 (…:255:255:…): they cannot reach each other',
+      `one end uses a link-local GID (${local.value}), the other one of IPv4 (${ipv4.value}): they cannot reach each other`,
       local,
     )
-  const empty = gids.find(({ gid }) => /^(?:::|0(?::0)+|(?:0+:)+0+)$/.test(gid))
-  if (empty !== undefined) add(true, 'a GID is all zeros: the GID index is empty on that host', empty.failure)
+  const empty = emptyGidIn(analysis)
+  if (empty !== undefined)
+    add(true, `a GID is all zeros: the GID index is empty on ${empty.host ?? 'that host'}`, empty)
   const memlock = failures.find(
     ({ fields, kind }) => kind === 'call' && fields.value !== undefined && /reg_|create_/.test(fields.call ?? ''),
   )

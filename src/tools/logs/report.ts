@@ -52,6 +52,7 @@ const sentences: Readonly<Record<FailureClass, string>> = {
   'remote-operation': '{peer} could not execute a request',
   'no-peer-qp': '{peer} has no queue pair that takes the request',
   aborted: '{peer} aborted the operation',
+  disconnected: '{peer} closed the connection in the middle of the work',
   flushed: 'requests were flushed, because their queue pair had failed or was closed before',
   'qp-setup': 'a queue pair could not be connected to {peer}',
   registration: 'memory could not be registered',
@@ -120,7 +121,9 @@ const contextOf = (analysis: LogAnalysis, { names }: Known, chain: Chain, shared
   const { first } = chain
   const firstRequest = chain.failures.some(({ fields }) => fields.wqe !== undefined && Number(fields.wqe) === 0)
   // A DCI serves many peers: that it has sent before says nothing of this one.
-  const laterRequest = chain.failures.some(({ fields }) => fields.text !== 'DCI' && Number(fields.wqe) > 64)
+  const laterRequest = chain.failures.some(
+    ({ fields }) => (fields.text !== 'DCI' && Number(fields.wqe) > 64) || Number(fields.completed) > 0,
+  )
   const isEarly =
     first.fields.wqe !== undefined && Number(first.fields.wqe) === 0
       ? (chain.after ?? 0) < 600
@@ -223,7 +226,8 @@ export const reportOf = (analysis: LogAnalysis): Report => {
   const all = chainsOf(analysis, clocks, known.names)
   const chains = [...all].sort((a, b) => order(a) - order(b)).map(chain => explained(analysis, known, chain))
   const failed = chains.filter(
-    ({ chain }) => chain.failures.length > 0 || chain.consequences.some(({ status }) => status !== undefined),
+    ({ chain }) =>
+      chain.failures.length > 0 || chain.consequences.some(({ status, kind }) => (status ?? kind) !== undefined),
   )
   const remarks = remarksOf(analysis)
   const lines = analysis.sources.reduce((sum, source) => sum + source.lines, 0)

@@ -32,6 +32,10 @@ export type FailureKind =
   | 'timeout'
   /** Sent several times without an answer, by a library that counts itself. */
   | 'unanswered'
+  /** The program compares the GIDs of both ends. */
+  | 'gid'
+  /** The other end has closed the connection. */
+  | 'closed'
 
 /** Adapters with a table of vendor errors of their own. */
 export type Family = 'mlx5' | 'mlx4' | 'efa' | 'irdma' | 'bnxt_re' | 'hns' | 'mana' | 'userdma' | 'none'
@@ -39,7 +43,8 @@ export type Family = 'mlx5' | 'mlx4' | 'efa' | 'irdma' | 'bnxt_re' | 'hns' | 'ma
 /**
  * Names of groups. `vendor`: in the base of the shape, or by its 0x; `errno`: with or without its sign, or as its text;
  * `status`: number, name or text; `rejection`: the reason of a connection manager's reject; `negated`: an errno that is
- * no errno; `peer`: address or host of the other end; `local`: address of this end; `text`: what the program says.
+ * no errno; `completed`: requests that were done before; `peer`: address or host of the other end; `local`: address of
+ * this end; `text`: what the program says.
  */
 export type FieldName =
   | 'status'
@@ -75,6 +80,7 @@ export type FieldName =
   | 'bdf'
   | 'link'
   | 'seconds'
+  | 'completed'
   | 'text'
 export type Fields = Partial<Record<FieldName, string>>
 

@@ -93,6 +93,34 @@ test('it is said that it is not known which host failed first', () => {
   assert.doesNotMatch(later.summary.join(' '), /not known/)
 })
 
+test('of failures whose order is not known, one that others follow from is first', () => {
+  const end = (own: number, far: number, failure: string): Uint8Array =>
+    bytesOf(
+      `  local address:  LID 0x0000, QPN 0x1, PSN 0x2, GID ::ffff:10.77.0.${own}
+  remote address: LID 0x0000, QPN 0x3, PSN 0x4, GID ::ffff:10.77.0.${far}
+Failed status ${failure} for wr_id 2\n`,
+    )
+  const report = reportOn(
+    ['a', end(1, 2, 'transport retry counter exceeded (12)'), 'h1'],
+    ['b', end(2, 1, 'local protection error (4)'), 'h2'],
+  )
+  assert.equal(report.chains.length, 1, 'the addresses that the programs print name the hosts')
+  assert.match(report.summary.join(' '), /^On h2: the adapter could not access .* came first: h2, h1\./)
+})
+
+test('failures of a host minutes apart are of one chain if they share an adapter or a peer', () => {
+  const line = (minute: number, device: string, peer: string): string =>
+    `2026-03-01T12:0${minute}:05Z node1:7:8 [0] x.cc:1 NCCL WARN NET/IB: Got completion from peer ${peer}<1> with status=12 opcode=0 len=0 vendor err 129 (Send) localGid ::ffff:10.0.0.1 remoteGids::ffff:${peer} hca ${device}\n`
+  const chains = (text: string): readonly number[] =>
+    reportOn(['a', bytesOf(text)]).chains.map(({ chain }) => chain.failures.length)
+  assert.deepEqual(chains(line(0, 'mlx5_0', '10.0.0.7') + line(5, 'mlx5_1', '10.0.1.8')), [1, 1])
+  assert.deepEqual(chains(line(0, 'mlx5_0', '10.0.0.7') + line(5, 'mlx5_0', '10.0.0.8')), [2])
+  assert.deepEqual(chains(line(0, 'mlx5_0', '10.0.0.7') + line(5, 'mlx5_1', '10.0.0.7')), [2])
+  assert.deepEqual(chains(line(0, 'mlx5_0', '10.0.0.7') + line(0, 'mlx5_1', '10.0.1.8')), [2])
+  const again = line(0, 'mlx5_0', '10.0.0.7') + line(3, 'mlx5_1', '10.0.1.8') + line(6, 'mlx5_0', '10.0.0.9')
+  assert.deepEqual(chains(again), [2, 1])
+})
+
 test('clocks of hosts are compared by when communicators began', () => {
   const log = (host: string, hour: number, failsAt: string): Uint8Array =>
     bytesOf(

@@ -22,6 +22,23 @@ const NO_MESSAGE =
 /** What a line that tells of a failure has besides the word. */
 const NEAR =
   /\b(?:status|errors?|err|errno|fail\w*|complet\w*|[iw]?wc|cqes?|cq|poll\w*|bad|unexpected|got|events?|received|vendor\w*|qp\w*|ibv_\w+|mlx\d\w*)(?![a-z])/i
+/** What programs call verbs' calls and objects in their own words. */
+const ACTIONS = ['create ', 'allocate ', 'alloc ', 'register ', 'reg ', 'post ']
+const CALLS = [
+  'modify_qp',
+  'reg_mr',
+  'create_qp',
+  'create_cq',
+  'open_device',
+  'alloc_pd',
+  'post_send',
+  'post_recv',
+  'post send',
+  'post recv',
+  'resolve_addr',
+  'resolve_route',
+]
+const OBJECTS = ['QP', 'CQ', 'MR', 'PD', 'SRQ', 'qp', 'cq', 'mr', 'pd', 'srq', 'send', 'recv', 'receive']
 const BY_CONTEXT = ['status-text', 'status-name', 'event-text', 'event-name', 'cm-name']
 
 /** Whether a certain word stands in a message of a failure. `line`: as it is in the log. */
@@ -119,14 +136,11 @@ export const certain: Reader = {
     },
     {
       id: 'call-failed',
-      words: [
-        'ibv_modify_qp failed',
-        'ibv_reg_mr failed',
-        'ibv_create_qp failed',
-        'ibv_create_cq failed',
-        'ibv_open_device failed',
-      ],
-      form: /(?:non-zero status: (?<errno>\d+) )?(?<call>ibv_\w+) failed(?:: (?<text>[A-Z][A-Za-z ]+[a-z]))?/g,
+      words: CALLS.flatMap(call => [`${call} failed`, `${call} error`]),
+      form: new RegExp(
+        `(?:non-zero status: (?<errno>\\d+) )?(?<call>(?:ibv_|rdma_)?(?:${CALLS.join('|')})) (?:failed|error)(?::? (?<text>-?\\d{1,3}\\b|${ERRNO}))?`,
+        'g',
+      ),
       role: 'failure',
       kind: 'call',
       source: 'NVSHMEM, and many programs (unverified)',
@@ -134,15 +148,30 @@ export const certain: Reader = {
       gives: { call: 'ibv_modify_qp', errno: '22' },
     },
     {
+      id: 'call-words',
+      words: ACTIONS.flatMap(action => OBJECTS.map(object => `${action}${object}`)),
+      form: new RegExp(
+        `(?:[Cc]ould(?:n't| ?not)|[Ff]ailed to|[Uu]nable to|[Cc]an(?:not|'t)) (?<call>(?:${ACTIONS.join('|')})(?:${OBJECTS.join('|')}))s?\\b(?:(?:[.,]? (?:with )?(?:errno|error) ?[=:]? ?|: ?(?:(?:errno|error) ?[=:]? ?)?)(?<errno>-?\\d{1,3}\\b|${ERRNO}))?`,
+        'g',
+      ),
+      role: 'failure',
+      kind: 'call',
+      source:
+        'linux-rdma/rdma-core v44.0 libibverbs/examples/rc_pingpong.c; linux-rdma/perftest 4.5-0.17, 00b55b66 src/perftest_resources.c:2306; many programs',
+      sample: ["Couldn't allocate MR with error=12"],
+      gives: { call: 'allocate MR', errno: '12' },
+    },
+    {
       id: 'no-devices',
       words: [
+        'Failed to get IB devices list',
         'No IB devices found',
         'No InfiniBand devices found',
-        'No RDMA devices found',
         'no RDMA devices',
+        'No RDMA devices',
         'No RDMA device found',
       ],
-      form: /[Nn]o (?:IB|InfiniBand|RDMA) devices? ?(?:found)?/g,
+      form: /[Nn]o (?:IB|InfiniBand|RDMA) devices? ?(?:found)?|Failed to get IB devices list/g,
       role: 'failure',
       kind: 'no-device',
       source: 'linux-rdma/rdma-core 691953d8 libibverbs/examples/devinfo.c',

@@ -2,6 +2,7 @@
  * UCX. An mlx5 error is two lines: the syndrome, then the work request with the peer. Flushes are at the level TRACE,
  * so that a log rarely has any. `wqe[0]`: the first request of the queue pair.
  */
+import { ERRNO } from '../meanings/errnos.ts'
 import type { Reader } from '../shape.ts'
 
 const UCX = 'openucx/ucx'
@@ -62,15 +63,23 @@ export const ucx: Reader = {
     {
       id: 'ucx-verbs',
       words: ['send completion with error: '],
-      form: /send completion with error: (?<status>[A-Za-z][\w ]{2,60}?) \[?qpn 0x(?<qpn>\w+) wrid 0x\w+ vendor_err 0x(?<vendor>\w+)/g,
+      form: /send completion with error: (?<status>[A-Za-z][\w ]{2,60}?) \[?qpn 0x(?<qpn>\w+) wrid 0x[\da-f]+ ?vendor_err 0x(?<vendor>\w+)/g,
       role: 'failure',
       kind: 'completion',
       base: 16,
-      source: `${UCX} v1.8.1, v1.15.0 src/uct/ib/rc/verbs/rc_verbs_iface.c:64, 122`,
+      next: /\[rqpn 0x(?<peerQpn>\w+)(?=[^\]]{0,200}? dgid=(?<remoteGid>[^\s\]]+))(?=[^\]]{0,200}? sgid_index=(?<gidIndex>\w+))/,
+      source: `${UCX} v1.8.1, v1.13.1, v1.15.0 src/uct/ib/rc/verbs/rc_verbs_iface.c:64, 121, 122`,
       sample: [
-        '[1772366585.123456] [node1:4242 :0] rc_verbs_iface.c:125  UCX  ERROR send completion with error: transport retry counter exceeded [qpn 0x1a2b wrid 0x3 vendor_err 0x81]',
+        '[node1:4242:0:4242] rc_verbs_iface.c:121  send completion with error: transport retry counter exceeded [qpn 0x707e7d wrid 0x83vendor_err 0x81]',
+        '[node1:4242:0:4242] rc_verbs_iface.c:121  [rqpn 0xead6ff dlid=0 sl=0 port=1 src_path_bits=0 dgid=::ffff:10.0.0.7 sgid_index=1 traffic_class=106]',
       ],
-      gives: { status: 'transport retry counter exceeded', qpn: '1a2b', vendor: '81' },
+      gives: {
+        status: 'transport retry counter exceeded',
+        qpn: '707e7d',
+        vendor: '81',
+        remoteGid: '::ffff:10.0.0.7',
+        gidIndex: '1',
+      },
     },
     {
       id: 'ucx-srd',
@@ -87,12 +96,12 @@ export const ucx: Reader = {
     },
     {
       id: 'ucx-devx',
-      words: [') failed, syndrome 0x', 'failed on ', ', syndrome 0x'],
-      form: /mlx5dv_devx_(?<call>\w+)\((?<command>[\w ]+)[^)]*\) failed(?: on (?<device>[^\s,]+))?, syndrome 0x(?<syndrome>\w+): (?<errno>[A-Z][\w /]+)/g,
+      words: [') failed, syndrome ', 'failed on ', ', syndrome 0x'],
+      form: /mlx5dv_devx_(?<call>\w+)\((?<command>[\w ]+)[^)]*\) failed(?: on (?<device>[^\s,]+))?, syndrome (?:0x)?(?<syndrome>\w+): (?<errno>[A-Z][\w /]+)/g,
       role: 'failure',
       kind: 'command',
       family: 'mlx5',
-      source: `${UCX} 9466d104 src/uct/ib/mlx5/dv/ib_mlx5_dv.c:349, 446, 466`,
+      source: `${UCX} 9466d104 src/uct/ib/mlx5/dv/ib_mlx5_dv.c:349, 446, 466; v1.13.1 ib_mlx5_dv.c:243`,
       sample: [
         '[1772366585.123456] [node1:4242 :0]    ib_mlx5_dv.c:466  UCX  ERROR mlx5dv_devx_obj_create(CREATE_CQ) failed on mlx5_3, syndrome 0x5d4a: Remote I/O error',
       ],
@@ -166,6 +175,30 @@ export const ucx: Reader = {
       gives: { call: 'create qp', errno: 'Invalid argument' },
     },
     {
+      id: 'ucx-adapter-there',
+      words: [' not available, please use one or more of: '],
+      form: / not available, please use one or more of: [\w, ]{0,200}\b(?:rc|ud|dc)_/g,
+      role: 'sign',
+      source: `${UCX} v1.13.1 src/ucp/core/ucp_context.c:1014`,
+      sample: [
+        "[1796069159.317848] [node1:4242 :0]     ucp_context.c:1014 UCX  WARN  transport 'rc_verbs' is not available, please use one or more of: cma, dc, dc_mlx5, rc_mlx5, self, tcp",
+      ],
+      gives: {},
+    },
+    {
+      id: 'ucx-create-qp',
+      words: [' QP TX wr:'],
+      form: new RegExp(`failed to create \\w+ QP TX wr:.{1,200}?: (?<errno>${ERRNO})`, 'g'),
+      role: 'failure',
+      kind: 'call',
+      fixed: { call: 'ibv_create_qp' },
+      source: `${UCX} v1.13.1 src/uct/ib/base/ib_iface.c:1010`,
+      sample: [
+        '[1796069072.593387] [node1:4242 :0]        ib_iface.c:1010 UCX  ERROR iface=0x561e35041010: failed to create UD QP TX wr:256 sge:6 inl:64 resp:0 RX wr:4096 sge:1 resp:0: Cannot allocate memory',
+      ],
+      gives: { call: 'ibv_create_qp', errno: 'Cannot allocate memory' },
+    },
+    {
       id: 'ucx-cm',
       words: [' got error event RDMA_CM_EVENT_', ' got error event '],
       form: /got error event (?:RDMA_CM_EVENT_)?(?<event>[A-Z_]+), event status (?:(?<errno>[A-Z][A-Za-z /]+) )?\(?(?<rejection>-?\d+)\)?/g,
@@ -179,13 +212,27 @@ export const ucx: Reader = {
     },
     {
       id: 'ucx-ud',
-      words: ['UCX Fatal: transport error: Endpoint timeout'],
-      form: /UCX Fatal: transport error: Endpoint timeout/g,
+      words: ['Fatal: transport error: Endpoint timeout', 'Fatal: UD endpoint '],
+      form: /Fatal: (?:transport error: Endpoint timeout|UD endpoint \w+ to .{1,300}?: unhandled timeout error)/g,
       role: 'failure',
       kind: 'unanswered',
-      source: `${UCX} v1.4.0 src/uct/ib/ud/base/ud_iface.c:732 (unverified)`,
-      sample: ['[node1:4242:0:4242]    ud_iface.c:732  UCX Fatal: transport error: Endpoint timeout'],
+      source: `${UCX} v1.13.1 src/uct/ib/ud/base/ud_ep.c:276; v1.4.0 ud_iface.c:732 (unverified)`,
+      sample: [
+        '[node1:4242:0:4242]       ud_ep.c:276  Fatal: UD endpoint 0x55f15e633010 to <no debug data>: unhandled timeout error',
+      ],
       gives: {},
+    },
+    {
+      id: 'ucx-no-transport',
+      words: ['no usable transports/devices'],
+      form: /no usable transports\/devices \(asked (?<text>.{1,200}?)\)/g,
+      role: 'failure',
+      kind: 'no-device',
+      source: `${UCX} v1.13.1 src/ucp/core/ucp_context.c:1276`,
+      sample: [
+        '[1796069007.219485] [node1:4242 :0]     ucp_context.c:1276 UCX  ERROR no usable transports/devices (asked rc_mlx5,ud_mlx5:aux on all devices)',
+      ],
+      gives: { text: 'rc_mlx5,ud_mlx5:aux on all devices' },
     },
     {
       id: 'ucx-version',
