@@ -46,6 +46,8 @@ extern bool shim_frees_at_poll;
 void outstanding_forget(int fd, uint32_t kind, uint32_t number);
 /* A new context, perhaps with the descriptor of an earlier one. */
 void outstanding_opened(int fd);
+/* For sanitizers: the descriptor of a context is closed, which destroys its queues. */
+void outstanding_closed(int fd);
 /* This process has created a queue pair. */
 void outstanding_created(void);
 /* A queue pair has no requests. If it takes receives from an SRQ, notes that. */

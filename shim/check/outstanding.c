@@ -402,15 +402,15 @@ static bool is_written(uint32_t slot)
     return queue_of_element(slot)->kind != USERDMA_POST_SEND || elements[slot].is_read;
 }
 
-/* With the lock held: whether an element and one of another request use the same memory, and the device writes to it. */
-static bool is_shared(uint32_t slot)
+/* With the lock held: an element is given. Elements of other requests that use its memory, too, are marked with it. */
+static void give(uint32_t slot)
 {
+    elements[slot].is_given = true;
     for (uint32_t other = 0; other < used_slots; other++)
         if (UNLIKELY(ranges[other].end > ranges[slot].start && ranges[other].start < ranges[slot].end) &&
             (elements[other].queue != elements[slot].queue || elements[other].index != elements[slot].index) &&
             (is_written(slot) || is_written(other)))
-            return true;
-    return false;
+            elements[slot].is_shared = elements[other].is_shared = true;
 }
 
 /* With the lock held: the memory of an element, if it is in a known region. */
@@ -450,7 +450,7 @@ void outstanding_given(int fd, uint32_t kind, uint32_t number, uint32_t count, b
                  at = elements[at].previous)
                 slot = at;
         for (; slot != NONE && found < MAX_SGE; slot = elements[slot].next) {
-            elements[slot].is_shared = is_shared(slot);
+            give(slot);
             found += memory_of(slot, &list[found]);
         }
         requests_unlock();
@@ -473,11 +473,13 @@ struct used {
 static void note_used(struct used *used, const struct queue *queue, uint32_t slot, size_t bytes)
 {
     const uint32_t index = elements[slot].index;
+    if (queue->is_unsure)
+        return;
     used->queue = (struct device_queue){queue->fd, queue->kind == USERDMA_POST_SHARED, queue->number};
     for (; slot != NONE && elements[slot].index == index && bytes > 0 && used->count < MAX_SGE;
          slot = elements[slot].next) {
         struct device_memory *const memory = &used->memory[used->count];
-        if (!memory_of(slot, memory))
+        if (!elements[slot].is_given || !memory_of(slot, memory))
             continue;
         if (memory->bytes > bytes)
             memory->bytes = bytes;
@@ -504,10 +506,16 @@ static struct queue *queue_of_receive(int fd, uint32_t qpn, uint64_t wr_id)
     if (receives && receives->has_shared)
         return queue_of(fd, USERDMA_POST_SHARED, receives->shared, false);
     /* A target of XRC takes receives of any SRQ, which a completion does not name. */
-    for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
-        if (queue->fd == fd && receive_find(queue, wr_id) != NONE)
-            return queue;
-    return NULL;
+    struct queue *found = NULL;
+    for (struct queue *queue = first_shared; queue && (!found || sanitizers_watch); queue = queue->next_shared) {
+        if (queue->fd != fd || receive_find(queue, wr_id) == NONE)
+            continue;
+        if (found)
+            found->is_unsure = queue->is_unsure = true;
+        else
+            found = queue;
+    }
+    return found;
 }
 
 /* Tells sanitizers what has arrived. With the lock of the CQ held, the receive stays where it is. */
@@ -711,6 +719,14 @@ void outstanding_opened(int fd)
     register_at_exit();
     if ((unsigned)fd < MAX_CONTEXTS)
         contexts[fd] = OWN;
+    if (!requests_lock())
+        return;
+    queues_forget(fd);
+    requests_unlock();
+}
+
+void outstanding_closed(int fd)
+{
     if (!requests_lock())
         return;
     queues_forget(fd);

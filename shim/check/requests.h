@@ -82,6 +82,8 @@ struct element {
     uint32_t hash;
     /* Other outstanding requests use the memory too, and one of them lets the device write (for sanitizers). */
     bool is_shared;
+    /* Sanitizers were told of the post. */
+    bool is_given;
 };
 extern struct element elements[MAX_RANGES];
 /* Slots from this one on were never used. */
@@ -114,6 +116,8 @@ struct queue {
     uint32_t polled;
     /* `posted` of a send queue when a receive of its queue pair was polled last. */
     uint32_t answered;
+    /* Of an SRQ: another one had a receive with the same wr_id, and it is not known which has completed. */
+    bool is_unsure;
     struct queue *next_shared;
 };
 /* Shared receive queues, linked by `next_shared`. */

@@ -394,6 +394,8 @@ EXPORT int close(int fd)
         note_close(fd, __builtin_return_address(0));
     if (UNLIKELY(recorder_is_on) && kind == FD_CONTEXT && !shim_is_other_process())
         message_send(fd, USERDMA_END, 0, NULL, 0, false);
+    if (UNLIKELY(sanitizers_watch) && kind == FD_CONTEXT && !shim_is_other_process())
+        outstanding_closed(fd);
     fd_forget(fd);
     return REAL(close)(fd);
 }

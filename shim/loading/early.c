@@ -1,7 +1,7 @@
 /*
  * Replacements of the C library's functions while those are looked up: dlsym may allocate, and the program's allocator
  * may read files (the number of processors) or end the process. The replacements make raw system calls. Functions that
- * no allocator calls have no replacement.
+ * no allocator, and no runtime of a sanitizer, calls have no replacement.
  */
 #define _GNU_SOURCE
 #include "loading.h"
@@ -117,6 +117,12 @@ static int early_stat(const char *path, struct stat *out)
     return (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
 }
 
+/* Runtimes of sanitizers make the folders of their log_path. */
+static int early_mkdir(const char *path, mode_t mode)
+{
+    return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
+
 static void early_exit(int status)
 {
     for (;;)
@@ -169,6 +175,7 @@ struct real shim_real = {
     EARLY(fstat64, early_fstat)
     EARLY(stat, early_stat)
     EARLY(stat64, early_stat)
+    EARLY(mkdir, early_mkdir)
     EARLY(_exit, early_exit)
     EARLY(_Exit, early_exit)
     EARLY(abort, early_abort)

@@ -175,6 +175,12 @@ __attribute__((constructor)) void shim_init(void)
     static __thread bool is_looking_up __attribute__((tls_model("initial-exec")));
     if (shim_is_ready() || is_looking_up)
         return;
+    /*
+     * The C library does not have the environment yet, and the runtime of a sanitizer, which starts before it, not the
+     * functions that it replaces.
+     */
+    if (UNLIKELY(!environ))
+        return;
     is_looking_up = true;
     int saved = errno;
     struct real real;

@@ -13,12 +13,17 @@
 #include "sanitizers.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "../recorder/locks.h"
 
 /* A fiber takes about a megabyte. Further queues share one, which only hides races. */
 #define FIBERS 64
+/* Bytes of an element at its start, and at its end: of a gigabyte, TSan would use four, and take seconds. */
+#define MOST_BYTES ((size_t)32 << 20)
 /* Frames of the post in reports. */
 #define FRAMES 16
 
@@ -91,6 +96,25 @@ static void leave(void)
     __atomic_store_n(&holder, 0, __ATOMIC_RELEASE);
 }
 
+/*
+ * TSan runs handlers later, in a function of its own that the interrupted thread calls: a fiber calls none. Signals of
+ * the thread's own faults stay. By a call that TSan does not see.
+ */
+static uint64_t block_signals(void)
+{
+#define BIT(signal) (1ull << ((signal)-1))
+    const uint64_t all = ~(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) | BIT(SIGTRAP) | BIT(SIGABRT));
+#undef BIT
+    uint64_t before = 0;
+    syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, sizeof before);
+    return before;
+}
+
+static void restore_signals(uint64_t before)
+{
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before);
+}
+
 /* The device of a queue pair; NULL: there is none. With `should_create`, and the lock, a new one. */
 static struct device *device_of(struct device_queue queue, bool receives, bool should_create)
 {
@@ -161,16 +185,24 @@ static void access_as(struct device *device, const struct device_memory *list, u
 {
     void *frames[FRAMES];
     const unsigned depth = frames_here(frames);
+    const uint64_t signals = block_signals();
     void *const fiber = fiber_of(device), *const own = tsan.get_current_fiber();
     tsan.switch_to_fiber(fiber, NO_SYNC);
     for (uint32_t i = 0; i < count; i++)
         tsan.acquire(list[i].token);
     for (unsigned i = depth; i > 1; i--)
         tsan.enter(frames[i - 1]);
-    for (uint32_t i = 0; i < count; i++)
-        if (!list[i].is_shared)
-            (list[i].is_written ? tsan.write_range : tsan.read_range)((const void *)list[i].start, list[i].bytes,
-                                                                      depth > 0 ? frames[0] : (void *)access_as);
+    for (uint32_t i = 0; i < count; i++) {
+        void (*const range)(const void *, size_t, void *) = list[i].is_written ? tsan.write_range : tsan.read_range;
+        void *const pc = depth > 0 ? frames[0] : (void *)access_as;
+        const char *const start = (const char *)list[i].start;
+        const size_t bytes = list[i].bytes, part = bytes > 2 * MOST_BYTES ? MOST_BYTES : bytes;
+        if (list[i].is_shared)
+            continue;
+        range(start, part, pc);
+        if (part < bytes)
+            range(start + bytes - part, part, pc);
+    }
     for (unsigned i = depth; i > 1; i--)
         tsan.leave();
     for (uint32_t i = 0; i < count; i++) {
@@ -180,6 +212,7 @@ static void access_as(struct device *device, const struct device_memory *list, u
             tsan.release(device);
     }
     tsan.switch_to_fiber(own, NO_SYNC);
+    restore_signals(signals);
 }
 
 void tsan_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message)

@@ -9,8 +9,11 @@
  */
 #include "../../../docs/findings/pair.h"
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <sys/time.h>
 
 #define LENGTH 64
 #define CASE(name) static __attribute__((noinline)) void name(void)
@@ -236,7 +239,106 @@ CASE(shared_receives)
     there.qp = NULL;
     check(ibv_destroy_srq(shared), "ibv_destroy_srq");
 }
+
+/* Two SRQs of XRC, whose receives have the same wr_ids. */
+CASE(receives_of_two)
+{
+    struct ibv_xrcd_init_attr domain = {
+        .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = -1, .oflags = O_CREAT};
+    struct ibv_xrcd *xrcd = need(ibv_open_xrcd(context, &domain), "ibv_open_xrcd");
+    struct ibv_srq *shared[2];
+    for (int i = 0; i < 2; i++) {
+        struct ibv_srq_init_attr_ex init = {
+            .attr = {.max_wr = 8, .max_sge = 1}, .srq_type = IBV_SRQT_XRC, .xrcd = xrcd, .cq = there.cq, .pd = there.pd};
+        init.comp_mask =
+            IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ | IBV_SRQ_INIT_ATTR_PD;
+        shared[i] = need(ibv_create_srq_ex(context, &init), "ibv_create_srq_ex");
+    }
+    struct ibv_qp_init_attr_ex init = {.qp_type = IBV_QPT_XRC_SEND, .send_cq = here.cq, .pd = here.pd,
+                                       .comp_mask = IBV_QP_INIT_ATTR_PD, .cap = small_qp().cap, .sq_sig_all = 1};
+    struct ibv_qp_init_attr_ex target = {
+        .qp_type = IBV_QPT_XRC_RECV, .xrcd = xrcd, .comp_mask = IBV_QP_INIT_ATTR_XRCD};
+    here.qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
+    there.qp = need(ibv_create_qp_ex(context, &target), "ibv_create_qp_ex");
+    to_init(&here);
+    to_init(&there);
+    here.attr.dest_qp_num = there.attr.dest_qp_num = 0;
+    to_rtr(&here, &there);
+    to_rtr(&there, &here);
+    to_rts(&here);
+    for (int i = 0; i < 6; i++) {
+        /* To the first one and the second one, by turns. */
+        for (int of = 0; of < 2 && i % 2 == 0; of++) {
+            struct ibv_sge sge = part(&there, (size_t)of * LENGTH);
+            struct ibv_recv_wr *bad, wr = {.wr_id = 2, .sg_list = &sge, .num_sge = 1};
+            check(ibv_post_srq_recv(shared[of], &wr, &bad), "ibv_post_srq_recv");
+        }
+        struct ibv_sge sge = part(&here, 0);
+        struct ibv_send_wr *bad, wr = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND};
+        check(ibv_get_srq_num(shared[i % 2], &wr.qp_type.xrc.remote_srqn), "ibv_get_srq_num");
+        check(ibv_post_send(here.qp, &wr, &bad), "ibv_post_send");
+        take(&here);
+        take(&there);
+        there.buffer[i % 2 * LENGTH] = 1;
+    }
+}
+
+/* Messages go out and come in by one buffer. */
+CASE(one_buffer)
+{
+    for (int i = 0; i < 4; i++) {
+        post_receive(&here, part(&here, 0));
+        post_receive(&there, part(&there, 0));
+        here.buffer[1] = (char)i;
+        SEND(part(&here, 0));
+        take(&there);
+        post(&there, IBV_WR_SEND, part(&there, 0), 0, 0);
+        take(&there);
+        take(&here);
+        take(&here);
+    }
+}
 #endif
+
+/* The device has forgotten the requests of a closed context. */
+CASE(closed)
+{
+    char *block;
+    post_receive(&there, part(&there, 0));
+    SEND(block_of(&here, LENGTH, &block));
+    take(&there);
+    check(ibv_close_device(context), "ibv_close_device");
+    free(block);
+}
+
+static volatile sig_atomic_t has_come;
+
+static void come(int signal)
+{
+    (void)signal;
+    has_come = 1;
+}
+
+/* A handler runs soon, whatever the signal has interrupted. */
+CASE(signaled)
+{
+    check(sigaction(SIGALRM, &(struct sigaction){.sa_handler = come}, NULL), "sigaction");
+    for (int i = 0; i < 1000; i++) {
+        const struct itimerval timer = {.it_value = {.tv_usec = 20 + i % 100 * 3}};
+        has_come = 0;
+        check(setitimer(ITIMER_REAL, &timer, NULL), "setitimer");
+        for (int sent = 0; !has_come; sent++) {
+            if (sent == 10000) {
+                fprintf(stderr, "no handler has run\n");
+                exit(1);
+            }
+            post_receive(&there, part(&there, 0));
+            SEND(part(&here, 0));
+            take(&there);
+            take(&here);
+        }
+    }
+}
 
 CASE(in_time)
 {
@@ -432,10 +534,10 @@ static const struct {
     ROW(changed_before_completion), ROW(freed_before_completion), ROW(posted_after_free), ROW(posted_after_return),
     ROW(received_past_object), ROW(read_before_completion), ROW(stored_before_read), ROW(in_time), ROW(handed_over),
     ROW(told_by_message), ROW(destroyed), ROW(deregistered), ROW(freed_after_answer), ROW(forked),
-    ROW(extended_changed), ROW(extended_in_time),
+    ROW(extended_changed), ROW(extended_in_time), ROW(closed), ROW(signaled),
 #ifndef SRD
     ROW(unsignaled_changed), ROW(inline_changed), ROW(unsignaled_in_time), ROW(reset), ROW(flushed),
-    ROW(shared_receives),
+    ROW(shared_receives), ROW(receives_of_two), ROW(one_buffer),
 #endif
 };
 

@@ -39,7 +39,19 @@ const right = ['in_time', 'handed_over', 'told_by_message', 'destroyed', 'deregi
 export const rightCases = (isSrd: boolean): readonly string[] => [
   ...right,
   'extended_in_time',
-  ...(isSrd ? [] : ['inline_changed', 'unsignaled_in_time', 'reset', 'flushed', 'shared_receives']),
+  'closed',
+  'signaled',
+  ...(isSrd
+    ? []
+    : [
+        'inline_changed',
+        'unsignaled_in_time',
+        'reset',
+        'flushed',
+        'shared_receives',
+        'receives_of_two',
+        'one_buffer',
+      ]),
 ]
 
 /** What a sanitizer has said in `output` of a mistake, if it should have said something else. */

@@ -63,7 +63,9 @@ for (const sanitizer of [ASAN, TSAN] as const)
       if (program === undefined) return
       const { env } = await startDaemon(t, { devices: ['rxe0@127.0.0.1', 'rxe1@127.0.0.2'] })
       const args = ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', '-s', '5000', '-n', '50', '-S', '1']
-      const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
+      // The runtime makes the folder before the C library has started.
+      const log = `log_path=${join(folder, 'logs', 'report')}`
+      const settings = { ...env, ASAN_OPTIONS: `detect_leaks=0:${log}`, TSAN_OPTIONS: log }
       const { stdout, stderr, status } = await run(t, program, args, { env: settings })
       assert.equal(status, 0, stdout + stderr)
     })
