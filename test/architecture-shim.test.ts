@@ -30,7 +30,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   session: { headers: ['session.h', 'requests.h'], calls: ['recorder', 'loading', 'sanitizers'] },
   check: { headers: ['check.h'], calls: ['recorder', 'loading', 'sanitizers', 'session'] },
   verbs: { headers: [], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check'] },
-  files: { headers: ['files.h'], calls: ['recorder', 'loading', 'session', 'check'] },
+  files: { headers: ['files.h'], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check'] },
   '.': { headers: [], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check', 'files'] },
   host: { headers: [], calls: ['recorder'] },
   clock: { headers: [], calls: [] },

@@ -8,8 +8,8 @@
  *   elf.c      the libraries that a library needs
  *
  * Each folder has a header with what others may call. A folder calls those below it: recorder, loading, sanitizers,
- * session, check, verbs and files, and then the files beside the folders (test/architecture-shim.test.ts). What a folder calls in one
- * above it stands at the end of its header.
+ * session, check, verbs and files, and then the files beside the folders (test/architecture-shim.test.ts). What a
+ * folder calls in one above it stands at the end of its header.
  *
  * Rules for all files:
  * - Calls that have nothing to do with RDMA cost a few comparisons.

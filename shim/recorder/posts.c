@@ -153,8 +153,8 @@ static TLS struct {
     } while (0)
 
 /*
- * A post without the recorder: `post`, an expression, posts `list`, and `note`, with `lock`, notes it before. The requests
- * that are refused are noted again.
+ * A post without the recorder: `post`, an expression, posts `list`, and `note`, with `lock`, notes it before. The
+ * requests that are refused are noted again.
  */
 #define POST_NOTED(fd_, queue_of, queue_, number_, list, bad, note, post)                                              \
     do {                                                                                                               \

@@ -27,7 +27,9 @@ HIDDEN extern bool sanitizers_valgrind;
 void sanitizers_detect(void);
 /* The program has opened a device; `fd`: of the context. */
 void sanitizers_opened(int fd, const char *device);
-/* The program gets the memory of a queue, by which it posts and polls itself: no order of requests is known any more. */
+/*
+ * The program gets the memory of a queue, by which it posts and polls itself: no order of requests is known any more.
+ */
 void sanitizers_bypassed(void);
 /* The name of a context's device. */
 const char *sanitizers_device(int fd);
@@ -73,7 +75,7 @@ void sanitizers_used(struct device_queue queue, const struct device_memory *memo
 /* Before, if it was a receive: the message has come then. `queue`: of the queue pair. */
 void sanitizers_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count);
 
-/* ---- other processes have written (session/written.c) ---- */
+/* ---- other processes have written (shim/session/written.c) ---- */
 
 void sanitizers_arrived(uintptr_t start, size_t bytes);
 
@@ -85,7 +87,10 @@ void sanitizers_after_fork(void);
 
 /* ---- symbols.c ---- */
 
-/* `freed` is called before the program's frees, if the executable has an allocator with a sanitizer: no library sees them. */
+/*
+ * `freed` is called before the program's frees, if the executable has an allocator with a sanitizer: no library sees
+ * them.
+ */
 void sanitizers_watch_frees(void (*freed)(const volatile void *block));
 
 /*

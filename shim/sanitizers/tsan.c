@@ -53,8 +53,8 @@ static struct device {
 } devices[FIBERS + 1];
 
 /*
- * A new fiber is after all that its maker has done. So this one, which is as old as the first context, makes the others:
- * they know of the program what they acquire.
+ * A new fiber is after all that its maker has done. So this one, which is as old as the first context, makes the
+ * others: they know of the program what they acquire.
  */
 static void *maker;
 

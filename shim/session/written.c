@@ -1,7 +1,7 @@
 /*
- * Sanitizers see only the program's own writes. So valgrind's memcheck is told which bytes the daemon has written: after
- * each call, and after each poll that finds a completion. Memory that peers may write without a notification counts as
- * written when it is registered.
+ * Sanitizers see only the program's own writes. So valgrind's memcheck is told which bytes the daemon has written:
+ * after each call, and after each poll that finds a completion. Memory that peers may write without a notification
+ * counts as written when it is registered.
  */
 #define _GNU_SOURCE
 #include "../recorder/verbs.h"

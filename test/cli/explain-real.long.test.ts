@@ -1,11 +1,12 @@
 /*
- * `userdma explain` of real logs: programs on the hosts of a net fail by a fault that is set, and what they have printed,
- * a file for each host, must tell the cause. `accepts` was written before the first run, with the causes that no log can
- * tell apart; where a program's lines turned out to tell less (`unusable`, TCP that does not connect), it was extended.
+ * `userdma explain` of real logs: programs on the hosts of a net fail by a fault that is set, and what they have
+ * printed, a file for each host, must tell the cause. `accepts` was written before the first run, with the causes that
+ * no log can tell apart; where a program's lines turned out to tell less (`unusable`, TCP that does not connect), it
+ * was extended.
  *
  * A row is right if the class and the first cause of the first failure are accepted; half right if one of them is; it
- * misleads if it says a wrong cause is likely, or names another host or adapter. Where the logs have no word of a failure,
- * or the program did not fail, there is nothing to explain.
+ * misleads if it says a wrong cause is likely, or names another host or adapter. Where the logs have no word of a
+ * failure, or the program did not fail, there is nothing to explain.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

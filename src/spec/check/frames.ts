@@ -62,8 +62,9 @@ const isOfTestRunner = (frame: Frame): boolean =>
   testRunners.some(row => (['function', 'file', 'object'] as const).some(part => row[part]?.test(frame[part] ?? '')))
 
 /**
- * Removes frames that do not help: the callers of main, what calls tests, those of sanitizers, and the innermost frames,
- * in verbs libraries. Of the latter it keeps the outermost with a name: the function that the program has called.
+ * Removes frames that do not help: the callers of main, what calls tests, those of sanitizers, and the innermost
+ * frames, in verbs libraries. Of the latter it keeps the outermost with a name: the function that the program has
+ * called.
  */
 export const trimFrames = <F extends Frame>(all: readonly F[]): readonly F[] => {
   const frames = all.filter(frame => !isOfSanitizer(frame))

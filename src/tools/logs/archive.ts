@@ -1,6 +1,6 @@
 /*
- * Logs in streams of bytes: text, UTF-16, tar archives, and archives in those. Archives are read as they come: no file of
- * theirs is in memory. Knows no files and no compression: the command line and the page of the site have their own.
+ * Logs in streams of bytes: text, UTF-16, tar archives, and archives in those. Archives are read as they come: no file
+ * of theirs is in memory. Knows no files and no compression: the command line and the page of the site have their own.
  */
 /** What could not be read, and why. */
 export interface Unread {

@@ -2,8 +2,8 @@
  * Which failures belong together, which of them was first, and what they have in common.
  *
  * A chain is what one fault has led to: failures that share a host, as the one that reports or as its peer, without a
- * pause longer than PAUSE; after more than NEAR they must share an adapter or a peer, if they name any. The first is the earliest by time if the clocks can tell, otherwise the first of the log, or
- * one candidate for each host.
+ * pause longer than PAUSE; after more than NEAR they must share an adapter or a peer, if they name any. The first is
+ * the earliest by time if the clocks can tell, otherwise the first of the log, or one candidate for each host.
  */
 import { type Failure, type LogAnalysis, plainAddress } from './analysis.ts'
 import { NO_YEAR } from './line.ts'

@@ -43,15 +43,7 @@ export const rightCases = (isSrd: boolean): readonly string[] => [
   'signaled',
   ...(isSrd
     ? []
-    : [
-        'inline_changed',
-        'unsignaled_in_time',
-        'reset',
-        'flushed',
-        'shared_receives',
-        'receives_of_two',
-        'one_buffer',
-      ]),
+    : ['inline_changed', 'unsignaled_in_time', 'reset', 'flushed', 'shared_receives', 'receives_of_two', 'one_buffer']),
 ]
 
 /** What a sanitizer has said in `output` of a mistake, if it should have said something else. */

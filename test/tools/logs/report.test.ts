@@ -218,7 +218,7 @@ test('causes are not judged by what says nothing of them', () => {
   const dci = (queue: string): string =>
     `[node1:1:0:1] ib_mlx5_log.c:177  Transport retry count exceeded on mlx5_0:1/IB (synd 0x15 vend 0x81 hw_synd 0/0)
 [node1:1:0:1] ib_mlx5_log.c:177  ${queue} QP 0xd16 wqe[6168]: SEND s-e [rqpn 0x17de rlid 1037] [va 0x7f len 577 lkey 0x1]\n`
-  assert.equal(causes(dci('RC'))[0], 'likely peer-ended')
+  assert.equal(causes(dci('RC'))[0], 'possible peer-ended')
   assert.equal(causes(dci('DCI'))[0], 'possible path')
   assert.deepEqual(causes('node1:1:2 [0] misc/ibvwrap.cc:220 NCCL WARN Call to ibv_get_async_event failed\n'), [])
   assert.deepEqual(causes('cma event RDMA_CM_EVENT_ADDR_ERROR, error -19\n'), ['likely no-route', 'unlikely firewall'])

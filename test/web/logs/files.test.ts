@@ -1,5 +1,6 @@
 /*
- * web/logs/files.ts: files that somebody gives to the page, as Node.js has a browser's File and DecompressionStream too.
+ * web/logs/files.ts: files that somebody gives to the page, as Node.js has a browser's File and DecompressionStream
+ * too.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
