@@ -615,21 +615,18 @@ const causesOf: Readonly<Record<FailureClass, readonly Cause[]>> = {
       ({ first }) =>
         when(first.errno === 19, 'ENODEV: the interface of the route has no RDMA device, or not in this container'),
     ),
-    one(
-      'no-listener',
-      'no program listens there: the server has ended, or was not started yet, or uses another port',
-      'ss -tln at the peer: is the port there?',
-      3,
-    ),
-    {
-      ...one(
-        'firewall',
-        'a firewall drops UDP port 4791',
-        'nft list ruleset; ibv_rc_pingpong with the same addresses',
-        2,
+    ...[
+      one(
+        'no-listener',
+        'no program listens there: the server has ended, or was not started yet, or uses another port',
+        'ss -tln at the peer: is the port there?',
+        3,
       ),
-      opposes: ({ first }) => when(first.event === 'ADDR_ERROR', 'no packet of RoCE was sent yet'),
-    },
+      one('firewall', 'a firewall drops UDP port 4791', 'nft list ruleset; ibv_rc_pingpong with the same addresses', 2),
+    ].map(cause => ({
+      ...cause,
+      opposes: ({ first }: Context) => when(first.event === 'ADDR_ERROR', 'nothing was sent to the peer yet'),
+    })),
   ],
   rejected: [],
   incompatible: [

@@ -221,7 +221,11 @@ test('causes are not judged by what says nothing of them', () => {
   assert.equal(causes(dci('RC'))[0], 'possible peer-ended')
   assert.equal(causes(dci('DCI'))[0], 'possible path')
   assert.deepEqual(causes('node1:1:2 [0] misc/ibvwrap.cc:220 NCCL WARN Call to ibv_get_async_event failed\n'), [])
-  assert.deepEqual(causes('cma event RDMA_CM_EVENT_ADDR_ERROR, error -19\n'), ['likely no-route', 'unlikely firewall'])
+  assert.deepEqual(causes('cma event RDMA_CM_EVENT_ADDR_ERROR, error -19\n'), [
+    'likely no-route',
+    'unlikely no-listener',
+    'unlikely firewall',
+  ])
   // A server's first request may come long after its start.
   const server = `I0301 12:00:00.123456  42 rdma_context.cpp:286] RDMA device: mlx5_3, LID: 0, GID: (GID_Index 3) fe:80
 E0301 12:30:00.123456  42 worker_pool.cpp:654] Worker: Process failed for slice (opcode: 1, source_addr: 0x7f01, length: 65536, dest_addr: 0x7f02, local_nic: mlx5_3, peer_nic: 10.0.0.7:12345@mlx5_3, dest_rkey: 7, retry_cnt: 0): transport retry counter exceeded\n`
