@@ -169,6 +169,13 @@ const PACKAGES = [
     use: `an application, whose ${file} is run`,
     found: program(file),
   })),
+  { name: 'clang', for: ['long'], use: 'compiles programs with its sanitizers', found: program('clang') },
+  {
+    name: 'libclang-rt-14-dev',
+    for: ['long'],
+    use: "has Clang's sanitizers",
+    found: anyOf(['/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux']),
+  },
   {
     name: 'libmpich-dev',
     for: ['long'],
