@@ -15,6 +15,9 @@ const LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpt
 const isOwnLibrary = path =>
   ['waits', 'frees', 'host', 'clock', 'run'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
+/** What runtimes of sanitizers need of each library that is preloaded first. */
+const startsOfRuntimes = () => sourcesIn('shim/sanitizers').filter(path => path.endsWith('runtimes.c'))
+
 /** `folder`: below build/. */
 export const nativeTargets = (folder = 'native') => [
   ...libraries().map(({ name, ...target }) => ({
@@ -62,7 +65,7 @@ const libraries = () => [
   },
   {
     name: 'host',
-    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder'), inRoot('shim/sanitizers/runtimes.c')],
+    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder'), ...startsOfRuntimes()],
     needs: VERBS,
     without: "`--host` does not run: programs on the machine's devices are not observed",
   },

@@ -83,6 +83,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   torment_cases: [['-q'], /usage: torment_cases/],
   mistakes: [['-q'], /usage: mistakes/],
   posts: [['-q'], /usage: posts/],
+  sanitized: [['-q'], /usage: .*sanitized CASE/],
   remote_owner: [['-q'], /usage: remote_owner/],
   providers: [['-q'], /usage: providers/],
   races: [['-q'], /usage: .*races/],

@@ -549,7 +549,7 @@ int main(int count, char **arguments)
             i++;
         if (i == sizeof cases / sizeof cases[0]) {
             fprintf(stderr, "usage: %s CASE…\n", arguments[0]);
-            return 2;
+            return 1;
         }
         here = there = (struct end){0};
         make_pair(&here, &there);

@@ -53,6 +53,8 @@ const comparable = (line: string): string =>
     // Either request of the race may be executed first.
     .replace(/\brace\.c:1[37]\b/g, 'race.c:#')
     .replace(/\d+(?:\.\d+)? (ms|s|us|µs|seconds|Mbit\/sec|usec\/iter)\b/g, '# $1')
+    // Of less than 0.1 s milliseconds are printed.
+    .replace(/packets in # (?:ms|s)\b/, 'packets in #')
     .trimEnd()
 
 /** Fails unless `printed` is `shown`, in which `…` stands for any lines. */
