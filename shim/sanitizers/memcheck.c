@@ -24,6 +24,14 @@ void memcheck_arrived(uintptr_t start, size_t bytes)
 {
     (void)VALGRIND_MAKE_MEM_DEFINED_IF_ADDRESSABLE(start, bytes);
 }
+
+void memcheck_ignore(bool is_ignored)
+{
+    if (is_ignored)
+        VALGRIND_DISABLE_ERROR_REPORTING;
+    else
+        VALGRIND_ENABLE_ERROR_REPORTING;
+}
 #else
 bool memcheck_detect(void)
 {
@@ -38,5 +46,10 @@ void memcheck_used(uintptr_t start, size_t bytes)
 void memcheck_arrived(uintptr_t start, size_t bytes)
 {
     (void)start, (void)bytes;
+}
+
+void memcheck_ignore(bool is_ignored)
+{
+    (void)is_ignored;
 }
 #endif

@@ -90,6 +90,12 @@ void sanitizers_arrived(uintptr_t start, size_t bytes)
         memcheck_arrived(start, bytes);
 }
 
+void sanitizers_ignore(bool is_ignored)
+{
+    if (sanitizers_valgrind)
+        memcheck_ignore(is_ignored);
+}
+
 void sanitizers_bypassed(void)
 {
     has_tsan = false;

@@ -75,6 +75,9 @@ void sanitizers_used(struct device_queue queue, const struct device_memory *memo
 /* Before, if it was a receive: the message has come then. `queue`: of the queue pair. */
 void sanitizers_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count);
 
+/* What this thread does is no access of the program: pages move as they are, with bytes that nobody has written. */
+void sanitizers_ignore(bool is_ignored);
+
 /* ---- other processes have written (shim/session/written.c) ---- */
 
 void sanitizers_arrived(uintptr_t start, size_t bytes);
@@ -118,5 +121,6 @@ void asan_used(struct device_queue queue, const struct device_memory *memory);
 bool memcheck_detect(void);
 void memcheck_used(uintptr_t start, size_t bytes);
 void memcheck_arrived(uintptr_t start, size_t bytes);
+void memcheck_ignore(bool is_ignored);
 
 #endif

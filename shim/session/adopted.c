@@ -220,7 +220,9 @@ static void thaw(bool is_frozen, uint64_t address, uint64_t length)
 static int copy_file(long call, int fd, uint64_t address, uint64_t length, uint64_t offset)
 {
     while (length > 0) {
+        sanitizers_ignore(true);
         const long moved = early_syscall(call, fd, (long)address, (long)length, (long)offset, 0, 0);
+        sanitizers_ignore(false);
         if (moved <= 0)
             return moved < 0 ? -errno : -EFAULT;
         address += (uint64_t)moved;
