@@ -142,7 +142,8 @@ export const createSymbols = ({
 
   /** Asks for the addresses of a file, until the time `end`. */
   const ask = async (file: StackFile, addresses: readonly string[], end: number) => {
-    if (isStopped || file.isGivenUp || remaining() <= 0 || !isRegular(file.path)) return undefined
+    // Timers count whole milliseconds, and end before a part of one.
+    if (isStopped || file.isGivenUp || remaining() < 1 || !isRegular(file.path)) return undefined
     if (pending.length === 0) since = performance.now()
     pending.push(file.path)
     let timer: NodeJS.Timeout | undefined
