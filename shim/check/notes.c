@@ -477,7 +477,8 @@ void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, 
     refused->taken = outstanding_refused(fd, refused->queue, refused->number, count);
     if (UNLIKELY(shim_logs_events) && count > 0)
         events_note(fd, USERDMA_EVENT_REFUSED | refused->queue, refused->number, count, 0, 0);
-    if (refused->queue == USERDMA_POST_SEND && recorder_is_on && __atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS)
+    if (recorder_is_on && refused->queue == USERDMA_POST_SEND &&
+        __atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS)
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
 }
 

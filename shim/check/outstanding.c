@@ -497,12 +497,9 @@ static void tell_used(const struct used *used)
 
 /* ---- completions ---- */
 
-/* With the lock held: the queue of a completed receive; NULL: unknown. */
-static struct queue *queue_of_receive(int fd, uint32_t qpn, uint64_t wr_id)
+/* With the lock held: the SRQ of a completed receive. `receives`: those of the queue pair. NULL: unknown. */
+static struct queue *shared_of(int fd, const struct queue *receives, uint64_t wr_id)
 {
-    struct queue *const receives = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
-    if (receives && receive_find(receives, wr_id) != NONE)
-        return receives;
     if (receives && receives->has_shared)
         return queue_of(fd, USERDMA_POST_SHARED, receives->shared, false);
     /* A target of XRC takes receives of any SRQ, which a completion does not name. */
@@ -521,11 +518,14 @@ static struct queue *queue_of_receive(int fd, uint32_t qpn, uint64_t wr_id)
 /* Tells sanitizers what has arrived. With the lock of the CQ held, the receive stays where it is. */
 static void tell_arrived(int fd, uint32_t qpn, uint64_t wr_id, uint32_t bytes)
 {
-    struct used used = {.count = 0};
+    struct used used;
+    used.count = 0; /* not all of it: this is in each poll */
     if (bytes == 0 || !requests_lock())
         return;
-    const struct queue *queue = queue_of_receive(fd, qpn, wr_id);
-    const uint32_t slot = queue ? receive_find(queue, wr_id) : NONE;
+    const struct queue *queue = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
+    uint32_t slot = queue ? receive_find(queue, wr_id) : NONE;
+    if (slot == NONE && (queue = shared_of(fd, queue, wr_id)))
+        slot = receive_find(queue, wr_id);
     if (slot != NONE)
         note_used(&used, queue, slot, bytes);
     requests_unlock();
@@ -575,7 +575,8 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
            (int32_t)(elements[queue->first].index - last) <= 0) {
         const struct element first = elements[queue->first];
         const int count = first.is_hashed && queue->polled == polled ? copy_memory(queue->first, list) : 0;
-        struct used used = {.count = 0};
+        struct used used;
+        used.count = 0;
         /* What the peer has answered, the program may have freed before this completion. */
         if (UNLIKELY(sanitizers_look) && !has_failed && (first.is_read || (int32_t)(first.index - queue->answered) > 0))
             note_used(&used, queue, queue->first, SIZE_MAX);
@@ -641,14 +642,16 @@ void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, b
         tell_arrived(fd, qpn, wr_id, has_failed ? 0 : arrived);
     if (!requests_lock())
         return;
-    const bool is_known = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false) != NULL;
-    struct queue *queue = queue_of_receive(fd, qpn, wr_id);
-    if (queue)
-        receive_complete(queue, wr_id);
+    struct queue *const queue = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
+    if (!queue || !receive_complete(queue, wr_id)) {
+        struct queue *const shared = shared_of(fd, queue, wr_id);
+        if (shared)
+            receive_complete(shared, wr_id);
+    }
     if (UNLIKELY(sanitizers_watch) && !has_failed)
         note_answer(fd, qpn);
     requests_unlock();
-    if (UNLIKELY(!is_known))
+    if (UNLIKELY(!queue))
         polled_gone(fd, USERDMA_POST_RECEIVE, qpn, wr_id);
 }
 

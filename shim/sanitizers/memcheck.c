@@ -20,7 +20,7 @@ void memcheck_used(uintptr_t start, size_t bytes)
     (void)VALGRIND_CHECK_MEM_IS_ADDRESSABLE(start, bytes);
 }
 
-void memcheck_arrived(uintptr_t start, size_t bytes)
+void memcheck_written(uintptr_t start, size_t bytes)
 {
     (void)VALGRIND_MAKE_MEM_DEFINED_IF_ADDRESSABLE(start, bytes);
 }
@@ -43,7 +43,7 @@ void memcheck_used(uintptr_t start, size_t bytes)
     (void)start, (void)bytes;
 }
 
-void memcheck_arrived(uintptr_t start, size_t bytes)
+void memcheck_written(uintptr_t start, size_t bytes)
 {
     (void)start, (void)bytes;
 }

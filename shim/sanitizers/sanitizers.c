@@ -84,10 +84,10 @@ void sanitizers_used(struct device_queue queue, const struct device_memory *memo
         memcheck_used(memory->start, memory->bytes);
 }
 
-void sanitizers_arrived(uintptr_t start, size_t bytes)
+void sanitizers_written(uintptr_t start, size_t bytes)
 {
     if (sanitizers_valgrind)
-        memcheck_arrived(start, bytes);
+        memcheck_written(start, bytes);
 }
 
 void sanitizers_ignore(bool is_ignored)

@@ -38,7 +38,7 @@ const char *sanitizers_device(int fd);
 struct device_queue {
     /* That of its context. */
     int fd;
-    /* `receives`: of a shared receive queue, `number` is its handle; else that of a queue pair. */
+    /* It is a shared receive queue, and `number` its handle; else that of a queue pair. */
     bool is_shared;
     uint32_t number;
 };
@@ -80,7 +80,7 @@ void sanitizers_ignore(bool is_ignored);
 
 /* ---- other processes have written (shim/session/written.c) ---- */
 
-void sanitizers_arrived(uintptr_t start, size_t bytes);
+void sanitizers_written(uintptr_t start, size_t bytes);
 
 /* ---- forks and the end ---- */
 
@@ -120,7 +120,7 @@ void asan_used(struct device_queue queue, const struct device_memory *memory);
 
 bool memcheck_detect(void);
 void memcheck_used(uintptr_t start, size_t bytes);
-void memcheck_arrived(uintptr_t start, size_t bytes);
+void memcheck_written(uintptr_t start, size_t bytes);
 void memcheck_ignore(bool is_ignored);
 
 #endif

@@ -30,7 +30,7 @@ static const struct {
     void *address;
 } exported[] = {FUNCTIONS(LISTED)};
 
-/* The executable's file, mapped while its table of symbols is read. */
+/* The executable's file, mapped. */
 struct image {
     const char *bytes;
     size_t size;
@@ -72,11 +72,13 @@ static uintptr_t value_of(const struct image *image, const char *name)
     return 0;
 }
 
-/* Calls that no library intercepts. */
-static struct image open_executable(void)
+/* Mapped once, for all functions. Calls that no library intercepts. */
+static struct image executable(void)
 {
-    struct image image = {0};
+    static struct image image;
     struct stat file;
+    if (image.bytes)
+        return image;
     const long fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/exe", O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
         return image;
@@ -103,10 +105,8 @@ static uintptr_t in_executable(const char *name)
     const struct link_map *const map = executable_with("ioctl");
     if (!map)
         return 0;
-    const struct image image = open_executable();
+    const struct image image = executable();
     const uintptr_t value = image.bytes ? value_of(&image, name) : 0;
-    if (image.bytes)
-        syscall(SYS_munmap, image.bytes, image.size);
     return value == 0 ? 0 : map->l_addr + value;
 }
 

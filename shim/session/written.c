@@ -23,7 +23,7 @@ void session_tell_written(const struct shim_guard *guard)
             reply.body < sizeof reply.message.call + count * sizeof reply.message.ranges[0])
             return;
         for (const struct userdma_range *range = reply.message.ranges; range < reply.message.ranges + count; range++)
-            sanitizers_arrived((uintptr_t)range->address, range->length);
+            sanitizers_written((uintptr_t)range->address, range->length);
     }
 }
 
