@@ -65,6 +65,7 @@
 #define USERDMA_FAULT_CLEAR 33u
 #define USERDMA_FAULT_COUNT 34u
 #define USERDMA_FINDINGS 35u
+#define USERDMA_PEERS 58u
 #define USERDMA_BUFFER_FREED 36u
 #define USERDMA_FRAME_RETURNED 37u
 #define USERDMA_FORKED_OUTSTANDING 38u
@@ -594,6 +595,19 @@ struct userdma_doorbells {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
+
+struct userdma_peer_access {
+    uint32_t posted;
+    uint32_t taken;
+    uint32_t is_ended;
+    uint32_t access;
+    uint64_t deadline;
+    uint64_t address;
+    uint64_t length;
+    uint32_t qpn;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_peer_access) == 48, "layout of struct userdma_peer_access");
 
 struct userdma_lend_ring {
     uint64_t head;

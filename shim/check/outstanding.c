@@ -134,7 +134,7 @@ struct place {
 
 /* What is known of a request. `is_sent`: as in struct element. */
 struct request_kind {
-    bool is_signaled, is_sent, is_read;
+    bool is_signaled, is_sent, is_read, is_remote;
 };
 
 /*
@@ -169,6 +169,7 @@ static uint32_t add_request(struct place place, uint64_t wr_id, struct request_k
         if (first != NONE) {
             elements[first].is_sent = request.is_sent;
             elements[first].is_read = request.is_read;
+            elements[first].is_remote = request.is_remote;
         }
         add_memory(queue, first, list, count, outermost);
         if (request.is_read && count > 0)
@@ -247,6 +248,11 @@ static bool reads(int opcode)
     return opcode == IBV_WR_RDMA_READ || opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
 }
 
+static bool is_remote(int opcode)
+{
+    return reads(opcode) || opcode == IBV_WR_RDMA_WRITE || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
+}
+
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
                        bool is_ordered)
 {
@@ -260,7 +266,8 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
             has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
         const uint32_t index =
             add_request((struct place){fd, USERDMA_POST_SEND, qp->qp_num, is_ordered, false}, list->wr_id,
-                        (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read},
+                        (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read,
+                                              is_remote(list->opcode)},
                         list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
         if (is_sent && recorder_is_on && LIKELY(index != UINT32_MAX) && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
@@ -282,7 +289,7 @@ void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool 
     const struct place place = {qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered, true};
     add_request(place, qp->wr_id,
                 (struct request_kind){qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE),
-                                      reads(opcode)},
+                                      reads(opcode), is_remote(opcode)},
                 NULL, 0, 0, 0);
 }
 
@@ -455,7 +462,7 @@ void outstanding_given(int fd, uint32_t kind, uint32_t number, uint32_t count, b
         }
         requests_unlock();
         if (kind == USERDMA_POST_SEND)
-            sanitizers_takes((struct device_queue){fd, false, number}, list, found, is_first && has_message);
+            sanitizers_takes((struct device_queue){.fd = fd, .number = number}, list, found, is_first && has_message);
         else
             sanitizers_takes_receives(list, found);
         is_first = false;
@@ -475,7 +482,9 @@ static void note_used(struct used *used, const struct queue *queue, uint32_t slo
     const uint32_t index = elements[slot].index;
     if (queue->is_unsure)
         return;
-    used->queue = (struct device_queue){queue->fd, queue->kind == USERDMA_POST_SHARED, queue->number};
+    used->queue = (struct device_queue){.fd = queue->fd,
+                                         .is_shared = queue->kind == USERDMA_POST_SHARED,
+                                         .number = queue->number};
     for (; slot != NONE && elements[slot].index == index && bytes > 0 && used->count < MAX_SGE;
          slot = elements[slot].next) {
         struct device_memory *const memory = &used->memory[used->count];
@@ -529,7 +538,7 @@ static void tell_arrived(int fd, uint32_t qpn, uint64_t wr_id, uint32_t bytes)
     if (slot != NONE)
         note_used(&used, queue, slot, bytes);
     requests_unlock();
-    sanitizers_arrives((struct device_queue){fd, false, qpn}, used.memory, used.count);
+    sanitizers_arrives((struct device_queue){.fd = fd, .number = qpn}, used.memory, used.count);
     tell_used(&used);
 }
 
@@ -562,6 +571,7 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+    bool has_accessed = false;
     if (UNLIKELY(!queue)) {
         requests_unlock();
         polled_gone(fd, USERDMA_POST_SEND, qpn, wr_id);
@@ -580,6 +590,7 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
         /* What the peer has answered, the program may have freed before this completion. */
         if (UNLIKELY(sanitizers_look) && !has_failed && (first.is_read || (int32_t)(first.index - queue->answered) > 0))
             note_used(&used, queue, queue->first, SIZE_MAX);
+        has_accessed |= first.is_remote;
         request_remove_first(queue);
         if (count == 0 && used.count == 0)
             continue;
@@ -602,6 +613,8 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
         }
     }
     requests_unlock();
+    if (UNLIKELY(sanitizers_watch) && has_accessed)
+        sanitizers_accessed((struct device_queue){.fd = fd, .number = qpn});
 }
 
 /* Whether the failed request is a receive: by the queue that has an outstanding request with this wr_id. */
@@ -627,7 +640,7 @@ static void note_answer(int fd, uint32_t qpn)
     struct queue *sends = queue_of(fd, USERDMA_POST_SEND, qpn, false);
     if (sends)
         sends->answered = sends->posted;
-    sanitizers_receives((struct device_queue){fd, false, qpn});
+    sanitizers_receives((struct device_queue){.fd = fd, .number = qpn});
 }
 
 void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed, uint32_t arrived)
@@ -662,6 +675,7 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number)
     struct queue *queue = queue_of(fd, kind, number, false);
     if (queue)
         queue_forget(queue);
+    sanitizers_hears();
     requests_unlock();
 }
 

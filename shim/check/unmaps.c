@@ -70,6 +70,7 @@ void unmaps_deregistered(const struct ibv_mr *mr)
         before = *region;
         *region = (struct region){0};
         sanitizers_returns(region);
+        sanitizers_hears(); /* no peer reaches it any more */
         __atomic_fetch_sub(&userdma_registered, 1, __ATOMIC_RELAXED);
     }
     requests_unlock();

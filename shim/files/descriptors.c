@@ -108,7 +108,7 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 EXPORT ssize_t write(int fd, const void *buffer, size_t count)
 {
     const int kind = fd_kind_for_use(fd);
-    return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : REAL(write)(fd, buffer, count);
+    return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : TELLING(REAL(write)(fd, buffer, count));
 }
 
 /*
@@ -147,7 +147,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
     const int kind = fd_kind_for_use(fd);
     if (LIKELY(kind == FD_OTHER))
-        return REAL(writev)(fd, vector, count);
+        return TELLING(REAL(writev)(fd, vector, count));
     if (kind == FD_NETLINK)
         return count < 0 || count > UIO_MAXIOV ? fail(EINVAL) : netlink_writev(fd, vector, (size_t)count);
     /* Linux checks the file before the vector: write_ours returns the error of a file without writes. */

@@ -42,9 +42,9 @@ void asan_used(struct device_queue queue, const struct device_memory *memory)
     if (LIKELY(poisoned == 0))
         return;
     dprintf(STDERR_FILENO,
-            "userdma: %s %s %zu bytes at 0x%lx for a request of %s 0x%x; from 0x%lx on they are not the program's:\n",
+            "userdma: %s %s %zu bytes at 0x%lx for a %s of %s 0x%x; from 0x%lx on they are not the program's:\n",
             sanitizers_device(queue.fd), memory->is_written ? "writes" : "reads", memory->bytes, (unsigned long)start,
-            queue.is_shared ? "SRQ" : "QP", queue.number, (unsigned long)poisoned);
+            queue.is_peer ? "peer" : "request", queue.is_shared ? "SRQ" : "QP", queue.number, (unsigned long)poisoned);
     /* The reason of a report is that of its first byte. */
     (memory->is_written ? userdma_device_writes : userdma_device_reads)(poisoned, end - poisoned);
 }

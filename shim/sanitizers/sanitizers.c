@@ -3,7 +3,7 @@
 #include "sanitizers.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <infiniband/verbs.h>
 #include <stdlib.h>
 
 bool sanitizers_watch, sanitizers_look, sanitizers_valgrind;
@@ -16,8 +16,9 @@ static char names[NAMED][16];
 
 void sanitizers_opened(int fd, const char *device)
 {
-    if ((unsigned)fd < NAMED)
-        snprintf(names[fd], sizeof names[fd], "%s", device);
+    /* Not by functions that TSan replaces: other threads read it. */
+    for (size_t i = 0; (unsigned)fd < NAMED && i < sizeof names[fd] && (i == 0 || names[fd][i - 1]); i++)
+        names[fd][i] = i + 1 < sizeof names[fd] ? device[i] : 0;
     if (has_tsan)
         tsan_opened();
 }
@@ -82,6 +83,51 @@ void sanitizers_used(struct device_queue queue, const struct device_memory *memo
         asan_used(queue, memory);
     if (sanitizers_valgrind)
         memcheck_used(memory->start, memory->bytes);
+}
+
+/* By number. Of those with the same place the last one is known. */
+#define PAIRS 4096
+static struct device_pair pairs[PAIRS];
+
+void sanitizers_connected(struct device_queue queue, uint32_t peer)
+{
+    pairs[queue.number % PAIRS] = (struct device_pair){.fd = queue.fd, .number = queue.number, .peer = peer};
+}
+
+const struct device_pair *sanitizers_pair(uint32_t number)
+{
+    const struct device_pair *const pair = &pairs[number % PAIRS];
+    return number != 0 && pair->number == number ? pair : NULL;
+}
+
+void sanitizers_peer(uint32_t number, uint32_t access, uintptr_t start, size_t bytes)
+{
+    const struct device_pair *const pair = sanitizers_pair(number);
+    const struct device_queue queue = {.fd = pair ? pair->fd : -1, .is_peer = true, .number = number};
+    const struct device_memory memory = {
+        .start = start, .bytes = bytes, .is_written = access != IBV_ACCESS_REMOTE_READ};
+    if (has_tsan)
+        tsan_peer(queue, access, start, bytes);
+    if (sanitizers_look)
+        sanitizers_used(queue, &memory);
+}
+
+void sanitizers_accessed(struct device_queue queue)
+{
+    if (has_tsan)
+        tsan_accessed(queue);
+}
+
+void sanitizers_tells(void)
+{
+    if (has_tsan)
+        tsan_tells();
+}
+
+void sanitizers_hears(void)
+{
+    if (has_tsan)
+        tsan_hears();
 }
 
 void sanitizers_written(uintptr_t start, size_t bytes)

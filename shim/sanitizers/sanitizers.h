@@ -40,6 +40,8 @@ struct device_queue {
     int fd;
     /* It is a shared receive queue, and `number` its handle; else that of a queue pair. */
     bool is_shared;
+    /* A peer's accesses by it, not its own requests. */
+    bool is_peer;
     uint32_t number;
 };
 
@@ -75,6 +77,26 @@ void sanitizers_used(struct device_queue queue, const struct device_memory *memo
 /* Before, if it was a receive: the message has come then. `queue`: of the queue pair. */
 void sanitizers_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count);
 
+/* ---- peers, of which the daemon tells (shim/session/peers.c) ---- */
+
+/* A queue pair of the program, and the one that it is connected to; 0: none. */
+struct device_pair {
+    int fd;
+    uint32_t number, peer;
+};
+void sanitizers_connected(struct device_queue queue, uint32_t peer);
+/* NULL: the program has no such queue pair. */
+const struct device_pair *sanitizers_pair(uint32_t number);
+/* A peer will access memory, by queue pair `number` of the program. `access`: IBV_ACCESS_REMOTE_WRITE, READ or ATOMIC. */
+void sanitizers_peer(uint32_t number, uint32_t access, uintptr_t start, size_t bytes);
+/* A request of this thread that accesses a peer's memory has completed. Takes no lock, and reports nothing. */
+void sanitizers_accessed(struct device_queue queue);
+/* This thread may tell a peer of what it has done; it may have heard of what peers have done. Likewise. */
+void sanitizers_tells(void);
+void sanitizers_hears(void);
+/* `call`, by which others may learn something. */
+#define TELLING(call) ({ if (UNLIKELY(sanitizers_watch)) sanitizers_tells(); (call); })
+
 /* What this thread does is no access of the program: pages move as they are, with bytes that nobody has written. */
 void sanitizers_ignore(bool is_ignored);
 
@@ -101,6 +123,12 @@ void sanitizers_watch_frees(void (*freed)(const volatile void *block));
  * has the C library's `ioctl` itself, in its table of symbols: GCC's static runtimes export nothing. May read a file.
  */
 void *sanitizer_symbol(const char *name);
+/* A function of the C library, or the one that a sanitizer has in the executable instead. */
+#define SANITIZER_FUNCTION(name)                                                                                       \
+    ({                                                                                                                 \
+        __typeof__(&name) own_ = (__typeof__(&name))sanitizer_symbol(#name);                                           \
+        own_ ? own_ : name;                                                                                            \
+    })
 
 /* ---- tsan.c, asan.c, memcheck.c: as above ---- */
 
@@ -111,6 +139,10 @@ void tsan_takes_receives(const struct device_memory *list, uint32_t count);
 void tsan_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count);
 void tsan_returns(const void *token);
 void tsan_receives(struct device_queue queue);
+void tsan_peer(struct device_queue queue, uint32_t access, uintptr_t start, size_t bytes);
+void tsan_accessed(struct device_queue queue);
+void tsan_tells(void);
+void tsan_hears(void);
 void tsan_before_fork(void);
 void tsan_after_fork(void);
 void tsan_end(void);

@@ -112,14 +112,14 @@ static ssize_t send_message(int fd, const struct msghdr *message, int flags)
 EXPORT ssize_t send(int fd, const void *buffer, size_t count, int flags)
 {
     if (!is_netlink(fd))
-        return REAL(send)(fd, buffer, count, flags);
+        return TELLING(REAL(send)(fd, buffer, count, flags));
     return flags & MSG_OOB ? fail(EOPNOTSUPP) : netlink_write(fd, buffer, count);
 }
 
 EXPORT ssize_t sendto(int fd, const void *buffer, size_t count, int flags, const struct sockaddr *to, socklen_t length)
 {
     if (!is_netlink(fd))
-        return REAL(sendto)(fd, buffer, count, flags, to, length);
+        return TELLING(REAL(sendto)(fd, buffer, count, flags, to, length));
     if (flags & MSG_OOB)
         return fail(EOPNOTSUPP);
     return check_destination(to, length) != 0 ? -1 : netlink_write(fd, buffer, count);
@@ -127,13 +127,13 @@ EXPORT ssize_t sendto(int fd, const void *buffer, size_t count, int flags, const
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-    return is_netlink(fd) ? send_message(fd, message, flags) : REAL(sendmsg)(fd, message, flags);
+    return is_netlink(fd) ? send_message(fd, message, flags) : TELLING(REAL(sendmsg)(fd, message, flags));
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
     if (!is_netlink(fd))
-        return REAL(sendmmsg)(fd, messages, count, flags);
+        return TELLING(REAL(sendmmsg)(fd, messages, count, flags));
     const int saved = errno;
     unsigned int sent = 0;
     for (ssize_t length; sent < count && (length = send_message(fd, &messages[sent].msg_hdr, flags)) >= 0; sent++)

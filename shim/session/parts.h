@@ -74,6 +74,13 @@ void adopted_moved(int old_fd, int new_fd);
 void adopted_in_parent(void);
 void adopted_in_child(void);
 
+/* ---- peers.c ---- */
+
+/* Around a fork: meanwhile no thread tells sanitizers of peers. */
+void peers_before_fork(void);
+void peers_in_parent(void);
+void peers_in_child(void);
+
 /* ---- response_memory.c ---- */
 
 /* Whether `width` bytes of a call's response may be stored at `address`. Other parameters: as of session_call. */

@@ -120,6 +120,7 @@ IN_CHILD static void after_fork(void)
     session_lock = fresh;
     fd_after_fork();
     adopted_in_child();
+    peers_in_child();
     shim_pid = getpid();
     if (fork_mark)
         *fork_mark = 1;
@@ -166,12 +167,14 @@ static void before_fork(void)
     if (recorder_is_on)
         program_forks();
     adopted_before_fork();
+    peers_before_fork();
     sanitizers_before_fork();
 }
 
 static void in_parent(void)
 {
     sanitizers_after_fork();
+    peers_in_parent();
     adopted_in_parent();
 }
 

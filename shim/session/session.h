@@ -13,6 +13,7 @@
  *   received.c         descriptors of ours received from another program
  *   users.c            users in error messages
  *   written.c          tells valgrind what the daemon has written
+ *   peers.c            tells sanitizers what peers do with the program's memory
  *
  * requests.h: for those who send requests of their own.
  */
@@ -262,8 +263,15 @@ bool adopted_froze(struct frozen_call *call);
         __typeof__(call) result_;                                                                                      \
         while ((result_ = (call)) < 0 && UNLIKELY(adopted_froze(&frozen_)))                                            \
             ;                                                                                                          \
+        if (UNLIKELY(sanitizers_watch))                                                                                \
+            sanitizers_hears();                                                                                        \
         result_;                                                                                                       \
     })
+
+/* ---- peers.c ---- */
+
+/* The program has registered memory for peers; it has a sanitizer. */
+void peers_watch(void);
 
 /* ---- device.c ---- */
 

@@ -314,6 +314,9 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
     /* With the recorder, object_leave does so. */
     if (!recorder_is_on && qp && fd_kind(qp->context->cmd_fd) == FD_CONTEXT)
         verbs_keep_qp_wrapped(qp);
+    if (UNLIKELY(sanitizers_watch) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RTR)
+        sanitizers_connected((struct device_queue){.fd = qp->context->cmd_fd, .number = qp->qp_num},
+                             mask & IBV_QP_DEST_QPN ? attributes->dest_qp_num : 0);
     if (UNLIKELY(requests_are_noted) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
         const uint32_t slots = slots_of(qp);
         forget_queues(qp->context->cmd_fd, qp->qp_num);
@@ -328,24 +331,30 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
 
 /* ---- regions, whose unmapping is reported (shim/check/unmaps.c) ---- */
 
+/* With one of these, peers may access the region, perhaps by a window. */
+#define REMOTE (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
+
 /* `iova`: what requests call the address `mr->addr`. */
-static struct ibv_mr *registered(struct ibv_mr *mr, uint64_t iova)
+static struct ibv_mr *registered(struct ibv_mr *mr, uint64_t iova, unsigned access)
 {
-    if (UNLIKELY(requests_are_noted) && mr && fd_kind(mr->context->cmd_fd) == FD_CONTEXT)
-        unmaps_registered(mr, iova);
+    if (LIKELY(!requests_are_noted) || !mr || fd_kind(mr->context->cmd_fd) != FD_CONTEXT)
+        return mr;
+    unmaps_registered(mr, iova);
+    if (sanitizers_watch && access & REMOTE)
+        peers_watch();
     return mr;
 }
 
 struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
                                  void *address, size_t length, int access)
 {
-    return registered(original(pd, address, length, access), (uintptr_t)address);
+    return registered(original(pd, address, length, access), (uintptr_t)address, (unsigned)access);
 }
 
 struct ibv_mr *around_ibv_reg_mr_iova(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int),
                                       struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
 {
-    return registered(original(pd, address, length, iova, access), iova);
+    return registered(original(pd, address, length, iova, access), iova, (unsigned)access);
 }
 
 struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t,
@@ -353,7 +362,7 @@ struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd 
                                        struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
                                        unsigned int access)
 {
-    return registered(original(pd, address, length, iova, access), iova);
+    return registered(original(pd, address, length, iova, access), iova, (unsigned)access);
 }
 
 int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int),
@@ -361,7 +370,7 @@ int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, v
 {
     const int error = original(mr, flags, pd, address, length, access);
     if (error == 0)
-        registered(mr, (uintptr_t)mr->addr);
+        registered(mr, (uintptr_t)mr->addr, (unsigned)access);
     return error;
 }
 

@@ -40,6 +40,9 @@
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends
  *   (lends.ts).
+ * - PEERS passes the memory file with a `peerAccess` struct: before each access of a peer to the program's memory the
+ *   daemon fills it, and waits a moment until the program has taken it (src/daemon/session/peer-accesses.ts). A client
+ *   sends it if its program has a sanitizer.
  * - LENDS asks to read the ring of lends, and how many requests to a `range` of the program's memory are not finished.
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
@@ -62,7 +65,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR and
+ * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR and
  * `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 import { layout } from './message-layout.ts'
@@ -174,6 +177,7 @@ export const MessageType = {
   FAULT_CLEAR: 33,
   FAULT_COUNT: 34,
   FINDINGS: 35,
+  PEERS: 58,
   ...columnOf('type'),
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
@@ -297,6 +301,22 @@ export const Messages = {
    * positive errno; 0: it has passed one.
    */
   doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
+  /**
+   * An access of a peer to memory of the program. posted: its number, written last; taken: that of the last access that
+   * the program has taken. isEnded: the program takes no more. deadline: nanoseconds of CLOCK_MONOTONIC, until which
+   * the daemon waits. access: IBV_ACCESS_REMOTE_WRITE, READ or ATOMIC. qpn: of the program's queue pair.
+   */
+  peerAccess: layout(
+    ['posted', 'u32'],
+    ['taken', 'u32'],
+    ['isEnded', 'u32'],
+    ['access', 'u32'],
+    ['deadline', 'u64'],
+    ['address', 'u64'],
+    ['length', 'u64'],
+    ['qpn', 'u32'],
+    ['reserved', 'u32'],
+  ),
   /** head: entries of the ring of lends (lends.ts) that were claimed so far. tail: those that the daemon has read. */
   lendRing: layout(['head', 'u64'], ['tail', 'u64']),
   /**
@@ -423,6 +443,7 @@ export const Exchanges = {
   NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
   CALL: { request: null, reply: 'callReply' },
   WAITS: { request: null, reply: 'callReply' },
+  PEERS: { request: null, reply: 'callReply' },
   LENDS: { request: 'range', reply: 'callReply' },
   FAULT: { request: 'faultRules', reply: 'faultReply' },
   FAULT_CLEAR: { request: 'faultId', reply: 'callReply' },

@@ -58,6 +58,8 @@ export interface AddressSpace {
   pageBytes?(hi: number, lo: number): number | undefined
   /** From now on peers may write to these bytes. Spaces of programs under Valgrind record it. */
   share?(hi: number, lo: number, length: number): void
+  /** A peer will access these bytes at once. `access`: the REMOTE_… flag of the access; `qpn`: the responder's. */
+  peerAccesses?(hi: number, lo: number, length: number, access: number, qpn: number): void
   /**
    * Copies from the space to `to`. Returns 0 or an errno: EFAULT, ESRCH if the owner of the space has ended, ETIMEDOUT
    * if the memory blocks for too long. After an error the bytes in `to` are undefined.

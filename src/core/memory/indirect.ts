@@ -130,6 +130,10 @@ export class IndirectSpace implements AddressSpace {
     return row >= 0 && !(this.#table.spaces[this.#table.space[row]!] instanceof IndirectSpace)
   }
 
+  static #refuses(space: AddressSpace): boolean {
+    return space instanceof IndirectSpace && space.#isRestricted
+  }
+
   #setScattered(isScattered: boolean): void {
     if (this.#isScattered === isScattered) return
     this.#isScattered = isScattered
@@ -268,18 +272,14 @@ export class IndirectSpace implements AddressSpace {
     const rangeHi = (this.#hi[index]! + Math.floor(low / TWO_32)) >>> 0
     const row = resolve(table, this.#pd, this.#keys[index]!, rangeHi, rangeLo, count, rights, NO_QP)
     const space = row < 0 ? undefined : table.spaces[table.space[row]!]
-    if (space === undefined || rangesLeft-- <= 0) return Errno.EFAULT
-    if (space instanceof IndirectSpace && space.#isRestricted) return Errno.EFAULT
+    if (space === undefined || rangesLeft-- <= 0 || IndirectSpace.#refuses(space)) return Errno.EFAULT
     const { watched, qpn } = table.accessor
-    if (watched !== 0) table.accessWatch?.(this.#keys[index]!, rangeHi, rangeLo, count, watched, qpn)
-    return access(
-      space,
-      addressHi(table, row, rangeHi, rangeLo),
-      addressLo(table, row, rangeLo),
-      at,
-      chunk,
-      stride,
-      count,
-    )
+    const hi = addressHi(table, row, rangeHi, rangeLo)
+    const lo = addressLo(table, row, rangeLo)
+    if (watched !== 0) {
+      table.accessWatch?.(this.#keys[index]!, rangeHi, rangeLo, count, watched, qpn)
+      space.peerAccesses?.(hi, lo, count, watched, qpn)
+    }
+    return access(space, hi, lo, at, chunk, stride, count)
   }
 }

@@ -28,6 +28,10 @@ export class OnDemandSpace implements AddressSpace {
     return this.memory.check(hi, lo, length, needsWrite)
   }
 
+  peerAccesses(hi: number, lo: number, length: number, access: number, qpn: number): void {
+    this.memory.peerAccesses?.(hi, lo, length, access, qpn)
+  }
+
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
     if (this.#isGone(hi, lo, total, false)) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.read(hi, lo, to, at, chunk, stride, total))

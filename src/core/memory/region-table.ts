@@ -66,7 +66,7 @@ export interface Accessor {
   qpn: number
   /** It accesses its own memory for a request of its own. */
   isRequester: boolean
-  /** ibv_access_flags for which a peer accesses the memory; 0: none does, or nobody watches. */
+  /** ibv_access_flags for which a peer accesses the memory; 0: none does. */
   watched: number
 }
 

@@ -56,6 +56,11 @@ interface SpaceOptions extends RegistrationOptions {
   readonly onTooSlow?: () => void
 }
 
+/** As `AddressSpace.peerAccesses`. */
+export interface PeerListener {
+  tell(hi: number, lo: number, length: number, access: number, qpn: number): void
+}
+
 const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
 
 /** `turn` returns `DaemonState.turn`. */
@@ -66,6 +71,7 @@ export class ProcessSpace implements AddressSpace {
   readonly #onTooSlow: () => void
   readonly #registered: RegisteredRanges
   #written: WrittenRanges | undefined
+  #peers: PeerListener | undefined
   readonly #moves: Moves
   /** Pages that the program shares with a device, or is about to: it may replace them at any moment. */
   readonly #shared = new RangeList<Range>()
@@ -135,6 +141,15 @@ export class ProcessSpace implements AddressSpace {
 
   share(hi: number, lo: number, length: number): void {
     this.#written?.add(hi * TWO_32 + lo, length)
+  }
+
+  /** `peers`: is told of accesses of peers, before them; of a program with a sanitizer. */
+  tellPeers(peers: PeerListener): void {
+    this.#peers = peers
+  }
+
+  peerAccesses(hi: number, lo: number, length: number, access: number, qpn: number): void {
+    this.#peers?.tell(hi, lo, length, access, qpn)
   }
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
@@ -248,6 +263,7 @@ export class ProcessSpace implements AddressSpace {
   /** All later reads and writes fail. The handle is not used any more. */
   close(): void {
     if (!this.#isClosed) this.#moves.close()
+    this.#peers = undefined
     this.#registered.close()
     this.#isClosed = true
     this.#ranges?.close()

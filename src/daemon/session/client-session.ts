@@ -68,6 +68,7 @@ import { type CallParts, SessionCalls } from './calls.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { type DoorbellParts, DoorbellRanges } from './doorbell-ranges.ts'
 import { NodeOpening, type OpenParts } from './open-nodes.ts'
+import { PeerAccesses } from './peer-accesses.ts'
 import type { PolledSlots, SlotClient } from './polled-slots.ts'
 import { type PostFaultParts, PostFaults } from './post-faults.ts'
 import type { ProcessPlaces } from './process-places.ts'
@@ -241,6 +242,7 @@ class ClientSession implements Session, Client, SlotClient {
   /** After the session's end: closes what is left of it. */
   #closeMemory: (() => void) | undefined
   readonly #space: ProcessSpace
+  #peers: PeerAccesses | undefined
   readonly #watcher: Watch
   readonly #doorbells: DoorbellRanges
   readonly #opening: NodeOpening
@@ -437,6 +439,7 @@ class ClientSession implements Session, Client, SlotClient {
     const closeMemory = (): void =>
       containment.runAll('the memory of a process', [
         () => this.#space.close(),
+        () => this.#peers?.close(),
         () => this.#passedMemory?.close(),
         () => closeProcess(this.process),
         this.#memoryEnded,
@@ -624,9 +627,10 @@ class ClientSession implements Session, Client, SlotClient {
   #handle(fds: readonly PassedFd[]): void {
     const { request } = this
     const { type } = request
-    // TOOL may pass several descriptors, HELLO and WAITS one, all others none. Before HELLO a TOOL message is refused,
-    // too.
-    const allowed = type === MessageType.HELLO || (type === MessageType.WAITS && this.#hasGreeted) ? 1 : 0
+    // TOOL may pass several descriptors, HELLO, WAITS and PEERS one, all others none. Before HELLO a TOOL message is
+    // refused, too.
+    const passesFile = (type === MessageType.WAITS || type === MessageType.PEERS) && this.#hasGreeted
+    const allowed = type === MessageType.HELLO || passesFile ? 1 : 0
     const isTool = type === MessageType.TOOL && this.#hasGreeted
     if (!isTool) this.#closePassed(fds.slice(allowed))
     if (type === MessageType.HELLO) this.#hello(fds[0])
@@ -641,6 +645,7 @@ class ClientSession implements Session, Client, SlotClient {
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
     else if (type === MessageType.WAITS) this.#takeWaits(fds[0])
+    else if (type === MessageType.PEERS) this.#takePeers(fds[0])
     else if (type === MessageType.POST) this.#postFaults.answer()
     else if (type === MessageType.FAULT) this.#setFaults()
     else if (type === MessageType.FAULT_CLEAR || type === MessageType.FAULT_COUNT) this.#answerFault(request.faultId)
@@ -789,6 +794,22 @@ class ClientSession implements Session, Client, SlotClient {
     if (fd !== undefined && check === undefined) this.#closePassed([fd])
     else if (fd !== undefined) check?.takeWaitTable(this, process.pid, request.pid, fd)
     this.reply(writeCallReply(outgoing, request, 0))
+  }
+
+  /** The daemon waits for the program at each access of a peer: only for programs of its own user. */
+  #takePeers(fd: PassedFd | undefined): void {
+    let ret = -Errno.EOPNOTSUPP
+    if (fd !== undefined && this.standing === 'owner' && this.#peers === undefined)
+      try {
+        this.#peers = new PeerAccesses(this.process.pid, fd)
+        this.#space.tellPeers(this.#peers)
+        ret = 0
+      } catch (error) {
+        if (!(error instanceof SystemError)) throw error
+        ret = -error.errno
+      }
+    if (fd !== undefined) this.#closePassed([fd])
+    this.reply(writeCallReply(outgoing, this.request, ret))
   }
 
   /** Takes the client's memory file. False if the file is invalid or the second one. */

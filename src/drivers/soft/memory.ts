@@ -53,9 +53,18 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
   let watched = 0
   let watchedKey = 0
   /** The access begins: `resolve` alone only asks for a right. */
-  const begin = (hi: number, lo: number, length: number): void => {
+  const begin = (
+    space: AddressSpace | undefined,
+    spaceHi: number,
+    spaceLo: number,
+    hi: number,
+    lo: number,
+    length: number,
+  ): void => {
     accessor.watched = watched
-    if (watched !== 0) table.accessWatch?.(watchedKey, hi, lo, length, watched, accessor.qpn)
+    if (watched === 0) return
+    table.accessWatch?.(watchedKey, hi, lo, length, watched, accessor.qpn)
+    space?.peerAccesses?.(spaceHi, spaceLo, length, watched, accessor.qpn)
   }
   const ended = (space: AddressSpace | undefined, result: number | undefined): number => {
     accessor.watched = 0
@@ -69,9 +78,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       accessor.qpn = qpn
       accessor.isRequester = (access & NOT_TO_SEND) === 0
       const row = resolve(table, pd, key, hi, lo, length, access, qpn)
-      watched = 0
-      if (row < 0 || (access & REMOTE) === 0 || table.accessWatch === undefined) return row
-      watched = access
+      watched = row < 0 ? 0 : access & REMOTE
       watchedKey = key
       return row
     },
@@ -81,7 +88,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      begin(hi, lo, total)
+      begin(space, spaceHi, spaceLo, hi, lo, total)
       accessor.isActive = true
       const result = space?.read(spaceHi, spaceLo, to, at, chunk, stride, total)
       accessor.isActive = false
@@ -92,7 +99,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      begin(hi, lo, total)
+      begin(space, spaceHi, spaceLo, hi, lo, total)
       accessor.isActive = true
       const result = space?.write(spaceHi, spaceLo, from, at, chunk, stride, total)
       accessor.isActive = false
@@ -116,14 +123,14 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      begin(hi, lo, ATOMIC_BYTES)
+      begin(space, spaceHi, spaceLo, hi, lo, ATOMIC_BYTES)
       return ended(space, space?.compareSwap(spaceHi, spaceLo, compareHi, compareLo, swapHi, swapLo, original))
     },
     fetchAdd: (region, hi, lo, addHi, addLo, original) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      begin(hi, lo, ATOMIC_BYTES)
+      begin(space, spaceHi, spaceLo, hi, lo, ATOMIC_BYTES)
       return ended(space, space?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original))
     },
     hasProcessEnded: () => errno === Errno.ESRCH,

@@ -1,0 +1,83 @@
+/*
+ * Tells a program what peers are about to do with its memory (message PEERS, `peerAccess` in spec/session.ts): a
+ * sanitizer in the program must know it before it happens, since from then on the program may act on it.
+ *
+ * The daemon waits for the program, at most LIMIT_MS; a process that is stopped it does not wait for. What a late
+ * program has not taken is not told; from its MAX_LATE-th time on nothing is.
+ */
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { loadWord, setWord } from '../../host/memory/fence.ts'
+import { waitWord, wakeWord } from '../../host/memory/futex.ts'
+import { createRingPool, type Mapping, type RingPool } from '../../host/memory/mapping.ts'
+import { statFieldsOf } from '../../host/process-status.ts'
+import { offsetsOf } from '../../spec/message-layout.ts'
+import { Messages } from '../../spec/session.ts'
+
+const LIMIT_MS = 500
+/** The program runs within this time, or its state is looked at. */
+const SLICE_MS = 20
+const MAX_LATE = 16
+
+const AT = offsetsOf(Messages.peerAccess)
+const POSTED = AT.posted >> 2
+const TAKEN = AT.taken >> 2
+const IS_ENDED = AT.isEnded >> 2
+
+let pool: RingPool | undefined
+
+export class PeerAccesses {
+  readonly #pid: number
+  readonly #mapping: Mapping
+  #posted = 0
+  #late = 0
+
+  /** `fd`: the file of process `pid`; not used afterwards. Throws as `RingPool.map`. */
+  constructor(pid: number, fd: number) {
+    pool ??= createRingPool()
+    this.#pid = pid
+    this.#mapping = pool.map(fd, 0, Messages.peerAccess.size)
+  }
+
+  /** As `AddressSpace.peerAccesses`. Returns when the program knows of the access, or is late. */
+  tell(hi: number, lo: number, length: number, access: number, qpn: number): void {
+    const { i32, u32 } = this.#mapping
+    if (this.#late >= MAX_LATE || loadWord(i32, TAKEN) !== this.#posted || loadWord(i32, IS_ENDED) !== 0) return
+    const deadline = nowMicroseconds() + LIMIT_MS * 1000
+    const limit = process.hrtime.bigint() + BigInt(LIMIT_MS) * 1_000_000n
+    this.#mapping.view.setBigUint64(AT.deadline, limit, true)
+    u32[AT.address >> 2] = lo
+    u32[(AT.address >> 2) + 1] = hi
+    u32[AT.length >> 2] = length
+    u32[(AT.length >> 2) + 1] = 0
+    u32[AT.access >> 2] = access
+    u32[AT.qpn >> 2] = qpn
+    this.#posted = (this.#posted + 1) & 0x7fff_ffff
+    setWord(i32, POSTED, this.#posted)
+    wakeWord(this.#mapping.address + AT.posted)
+    this.#waitUntil(deadline)
+  }
+
+  #waitUntil(deadline: number): void {
+    const { i32, address } = this.#mapping
+    for (let remaining = LIMIT_MS; ; ) {
+      const taken = loadWord(i32, TAKEN)
+      if (taken === this.#posted || loadWord(i32, IS_ENDED) !== 0) return
+      waitWord(address + AT.taken, taken, Math.min(remaining, SLICE_MS))
+      remaining = (deadline - nowMicroseconds()) / 1000
+      const isLate = remaining <= 0 || (remaining < LIMIT_MS - SLICE_MS && !this.#runs())
+      if (isLate && loadWord(i32, TAKEN) !== this.#posted) {
+        this.#late++
+        return
+      }
+    }
+  }
+
+  /** Whether the process is neither stopped nor has ended. */
+  #runs(): boolean {
+    return !/[TtZX]/.test(statFieldsOf(this.#pid)?.[0] ?? 'X')
+  }
+
+  close(): void {
+    pool?.release(this.#mapping)
+  }
+}
