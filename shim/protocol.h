@@ -588,6 +588,14 @@ struct userdma_range {
 };
 _Static_assert(sizeof(struct userdma_range) == 16, "layout of struct userdma_range");
 
+struct userdma_written_range {
+    uint64_t address;
+    uint64_t length;
+    uint32_t is_peers;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_written_range) == 24, "layout of struct userdma_written_range");
+
 struct userdma_doorbells {
     uint64_t address;
     uint64_t length;

@@ -602,6 +602,9 @@ static bool has_slept(const struct thread *thread)
     /* A thread that was new at the first look may have got its slot, and slept, while it was looked at. */
     if (kind == LIMITED && !slot && slot_of(thread->pid, thread->tid))
         return false;
+    /* A thread of ThreadSanitizer, which looks after its memory. */
+    if (blocks && !slot && call.number == SYS_nanosleep && is_in_mask(thread->pid, thread->tid, "\nSigBlk:", SIGTERM))
+        return true;
     if (kind == LIMITED && !is_noted)
         note_wait(thread, &call, is_blocked);
     if (kind == WORKS && !thread->process->is_mover)

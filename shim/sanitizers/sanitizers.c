@@ -130,10 +130,13 @@ void sanitizers_hears(void)
         tsan_hears();
 }
 
-void sanitizers_written(uintptr_t start, size_t bytes)
+void sanitizers_written(uintptr_t start, size_t bytes, bool is_peers)
 {
-    if (sanitizers_valgrind)
-        memcheck_written(start, bytes);
+    if (!sanitizers_valgrind)
+        return;
+    if (is_peers)
+        memcheck_used(start, bytes);
+    memcheck_written(start, bytes);
 }
 
 void sanitizers_ignore(bool is_ignored)

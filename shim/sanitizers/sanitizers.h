@@ -102,7 +102,8 @@ void sanitizers_ignore(bool is_ignored);
 
 /* ---- other processes have written (shim/session/written.c) ---- */
 
-void sanitizers_written(uintptr_t start, size_t bytes);
+/* `is_peers`: a peer has, in a registered region. */
+void sanitizers_written(uintptr_t start, size_t bytes, bool is_peers);
 
 /* ---- forks and the end ---- */
 

@@ -37,7 +37,7 @@ struct reply {
                 struct userdma_call_reply call;
                 union {
                     struct userdma_install installs[USERDMA_MESSAGE_DESCRIPTORS];
-                    struct userdma_range ranges[USERDMA_MESSAGE_RANGES];
+                    struct userdma_written_range ranges[USERDMA_MESSAGE_RANGES];
                 };
             };
         };

@@ -22,8 +22,9 @@ void session_tell_written(const struct shim_guard *guard)
         if (count > USERDMA_MESSAGE_RANGES ||
             reply.body < sizeof reply.message.call + count * sizeof reply.message.ranges[0])
             return;
-        for (const struct userdma_range *range = reply.message.ranges; range < reply.message.ranges + count; range++)
-            sanitizers_written((uintptr_t)range->address, range->length);
+        const struct userdma_written_range *const end = reply.message.ranges + count;
+        for (const struct userdma_written_range *range = reply.message.ranges; range < end; range++)
+            sanitizers_written((uintptr_t)range->address, range->length, range->is_peers);
     }
 }
 

@@ -31,7 +31,7 @@
  * - REFRESH: the client is about to read counter files below the folder of the daemon's tree. The reply comes when the
  *   files are up to date.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
- *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
+ *   peers may write at any time. `ret` of the reply is the number of `writtenRange`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/session/written.c).
  * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what
  *   the preload library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for
@@ -226,7 +226,7 @@ export const Messages = {
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
    * ret: the call's result, or a negative errno. `installCount` install structs follow, then `mappingCount` mapping
-   * structs; in WRITTEN `ret` range structs; after an error, with HelloWants.REASONS, the reason as JSON (reason.ts).
+   * structs; in WRITTEN `ret` writtenRange structs; after an error, with HelloWants.REASONS, the reason as JSON (reason.ts).
    */
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['mappingCount', 'u32']),
   /** The number of a new descriptor is to be written into `width` bytes at `address`. kind: InstallKind. */
@@ -296,6 +296,8 @@ export const Messages = {
   ),
   /** A range of the program's memory. */
   range: layout(['address', 'u64'], ['length', 'u64']),
+  /** Of WRITTEN. isPeers: not 0 if a peer has written it. */
+  writtenRange: layout(['address', 'u64'], ['length', 'u64'], ['isPeers', 'u32'], ['reserved', 'u32']),
   /**
    * A range of the program's memory, whole pages. refusal: why the program has passed no userfaultfd with HELLO, a
    * positive errno; 0: it has passed one.

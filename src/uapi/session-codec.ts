@@ -66,6 +66,8 @@ export interface InstallAt {
 export interface WrittenRange {
   readonly address: number
   readonly length: number
+  /** A peer has written it. */
+  readonly isPeers?: boolean
 }
 
 /** Pages of the program over which it maps a range of a context's memory file, or no longer (Messages.mapping). */
@@ -395,15 +397,16 @@ export const writeFindingReply = (
     sentence: cutTo(finding?.text ?? '', Messages.findingReply.fields[4]!),
   })
 
-const RANGE = Messages.range.size
-const { address: RANGE_ADDRESS, length: RANGE_LENGTH } = offsetsOf(Messages.range)
+const RANGE = Messages.writtenRange.size
+const { address: RANGE_ADDRESS, length: RANGE_LENGTH, isPeers: RANGE_IS_PEERS } = offsetsOf(Messages.writtenRange)
 
 /** Writes the reply to WRITTEN; returns its length. `ranges`: at most SessionLimits.ranges. */
 export const writeWrittenReply = (buffer: MessageBuffer, request: Header, ranges: readonly WrittenRange[]): number => {
   let end = writeCallReply(buffer, request, ranges.length)
-  for (const { address, length } of ranges) {
+  for (const { address, length, isPeers } of ranges) {
     buffer.view.setBigUint64(end + RANGE_ADDRESS, BigInt(address), true)
     buffer.view.setBigUint64(end + RANGE_LENGTH, BigInt(length), true)
+    buffer.view.setBigUint64(end + RANGE_IS_PEERS, isPeers ? 1n : 0n, true)
     end += RANGE
   }
   buffer.view.setUint32(SIZE, end, true)
@@ -446,6 +449,7 @@ const getRanges = (view: DataView, count: number): readonly WrittenRange[] =>
     return {
       address: Number(view.getBigUint64(at + RANGE_ADDRESS, true)),
       length: Number(view.getBigUint64(at + RANGE_LENGTH, true)),
+      isPeers: view.getUint32(at + RANGE_IS_PEERS, true) !== 0,
     }
   })
 

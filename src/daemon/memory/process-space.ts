@@ -20,9 +20,11 @@ import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/range
 import type { UserfaultWatch } from '../../host/memory/userfault.ts'
 import { MAD_RECEIVED_BYTES } from '../../spec/classes/mad/mad_channel.ts'
 import { type CallError, callError, Errno } from '../../spec/errno.ts'
+import { AccessFlags } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
+import type { WrittenRange } from '../../uapi/session-codec.ts'
 import { RegisteredRanges, type RegistrationOptions, type StoreListener } from './registered-ranges.ts'
-import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
+import { createWrittenRanges, type WrittenRanges } from './written-ranges.ts'
 
 /** Maximum bytes of copyIn and copyOut. The longest copy is a received management message with its header. */
 export const MAX_COPY_BYTES = MAD_RECEIVED_BYTES + 4096
@@ -32,6 +34,8 @@ const scratch = (): Arena => {
   scratchArena ??= mapArena(MAX_COPY_BYTES + 1)
   return scratchArena
 }
+
+const { REMOTE_READ } = AccessFlags.values
 
 /** How often a range with pages that the program replaces is looked up again. */
 const LOOKS = 4
@@ -71,6 +75,7 @@ export class ProcessSpace implements AddressSpace {
   readonly #onTooSlow: () => void
   readonly #registered: RegisteredRanges
   #written: WrittenRanges | undefined
+  #writtenByPeers: WrittenRanges | undefined
   #peers: PeerListener | undefined
   readonly #moves: Moves
   /** Pages that the program shares with a device, or is about to: it may replace them at any moment. */
@@ -150,6 +155,7 @@ export class ProcessSpace implements AddressSpace {
 
   peerAccesses(hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#peers?.tell(hi, lo, length, access, qpn)
+    if (access !== REMOTE_READ) this.#writtenByPeers?.add(hi * TWO_32 + lo, length)
   }
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
@@ -224,11 +230,14 @@ export class ProcessSpace implements AddressSpace {
   /** Starts to record which ranges of the process's memory the daemon writes or peers may write. */
   recordWritten(): void {
     this.#written ??= createWrittenRanges()
+    this.#writtenByPeers ??= createWrittenRanges()
   }
 
   /** Removes and returns up to `max` of the recorded ranges. */
   takeWritten(max: number): readonly WrittenRange[] {
-    return this.#written?.take(max) ?? []
+    const byPeers = this.#writtenByPeers?.take(max) ?? []
+    const others = this.#written?.take(max - byPeers.length) ?? []
+    return [...byPeers.map(range => ({ ...range, isPeers: true })), ...others]
   }
 
   /** `fd`: a userfaultfd of the process, which this object will close (registered-ranges.ts). */

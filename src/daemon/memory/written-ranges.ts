@@ -2,11 +2,7 @@
  * Ranges of a program's memory that the daemon has written or peers may write. Programs under valgrind query the ranges
  * (WRITTEN in spec/session.ts), because valgrind does not see these writes.
  */
-
-export interface WrittenRange {
-  readonly address: number
-  readonly length: number
-}
+import type { WrittenRange } from '../../uapi/session-codec.ts'
 
 export interface WrittenRanges {
   add(address: number, length: number): void
