@@ -83,6 +83,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   torment_cases: [['-q'], /usage: torment_cases/],
   mistakes: [['-q'], /usage: mistakes/],
   posts: [['-q'], /usage: posts/],
+  one_sided: [['-q'], /usage: .*one_sided CASE/],
   sanitized: [['-q'], /usage: .*sanitized CASE/],
   remote_owner: [['-q'], /usage: remote_owner/],
   providers: [['-q'], /usage: providers/],

@@ -198,7 +198,11 @@ test('replies survive a round trip', () => {
           error,
           root,
         })
-        const ranges = installs.map(({ address }) => ({ address: Number(address & 0xfffff000n), length: number, isPeers: number % 2 === 1 }))
+        const ranges = installs.map(({ address }) => ({
+          address: Number(address & 0xfffff000n),
+          length: number,
+          isPeers: number % 2 === 1,
+        }))
         const written = reply(writeWrittenReply(buffer, { ...fields, type: MessageType.WRITTEN }, ranges))
         assert.deepEqual([written.ret, written.ranges], [BigInt(ranges.length), ranges])
         const failed = reply(

@@ -204,23 +204,24 @@ static char *block_of(struct end *end, size_t allocated)
     return block;
 }
 
-static void write_to(const char *block)
+static void write_to(uintptr_t address)
 {
-    post(&here, IBV_WR_RDMA_WRITE, part(&here, 0, LENGTH), (uintptr_t)block, there.extra->rkey);
+    post(&here, IBV_WR_RDMA_WRITE, part(&here, 0, LENGTH), address, there.extra->rkey);
     take(&here);
 }
 
 CASE(written_after_free)
 {
     char *const block = block_of(&there, LENGTH);
+    const uintptr_t address = (uintptr_t)block;
     free(block);
-    write_to(block);
+    write_to(address);
 }
 
 /* Inside of its region. */
 CASE(written_past_object)
 {
-    write_to(block_of(&there, LENGTH / 2));
+    write_to((uintptr_t)block_of(&there, LENGTH / 2));
 }
 
 /* ---- right ---- */
@@ -242,7 +243,7 @@ CASE(by_completion)
 CASE(freed_in_time)
 {
     char *const block = block_of(&there, LENGTH);
-    write_to(block);
+    write_to((uintptr_t)block);
     check(ibv_dereg_mr(there.extra), "ibv_dereg_mr");
     there.extra = NULL;
     free(block);
@@ -393,8 +394,7 @@ CASE(seqlock)
     for (uint64_t version = 0; version != 20;) {
         version = __atomic_load_n(word(&there, 0), __ATOMIC_ACQUIRE);
         for (size_t at = 8; at < LENGTH - 8; at += 8)
-            plain += (int)__atomic_load_n(word(&there, at), __ATOMIC_RELAXED);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+            plain += (int)__atomic_load_n(word(&there, at), __ATOMIC_ACQUIRE);
         if (__atomic_load_n(word(&there, LENGTH - 8), __ATOMIC_RELAXED) != version)
             version = 0;
     }
@@ -451,6 +451,73 @@ CASE(forked)
     by_completion();
 }
 
+#ifndef SRD
+/* What the ends tell each other by pipes. */
+struct greeting {
+    uint64_t address;
+    uint32_t number, rkey;
+};
+static int from_other, to_other;
+
+static void wait_for_other(void)
+{
+    char byte;
+    check(read(from_other, &byte, 1) != 1, "read");
+}
+
+static void tell_other(void)
+{
+    check(write(to_other, "", 1) != 1, "write");
+}
+
+/* Connects `here` to the end of another process, of which it returns what it has said. */
+static struct greeting greet(void)
+{
+    struct greeting own = {address_of(&here), here.qp->qp_num, here.mr->rkey}, other;
+    check(write(to_other, &own, sizeof own) != sizeof own, "write");
+    check(read(from_other, &other, sizeof other) != sizeof other, "read");
+    here.attr.dest_qp_num = other.number;
+    to_rtr(&here, &here);
+    to_rts(&here);
+    tell_other();
+    wait_for_other();
+    return other;
+}
+
+/* The peer is a child, which says by a pipe what it has done. */
+CASE(other_process)
+{
+    int pipes[4];
+    check(pipe(pipes), "pipe");
+    check(pipe(pipes + 2), "pipe");
+    const pid_t child = fork();
+    from_other = pipes[child ? 0 : 2];
+    to_other = pipes[child ? 3 : 1];
+    here = (struct end){0};
+    open_device();
+    make_end(&here);
+    memset(here.buffer, child ? 1 : 2, SIZE);
+    const struct greeting other = greet();
+    for (int i = 0; i < 8; i++) {
+        if (child == 0) {
+            post(&here, IBV_WR_RDMA_WRITE, part(&here, 0, SIZE), other.address, other.rkey);
+            take(&here);
+            tell_other();
+            wait_for_other();
+        } else {
+            wait_for_other();
+            if (here.buffer[SIZE / 2] != 2)
+                exit(1);
+            here.buffer[SIZE / 2] = 1;
+            tell_other();
+        }
+    }
+    if (child == 0)
+        _exit(0);
+    waitpid(child, NULL, 0);
+}
+#endif
+
 #define ROW(name) {#name, name}
 static const struct {
     const char *name;
@@ -461,7 +528,7 @@ static const struct {
     ROW(forked), ROW(flag_before_data), ROW(tail_before_payload),
 #ifndef SRD
     ROW(other_queue_pair), ROW(by_message), ROW(by_immediate), ROW(flag_last), ROW(flag_follows), ROW(small_flags),
-    ROW(ring_with_credits), ROW(seqlock), ROW(counter),
+    ROW(ring_with_credits), ROW(seqlock), ROW(counter), ROW(other_process),
 #endif
 };
 

@@ -7,10 +7,9 @@ import { describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { scratchFolder } from '../../tools.ts'
 import { lacking, run, startDaemon } from '../programs.ts'
-import { ASAN, MEMCHECK, mistakes, rightCases, type Sanitizer, TSAN, wrongReport } from './sanitized.ts'
+import { ASAN, casesOf, MEMCHECK, programs, type Sanitizer, TSAN, wrongReport } from './sanitized.ts'
 
 const folder = scratchFolder()
-const SOURCE = join(repoRoot, 'test', 'programs', 'sanitizers', 'sanitized.c')
 
 interface Tool {
   readonly sanitizer: Sanitizer
@@ -46,34 +45,37 @@ const devices: Readonly<Record<string, string>> = {
 
 for (const [name, { sanitizer, compiler, wrapper = [], byChance }] of Object.entries(tools))
   describe(name, { skip: lacking(...compiler.slice(0, 1), ...wrapper.slice(0, 1)) }, () => {
-    for (const [device, text] of Object.entries(devices))
-      it(`of ${device}`, async t => {
+    const cells = Object.keys(programs).flatMap(source => Object.keys(devices).map(device => ({ source, device })))
+    for (const { source, device } of cells)
+      it(`${source} of ${device}`, async t => {
         const isSrd = device === 'EFA'
-        const program = join(folder, `${name}-${device}`.replaceAll(/\W+/g, '-'))
-        const options = [...compiler.slice(1), '-g', ...(isSrd ? ['-DSRD'] : []), SOURCE, '-o', program]
+        const { mistakes, right } = programs[source]!
+        const path = join(repoRoot, 'test', 'programs', 'sanitizers', `${source}.c`)
+        const program = join(folder, `${name}-${source}-${device}`.replaceAll(/\W+/g, '-'))
+        const options = [...compiler.slice(1), '-g', ...(isSrd ? ['-DSRD'] : []), path, '-o', program]
         const rpath = options.includes('-shared-libsan')
           ? [`-Wl,-rpath,${(await run(t, 'clang', ['-print-runtime-dir'])).stdout.trim()}`]
           : []
         const libraries = ['-libverbs', '-lpthread', ...(isSrd ? ['-lefa'] : []), ...rpath]
         const built = await run(t, compiler[0]!, [...options, ...libraries])
         assert.equal(built.status, 0, built.stderr)
-        const { env } = await startDaemon(t, { devices: [text] })
+        const { env } = await startDaemon(t, { devices: [devices[device]!] })
         const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
         const start = (cases: readonly string[]) => {
           const [first, ...rest] = [...wrapper, program, ...cases]
           return run(t, first!, rest, { env: settings })
         }
         const wrong: (string | undefined)[] = []
-        for (const [mistake, { isRcOnly }] of Object.entries(mistakes)) {
-          if ((isSrd && isRcOnly) || mistake === byChance) continue
+        for (const mistake of casesOf(mistakes, isSrd)) {
+          if (mistake === byChance) continue
           const { stdout, stderr } = await start([mistake])
-          wrong.push(wrongReport(mistake, sanitizer, stdout + stderr))
+          wrong.push(wrongReport(mistake, mistakes[mistake]!, sanitizer, stdout + stderr))
         }
         assert.deepEqual(
           wrong.filter(text => text !== undefined),
           [],
         )
-        const { stderr, status } = await start(rightCases(isSrd))
+        const { stderr, status } = await start(casesOf(right, isSrd))
         assert.equal(status, 0, stderr)
         assert.equal(stderr, '')
       })

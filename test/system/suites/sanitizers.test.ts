@@ -9,7 +9,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { compileC, scratchFolder, skipTest } from '../../tools.ts'
 import { lacking, ownProgram, run, startDaemon, userdma } from '../programs.ts'
-import { ASAN, mistakes, rightCases, TSAN, wrongReport } from './sanitized.ts'
+import { ASAN, casesOf, programs, TSAN, wrongReport } from './sanitized.ts'
 
 const folder = scratchFolder()
 const OPTIONS = { [ASAN]: '-fsanitize=address', [TSAN]: '-fsanitize=thread' }
@@ -31,32 +31,34 @@ const build = (t: TestContext, source: string, sanitizer: typeof ASAN | typeof T
 
 for (const sanitizer of [ASAN, TSAN] as const)
   describe(sanitizer, { skip: lacking(ownProgram('verbs_check')) }, () => {
-    it("sees which memory of requests is not the program's, or is used too early", async t => {
-      const program = build(t, 'sanitizers/sanitized', sanitizer)
-      if (program === undefined) return
-      const { env } = await startDaemon(t)
-      const outcomes = await Promise.all(
-        Object.keys(mistakes).map(async name => {
-          const { stdout, stderr } = await run(t, program, [name], { env })
-          return wrongReport(name, sanitizer, stdout + stderr)
-        }),
-      )
-      assert.deepEqual(
-        outcomes.filter(wrong => wrong !== undefined),
-        [],
-      )
-    })
+    for (const [name, { mistakes, right }] of Object.entries(programs)) {
+      it(`sees the mistakes of ${name}`, async t => {
+        const program = build(t, `sanitizers/${name}`, sanitizer)
+        if (program === undefined) return
+        const { env } = await startDaemon(t)
+        const outcomes = await Promise.all(
+          Object.entries(mistakes).map(async ([mistake, of]) => {
+            const { stdout, stderr } = await run(t, program, [mistake], { env })
+            return wrongReport(mistake, of, sanitizer, stdout + stderr)
+          }),
+        )
+        assert.deepEqual(
+          outcomes.filter(wrong => wrong !== undefined),
+          [],
+        )
+      })
 
-    it('reports nothing that is right', async t => {
-      const program = build(t, 'sanitizers/sanitized', sanitizer)
-      if (program === undefined) return
-      const { env } = await startDaemon(t)
-      // Leak detection needs rights that containers lack.
-      const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
-      const { stdout, stderr, status } = await run(t, program, rightCases(false), { env: settings })
-      assert.equal(`${stdout}${stderr}`, '')
-      assert.equal(status, 0)
-    })
+      it(`reports nothing that is right in ${name}`, async t => {
+        const program = build(t, `sanitizers/${name}`, sanitizer)
+        if (program === undefined) return
+        const { env } = await startDaemon(t)
+        // Leak detection needs rights that containers lack.
+        const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
+        const { stdout, stderr, status } = await run(t, program, casesOf(right, false), { env: settings })
+        assert.equal(`${stdout}${stderr}`, '')
+        assert.equal(status, 0)
+      })
+    }
 
     it('is no hindrance: data is transferred, and found whole', async t => {
       const program = build(t, 'pairs/verbs_check', sanitizer)
