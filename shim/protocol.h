@@ -608,14 +608,13 @@ struct userdma_peer_access {
     uint32_t posted;
     uint32_t taken;
     uint32_t is_ended;
-    uint32_t access;
-    uint64_t deadline;
+    uint32_t missed;
     uint64_t address;
     uint64_t length;
+    uint32_t access;
     uint32_t qpn;
-    uint32_t reserved;
 };
-_Static_assert(sizeof(struct userdma_peer_access) == 48, "layout of struct userdma_peer_access");
+_Static_assert(sizeof(struct userdma_peer_access) == 40, "layout of struct userdma_peer_access");
 
 struct userdma_lend_ring {
     uint64_t head;

@@ -48,6 +48,7 @@ static void say_late(void)
 static void *serve(void *argument)
 {
     (void)argument;
+    uint32_t known_missed = page->missed;
     prctl(PR_SET_NAME, (unsigned long)"userdma-peers", 0, 0, 0);
     while (!__atomic_load_n(&is_ending, __ATOMIC_ACQUIRE)) {
         const uint32_t posted = __atomic_load_n(&page->posted, __ATOMIC_ACQUIRE);
@@ -55,10 +56,12 @@ static void *serve(void *argument)
             wait_word(&page->posted, posted);
             continue;
         }
-        if (shim_nanoseconds() <= page->deadline)
+        const uint32_t missed = __atomic_load_n(&page->missed, __ATOMIC_ACQUIRE);
+        if (missed == known_missed)
             sanitizers_peer(page->qpn, page->access, page->address, page->length);
         else
             say_late();
+        known_missed = missed;
         __atomic_store_n(&page->taken, posted & ~ENDING, __ATOMIC_RELEASE);
         wake_word(&page->taken);
     }

@@ -42,11 +42,14 @@ const namesOf = (pid: number, most: number): readonly string[] => {
   }
 }
 
-/** The threads of a process, at most `most`. Empty: it has ended. */
+/** Begins the names of threads that a preload library has made (shim/session/peers.c). */
+const OWN = 'userdma-'
+
+/** The threads of a process but our own, at most `most`. Empty: it has ended. */
 export const threadsOf = (pid: number, most: number): readonly ThreadStatus[] =>
   namesOf(pid, most).flatMap(name => {
     const state = statFieldsOf(`${pid}/task/${name}`)?.[0]
-    if (state === undefined) return []
+    if (state === undefined || read(`/proc/${pid}/task/${name}/comm`)?.startsWith(OWN)) return []
     return [{ tid: Number(name), state, call: callOf(read(`/proc/${pid}/task/${name}/syscall`)) }]
   })
 

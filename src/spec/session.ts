@@ -305,19 +305,19 @@ export const Messages = {
   doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
   /**
    * An access of a peer to memory of the program. posted: its number, written last; taken: that of the last access that
-   * the program has taken. isEnded: the program takes no more. deadline: nanoseconds of CLOCK_MONOTONIC, until which
-   * the daemon waits. access: IBV_ACCESS_REMOTE_WRITE, READ or ATOMIC. qpn: of the program's queue pair.
+   * the program has taken. isEnded: the program takes no more. missed: how many accesses the daemon has made without
+   * waiting longer, this one or others. access: IBV_ACCESS_REMOTE_WRITE, READ or ATOMIC. qpn: of the program's queue
+   * pair.
    */
   peerAccess: layout(
     ['posted', 'u32'],
     ['taken', 'u32'],
     ['isEnded', 'u32'],
-    ['access', 'u32'],
-    ['deadline', 'u64'],
+    ['missed', 'u32'],
     ['address', 'u64'],
     ['length', 'u64'],
+    ['access', 'u32'],
     ['qpn', 'u32'],
-    ['reserved', 'u32'],
   ),
   /** head: entries of the ring of lends (lends.ts) that were claimed so far. tail: those that the daemon has read. */
   lendRing: layout(['head', 'u64'], ['tail', 'u64']),

@@ -6,7 +6,7 @@
  * program has not taken is not told; from its MAX_LATE-th time on nothing is.
  */
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import { loadWord, setWord } from '../../host/memory/fence.ts'
+import { addToWord, loadWord, setWord } from '../../host/memory/fence.ts'
 import { waitWord, wakeWord } from '../../host/memory/futex.ts'
 import { createRingPool, type Mapping, type RingPool } from '../../host/memory/mapping.ts'
 import { statFieldsOf } from '../../host/process-status.ts'
@@ -22,6 +22,7 @@ const AT = offsetsOf(Messages.peerAccess)
 const POSTED = AT.posted >> 2
 const TAKEN = AT.taken >> 2
 const IS_ENDED = AT.isEnded >> 2
+const MISSED = AT.missed >> 2
 
 let pool: RingPool | undefined
 
@@ -41,10 +42,11 @@ export class PeerAccesses {
   /** As `AddressSpace.peerAccesses`. Returns when the program knows of the access, or is late. */
   tell(hi: number, lo: number, length: number, access: number, qpn: number): void {
     const { i32, u32 } = this.#mapping
-    if (this.#late >= MAX_LATE || loadWord(i32, TAKEN) !== this.#posted || loadWord(i32, IS_ENDED) !== 0) return
-    const deadline = nowMicroseconds() + LIMIT_MS * 1000
-    const limit = process.hrtime.bigint() + BigInt(LIMIT_MS) * 1_000_000n
-    this.#mapping.view.setBigUint64(AT.deadline, limit, true)
+    if (loadWord(i32, IS_ENDED) !== 0) return
+    if (this.#late >= MAX_LATE || loadWord(i32, TAKEN) !== this.#posted) {
+      addToWord(i32, MISSED, 1)
+      return
+    }
     u32[AT.address >> 2] = lo
     u32[(AT.address >> 2) + 1] = hi
     u32[AT.length >> 2] = length
@@ -54,11 +56,12 @@ export class PeerAccesses {
     this.#posted = (this.#posted + 1) & 0x7fff_ffff
     setWord(i32, POSTED, this.#posted)
     wakeWord(this.#mapping.address + AT.posted)
-    this.#waitUntil(deadline)
+    this.#wait()
   }
 
-  #waitUntil(deadline: number): void {
+  #wait(): void {
     const { i32, address } = this.#mapping
+    const deadline = nowMicroseconds() + LIMIT_MS * 1000
     for (let remaining = LIMIT_MS; ; ) {
       const taken = loadWord(i32, TAKEN)
       if (taken === this.#posted || loadWord(i32, IS_ENDED) !== 0) return
@@ -67,6 +70,7 @@ export class PeerAccesses {
       const isLate = remaining <= 0 || (remaining < LIMIT_MS - SLICE_MS && !this.#runs())
       if (isLate && loadWord(i32, TAKEN) !== this.#posted) {
         this.#late++
+        addToWord(i32, MISSED, 1)
         return
       }
     }
