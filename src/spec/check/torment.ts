@@ -118,15 +118,36 @@ export interface TormentHeld {
 
 /** A decision of `only`, as ID, ID~MICROSECONDS or ID~EVENT. */
 export interface TormentHold {
+  /** With * at its end: all that begin so; without a wait or event those that the seed makes. */
   readonly id: string
   /** Each of its waits, microseconds; undefined: random, or until an event. */
   readonly wait: number | undefined
   /**
    * What it is about is held until this has come, at most MAX_HOLD. DEVICE/PROCESS/OBJECT/THING of a completion: the
-   * program has polled it. The identity of a decision: what that one is about has gone on.
+   * program has polled it. The identity of a decision: what that one is about has gone on. For `request`, also
+   * DEVICE/PROCESS/OBJECT and a word of `SendsDone`; then at most half the ACK timeout.
    */
   readonly until: string | undefined
 }
+
+/** Until when a request may be held: the sends of a queue pair that were posted before are done. */
+export const SendsDone = {
+  ALL: 'posts-done',
+  /** If there are none: the next one is. */
+  NEXT: 'next-done',
+} as const
+
+/** DEVICE/PROCESS/OBJECT of which sends are to be done; undefined: `until` is another event. */
+export const awaitedSends = (until: string): { readonly object: string; readonly isNext: boolean } | undefined => {
+  const at = until.lastIndexOf('/')
+  const thing = until.slice(at + 1)
+  return thing === SendsDone.ALL || thing === SendsDone.NEXT
+    ? { object: until.slice(0, at), isNext: thing === SendsDone.NEXT }
+    : undefined
+}
+
+/** All decisions about posts of a queue pair, DEVICE/PROCESS/OBJECT. */
+export const allPostsOf = (object: string): string => `request/${object}/post*`
 
 /** The longest wait for an event, and of ID~MICROSECONDS, microseconds. */
 export const MAX_HOLD = 200_000
@@ -180,7 +201,10 @@ const areNames = (parts: readonly string[]): boolean =>
 /** Whether a value is KIND/DEVICE/PROCESS/OBJECT/THING. */
 const isDecisionId = (value: string): boolean => {
   const [kind, ...rest] = value.split('/')
-  return tormentKinds.some(known => known === kind) && areNames(rest)
+  const isKind = tormentKinds.some(known => known === kind)
+  if (!value.endsWith('*')) return isKind && areNames(rest)
+  const begun = rest.join('/').slice(0, -1).split('/')
+  return isKind && begun.length <= 4 && begun.every(part => /^[\w.-]*$/.test(part))
 }
 
 /** The decision of this text; undefined: it is none. */
@@ -201,7 +225,7 @@ const readIds = (text: string): readonly string[] =>
   text.split('+').map(id => {
     if (readHold(id) !== undefined) return id
     throw new Error(
-      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does, or that with ~MICROSECONDS (at most ${MAX_HOLD}) or ~DEVICE/PROCESS/OBJECT/THING of a completion, until which it is held`,
+      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does, or its beginning and *, or that with ~MICROSECONDS (at most ${MAX_HOLD}) or ~DEVICE/PROCESS/OBJECT/THING of a completion, until which it is held`,
     )
   })
 

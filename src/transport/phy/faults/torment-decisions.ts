@@ -7,11 +7,13 @@
  * work queue, not the third time that torment is asked. Whether it acts, and how, are random numbers from a hash of the
  * seed and the identity. So a decision that is left out (`only`) changes no other.
  *
- * What a decision holds may also be held until an event (`TormentHold`): `occurred` tells that it has come.
+ * What a decision holds may also be held until an event (`TormentHold`): `occurred` and `retired` tell that it has
+ * come.
  */
 
 import { createRandom, hashOf } from '../../../base/random.ts'
 import {
+  awaitedSends,
   decisionKind,
   MAX_HOLD,
   readHold,
@@ -71,6 +73,8 @@ export interface Decisions {
   isAwaited(event: string): boolean
   /** An event has come: what is held until then goes on. */
   occurred(event: string): void
+  /** Sends of a queue pair are done. */
+  retired(object: string): void
   /** `listener` gets the lasting decisions so far and all later ones, until the returned function is called. */
   listen(listener: Listener): () => void
 }
@@ -79,6 +83,8 @@ type Listener = (decision: TormentDecision, device: string) => void
 
 /** A decision that acts, and its random numbers. */
 export interface Decision {
+  /** Until sends of a queue pair are done (`SendsDone`). */
+  readonly awaitsSends: boolean
   /** An integer from 0 to `limit` − 1. */
   below(limit: number): number
   /** Microseconds, from 1 to the longest wait. */
@@ -105,12 +111,30 @@ interface Holding {
   readonly queue: string
   /** The event until which it is held. */
   readonly until: string | undefined
+  /** Of one until sends are done. */
+  readonly sends: AwaitedSends | undefined
   readonly release: () => void
   readonly passed: string[]
   passedCount: number
 }
 
-export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSetting): Decisions => {
+/** The sends of a queue pair since RESET: those that are done, and those that are posted and not done. */
+export interface SendCounts {
+  readonly done: number
+  readonly pending: number
+}
+
+/** The sends of a queue pair until which something is held: so many are to be done. */
+interface AwaitedSends {
+  readonly object: string
+  readonly goal: number
+}
+
+/** `sendsOf`: the sends of a queue pair, DEVICE/PROCESS/OBJECT, which may not exist yet. */
+export const createDecisions = (
+  { seed, maxDecisions, kinds, only }: TormentSetting,
+  sendsOf: (object: string) => SendCounts | undefined = () => undefined,
+): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
   const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
   const probabilities = new Map(
@@ -127,6 +151,9 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
   )
   const wantedKinds = wanted && new Set([...wanted.keys(), ...events.keys()].map(decisionKind))
   const missed = new Set(wanted?.keys())
+  const beginnings = holds?.filter(({ id }) => id.endsWith('*')) ?? []
+  const holdOf = (id: string): TormentHold | undefined =>
+    wanted?.get(id) ?? beginnings.find(hold => id.startsWith(hold.id.slice(0, -1)))
   const listeners = new Set<Listener>()
   const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   const held = new Set<Holding>()
@@ -144,6 +171,18 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     for (const { until, release } of held) if (until === event) release()
   }
 
+  const doneOf = (object: string): number => sendsOf(object)?.done ?? 0
+  const areDone = ({ object, goal }: AwaitedSends): boolean => doneOf(object) >= goal
+
+  /** Of post `nth` of a queue pair, which does not wait for itself. */
+  const sendsFor = (until: string, object: string, nth: number): AwaitedSends | undefined => {
+    const awaited = awaitedSends(until)
+    if (awaited === undefined) return undefined
+    const { done, pending } = sendsOf(awaited.object) ?? { done: 0, pending: 0 }
+    const goal = awaited.object === object ? nth - 1 : done + Math.max(pending, Number(awaited.isNext))
+    return { object: awaited.object, goal }
+  }
+
   const mayAct = (kind: TormentKind): boolean =>
     count < maxDecisions && (wantedKinds?.has(kind) ?? probabilities.get(kind) !== 0)
 
@@ -155,6 +194,7 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     random: () => number,
     round: number,
     hold: TormentHold | undefined,
+    sends: AwaitedSends | undefined,
   ): Decision => {
     const device = object.slice(0, object.indexOf('/'))
     const { wait, until } = hold ?? {}
@@ -162,6 +202,7 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     const given = (): number | undefined => (until === undefined ? wait : events.get(until) ? 0 : MAX_HOLD)
     let told: TormentDecision | undefined
     return {
+      awaitsSends: sends !== undefined,
       below: limit => random() % limit,
       bound: most => given() ?? most,
       wait: () => {
@@ -177,18 +218,18 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       },
       note(describe, isLasting = false) {
         count++
-        missed.delete(id)
+        missed.delete(hold?.id ?? id)
         if (listeners.size === 0 && !isLasting) return
         told = { number: count, kind, id, text: describe() }
         tell(told, device, isLasting)
       },
       hold(from, release) {
-        const holding: Holding = { queue: `${object}/${thing}`, until, release, passed: [], passedCount: 0 }
+        const holding: Holding = { queue: `${object}/${thing}`, until, sends, release, passed: [], passedCount: 0 }
         held.add(holding)
         return (now, isEarly) => {
           held.delete(holding)
           const { passed, passedCount } = holding
-          const hasCome = until === undefined ? undefined : events.get(until)
+          const hasCome = until === undefined ? undefined : sends ? areDone(sends) : events.get(until)
           const outcome: TormentHeld = {
             ...{ microseconds: Math.round(now - from), passed, passedCount, isEarly },
             ...(hasCome !== undefined && { hasCome }),
@@ -218,14 +259,23 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       const id = `${kind}/${object}/${thing}${nth}`
       const random = createRandom(seed ^ hashOf(id))
       const isDrawn = random() < probabilities.get(kind)! * RANDOM_RANGE || isAlways
-      if (!(wanted?.has(id) ?? isDrawn)) {
+      const hold = holdOf(id)
+      const isOfSeed = hold?.id.endsWith('*') && hold.wait === undefined && hold.until === undefined
+      const isMade = wanted === undefined || isOfSeed ? isDrawn : hold !== undefined
+      const sends = hold?.until === undefined ? undefined : sendsFor(hold.until, object, Number(nth))
+      const hasCome = sends !== undefined && areDone(sends)
+      if (hasCome) missed.delete(hold!.id)
+      if (hasCome || !isMade) {
         occurred(id)
         return undefined
       }
-      return createDecision(kind, object, thing, id, random, round, wanted?.get(id))
+      return createDecision(kind, object, thing, id, random, round, hold, sends)
     },
     isAwaited,
     occurred,
+    retired(object) {
+      for (const { sends, release } of held) if (sends?.object === object && areDone(sends)) release()
+    },
     passed(object, thing, nth) {
       if (held.size === 0) return
       const queue = `${object}/${thing}`

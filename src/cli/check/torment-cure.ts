@@ -1,0 +1,211 @@
+/*
+ * `userdma check --torment-search` of a program that fails without torment: which order of two queue pairs' posts cures
+ * it. From the posts of a run come the candidates: each post of one queue pair is held until the posts of another, or
+ * its own, are done.
+ *
+ * An order is the cause only if so many runs with it pass as by chance pass in less than 1 of 100 cases, if the program
+ * fails in the opposite order, and if it fails so too when what was held waits as long as it did.
+ */
+import { counted, hex } from '../../base/text.ts'
+import { ownFrame } from '../../spec/check/frames.ts'
+import { allPostsOf, MAX_HOLD, SendsDone } from '../../spec/check/torment.ts'
+import { partsOfName, postOrderClause, type TormentedRequest } from '../../spec/check/torment-orders.ts'
+import type { FramesOf, Order, Pair, PairRun } from './torment-pair.ts'
+
+/** A run of the program. */
+export interface CureRun extends PairRun {
+  /** Why it failed; undefined: it has passed. */
+  readonly failure?: string | undefined
+}
+
+/** Runs the program once with these decisions; undefined: the search ends. */
+type Try = (only: readonly string[]) => Promise<CureRun | undefined>
+
+/** `later`: what is held; `earlier`: until this is done. */
+interface Cure extends Pair {
+  /** What the runs have shown. */
+  readonly evidence: string
+}
+
+interface CureSearch {
+  readonly cure: Cure | undefined
+  /** Orders that were tried, of how many. */
+  readonly tried: number
+  readonly candidates: number
+  /** Of those that were tried and do not cure: how often what was awaited did not come in time. */
+  readonly late: number
+  /** Of an order that cured, and is not the cause: why. */
+  readonly unproven: string | undefined
+}
+
+/** A program that fails at chance passes with this probability as often as one that is cured must. */
+const CHANCE = 0.01
+const MAX_CANDIDATES = 48
+/** Posts of one line of source that are held one by one. */
+const MAX_SINGLE = 64
+/** Runs in the opposite order, of which two must fail. */
+const OPPOSITE_RUNS = 3
+
+/** How many runs must pass, if of so many so many have failed. The rate is taken a little lower. */
+export const runsNeeded = (failures: number, runs: number): number =>
+  Math.max(2, Math.ceil(Math.log(CHANCE) / Math.log(1 - failures / (runs + 1))))
+
+interface Candidate {
+  readonly held: string
+  readonly awaited: string
+  readonly until: string
+}
+
+const objectOf = ({ name }: TormentedRequest): string => partsOfName(name).object
+const postsOf = ({ orders }: CureRun, object?: string): readonly TormentedRequest[] =>
+  orders.filter(one => one.event === 'posted' && (object === undefined || objectOf(one) === object))
+
+/** The last post to `awaited` before each of these posts. */
+const postsBefore = (run: CureRun, held: readonly TormentedRequest[], awaited: string): readonly TormentedRequest[] => {
+  const posts = postsOf(run)
+  return posts.flatMap((one, i) => {
+    if (!held.includes(one)) return []
+    const before = posts.slice(0, i).findLast(other => objectOf(other) === awaited)
+    return before === undefined ? [] : [before]
+  })
+}
+
+/** Orders of two queue pairs, first those whose posts follow each other most often. */
+const candidatesOf = (run: CureRun): readonly Candidate[] => {
+  const posts = postsOf(run).map(objectOf)
+  const objects = [...new Set(posts)]
+  const follows = (held: string, awaited: string): number =>
+    posts.filter((one, i) => one === held && posts[i - 1] === awaited).length
+  const pairs = objects
+    .flatMap(held => objects.map(awaited => ({ held, awaited, count: follows(held, awaited) })))
+    .filter(({ held, awaited, count }) => held !== awaited || count > 0)
+    .sort((a, b) => Number(a.held === a.awaited) - Number(b.held === b.awaited) || b.count - a.count)
+  const until = (word: string) => (pair: { held: string; awaited: string }) => ({
+    ...pair,
+    until: `${pair.awaited}/${word}`,
+  })
+  return [
+    ...pairs.filter(({ count }) => count > 0).map(until(SendsDone.ALL)),
+    ...pairs.filter(({ held, awaited }) => held !== awaited).map(until(SendsDone.NEXT)),
+    ...pairs.filter(({ count }) => count === 0).map(until(SendsDone.ALL)),
+  ].slice(0, MAX_CANDIDATES)
+}
+
+/** `SEND wr_id 7 of QP 0x12 (b.c:40)`; of several posts: `each SEND of QP 0x12 (b.c:40)`. */
+const postsText = (posts: readonly TormentedRequest[], framesOf: FramesOf, suffix = ''): string => {
+  const [first] = posts
+  if (first === undefined) return 'what is posted next to the other queue pair'
+  const lines = new Set(
+    posts.map(({ stack }) => {
+      const { file, line } = ownFrame(framesOf(stack)) ?? {}
+      return file === undefined ? '' : `${file}:${line}`
+    }),
+  )
+  lines.delete('')
+  const names = [...new Set(posts.map(({ text }) => text.split(' ')[0]))]
+  const process = first.command === undefined ? '' : ` of ${first.command}`
+  const where = lines.size === 0 ? '' : ` (${[...lines].join(', ')})`
+  const one = posts.length === 1 ? `the ${first.text.split(',')[0]}` : `each ${names.join(' or ')}`
+  return `${one} ${suffix}of QP ${hex(first.qpn ?? 0)}${process}${where}`
+}
+
+/**
+ * `run`: one that fails; `needed`: see `runsNeeded`. Finds no order if none is the cause, or if the search ends before.
+ */
+export const findCure = async (
+  run: CureRun,
+  needed: number,
+  attempt: Try,
+  render: <T>(make: (framesOf: FramesOf) => T) => Promise<T>,
+  onStep: (text: string) => void,
+): Promise<CureSearch> => {
+  const candidates = candidatesOf(run)
+  let unproven: string | undefined
+  let [tried, late] = [0, 0]
+  const ends = (cure?: Cure): CureSearch => ({ cure, tried, candidates: candidates.length, late, unproven })
+
+  /** Runs until one fails, or `needed` have passed. `waits`: of what was held until it came. */
+  const passes = async (only: readonly string[]) => {
+    const waits: number[] = []
+    let last: CureRun | undefined
+    for (let i = 0; i < needed; i++) {
+      last = await attempt(only)
+      if (last === undefined || last.failure !== undefined) return { hasPassed: false, waits, last }
+      for (const { microseconds, hasCome } of last.held.values()) if (hasCome === true) waits.push(microseconds)
+    }
+    return { hasPassed: true, waits: waits.sort((a, b) => a - b), last }
+  }
+  /** Whether two of OPPOSITE_RUNS runs fail as `run` does, and what is awaited has come in them. */
+  const fails = async (only: readonly string[], awaits: boolean): Promise<boolean | undefined> => {
+    let failures = 0
+    for (let i = 0; i < OPPOSITE_RUNS && failures < 2; i++) {
+      const other = await attempt(only)
+      if (other === undefined) return undefined
+      const hasCome = !awaits || [...other.held.values()].some(held => held.hasCome)
+      if (other.failure === run.failure && hasCome) failures++
+    }
+    return failures === 2
+  }
+
+  /** Why the order is not the cause; an empty text: it is. `wait`: how long posts were held, microseconds. */
+  const refuted = async ({ held, awaited }: Candidate, wait: number): Promise<string | undefined> => {
+    if (held === awaited) return 'the opposite order cannot be forced on one queue pair'
+    const [first, second] = [allPostsOf(awaited), allPostsOf(held)]
+    const inOppositeOrder = await fails([`${first}~${held}/${SendsDone.NEXT}`], true)
+    if (inOppositeOrder === undefined) return undefined
+    if (!inOppositeOrder) return 'that it fails in the opposite order is not proven'
+    const later = Math.min(2 * wait, MAX_HOLD)
+    const withDelay = await fails([`${second}~${wait}`, `${first}~${later}`], false)
+    if (withDelay === undefined) return undefined
+    return withDelay ? '' : `it passes too if what waits is delayed by ${wait} µs without that order`
+  }
+
+  /** The posts of one line of source suffice, if there are several lines. */
+  const narrowed = async ({ held, until }: Candidate, from: CureRun) => {
+    const all = postsOf(from, held)
+    const siteOf = ({ opcode, stack }: TormentedRequest): string => `${opcode} ${stack.join()}`
+    const sites = [...new Set(all.map(siteOf))]
+    for (const site of sites.length === 1 ? [] : sites) {
+      const posts = all.filter(one => siteOf(one) === site)
+      if (posts.length > MAX_SINGLE) continue
+      const only = posts.map(({ name }) => `request/${name}~${until}`)
+      if ((await passes(only)).hasPassed) return { only, posts }
+    }
+    return { only: [`${allPostsOf(held)}~${until}`], posts: all }
+  }
+
+  for (const candidate of candidates) {
+    const { held, awaited, until } = candidate
+    onStep(`whether what is posted to ${held} must wait for ${awaited}`)
+    const { hasPassed, waits, last } = await passes([`${allPostsOf(held)}~${until}`])
+    if (last === undefined) return ends()
+    tried++
+    const wait = waits[waits.length >> 1]
+    if (!hasPassed && [...last.held.values()].some(({ hasCome }) => hasCome === false)) late++
+    if (!hasPassed || wait === undefined) continue
+    onStep(`whether it fails in the opposite order of ${held} and ${awaited}`)
+    const reason = await refuted(candidate, wait)
+    if (reason === undefined) return ends()
+    const { only, posts } = await narrowed(candidate, last)
+    const earlier = postsBefore(last, posts, awaited)
+    const cure = await render(framesOf => {
+      const when = until.endsWith(SendsDone.ALL) ? 'posted before ' : ''
+      const [later, before] = [postsText(posts, framesOf), postsText(earlier, framesOf, when)]
+      return {
+        later: { id: only[0]?.split('~')[0] ?? '', text: later },
+        earlier: { id: awaited, text: before },
+        clause: postOrderClause(posts[0], earlier[0], held === awaited),
+        only,
+        evidence: `so held it passes ${needed} of ${counted(needed, 'time')}; it fails in the opposite order, also if what waits is delayed by as much, ${wait} µs`,
+      }
+    })
+    if (reason === '') return ends(cure)
+    unproven ??= `it passes ${needed} of ${counted(needed, 'time')} if ${waitText(cure)} (${cure.clause}), but ${reason}`
+  }
+  return ends()
+}
+
+const waitText = ({ later, earlier }: Order): string => `${later.text} waits until ${earlier.text} has been done`
+
+export const cureSentence = (cure: Order): string =>
+  `it passes if ${waitText(cure)}; nothing orders them (${cure.clause})`
