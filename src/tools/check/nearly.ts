@@ -152,18 +152,20 @@ export const nearly = (
   others: readonly Known[] = [],
 ): Near | undefined => {
   if (value === 0n) return undefined
-  const found = [...ways[bits].map(way => findBy(value, bits, meant, way)), findBy(value, bits, others, other)]
-  return found.find(near => near?.isNamed) ?? found.find(near => near !== undefined)
+  const starts = meant.map(({ size: _, ...start }) => start)
+  const as = findBy(value, bits, others, other)
+  const found = [starts, meant].flatMap(knowns => ways[bits].map(way => findBy(value, bits, knowns, way)))
+  return [as, ...found].find(near => near?.isNamed) ?? [...found, as].find(near => near !== undefined)
 }
 
 // ---- what is known ----
 
-const regionsAmong = (objects: readonly KnownObject[]): readonly KnownObject[] =>
-  objects.filter(({ class: name }) => name === 'mr')
-
-const addressesOf = (regions: readonly KnownObject[], before: string): readonly Known[] =>
-  regions.flatMap(object => {
-    const { iova, size = 0, name, rkey } = object
+/** `before`: the text before the name. */
+const addressesOf = (objects: readonly KnownObject[], before: string, isOther = false): readonly Known[] =>
+  objects.flatMap(object => {
+    const { class: kind, iova, size = 0, rkey } = object
+    if (kind !== 'mr') return []
+    const name = isOther ? object.nameWithProgram : object.name
     const key = rkey ? `, whose rkey is ${hex(rkey)}` : ''
     return iova === undefined
       ? []
@@ -190,32 +192,56 @@ const membersOf = (objects: readonly KnownObject[]): readonly Known[] =>
     })
     .flatMap(({ value, what }) => (value ? [{ value: BigInt(value), what }] : []))
 
-/**
- * An address beyond the range of its key, which region has that key. `own`: objects of the requester, if the region is
- * another's.
- */
-export const nearAddress = (
-  address: bigint,
-  range: { readonly start: bigint; readonly end: bigint },
-  objects: readonly KnownObject[],
-  own: readonly KnownObject[],
+/** Lengths from here on are rare, bytes. */
+const LARGE = 2n ** 24n
+
+/** An access beyond the range of its key. */
+interface WrongAccess {
+  readonly start: bigint
+  readonly end: bigint
+  readonly range: { readonly start: bigint; readonly end: bigint }
+  /** The region of the key, if it is known, and the context of the requester. */
+  readonly region: KnownObject | undefined
+  readonly context: number
+}
+
+/** What the address was meant to be, or, if that is in the range, the length. */
+export const nearAccess = (
+  objects: KnownObjects,
+  { start, end, range, region, context }: WrongAccess,
 ): Near | undefined => {
   const size = range.end - range.start
-  if (address >= range.start && address < range.end) return undefined
-  const theirs = regionsAmong(objects)
+  const theirs = region === undefined ? [] : objects.existingIn(region.context)
+  const own = objects.existingIn(context)
+  // Powers of two are frequent lengths: of smaller ones the other byte order is one too.
+  if (start >= range.start && start < range.end) {
+    const length = end - start
+    const isSwapped = length >= LARGE && length < 2n ** 32n && start + inOtherOrder(length, 32) <= range.end
+    return isSwapped ? { line: `${hex(length)} ${swapped.vague}`, isNamed: false, advice: SWAPPED } : undefined
+  }
+  const isOwn = region?.context === context
+  const elsewhere = region === undefined ? [] : objects.existingOn(region.device)
   const near = nearly(
-    address,
+    start,
     64,
     [{ value: range.start, size, what: 'which is in the range' }, ...addressesOf(theirs, 'an address of ')],
     [
       ...addressesOf(theirs, 'in '),
-      ...addressesOf(regionsAmong(own), 'in the memory of the requester itself, '),
-      ...membersOf(objects),
+      ...(isOwn ? [] : addressesOf(own, 'in the memory of the requester itself, ')),
+      ...(region === undefined
+        ? []
+        : addressesOf(objects.destroyedIn(region.context), 'in memory that is registered no more, ')),
+      ...addressesOf(
+        elsewhere.filter(one => one.context !== region?.context && one.context !== context),
+        'in ',
+        true,
+      ),
+      ...membersOf(theirs),
     ],
   )
-  if (near?.isNamed || address === 0n || address >= size || address + size >= range.start) return near
+  if (near?.isNamed || start === 0n || start >= size || start + size >= range.start) return near
   return {
-    line: `${hex(address)} is less than the length of the range: an offset, an index or a length, and no address`,
+    line: `${hex(start)} is less than the length of the range: an offset, an index or a length, and no address`,
     isNamed: false,
   }
 }

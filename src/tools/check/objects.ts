@@ -423,6 +423,11 @@ export class KnownObjects {
     return [...this.#existing.values()].filter(object => object.device === device)
   }
 
+  /** The destroyed objects of a context that are still known. */
+  destroyedIn(context: number): KnownObject[] {
+    return [...this.#destroyed.values()].filter(object => object.context === context)
+  }
+
   /** The existing queue pair of a program with this number, on any device. */
   qpOfProgram(program: Program | undefined, qpn: number): KnownObject | undefined {
     for (const object of this.#existing.values())

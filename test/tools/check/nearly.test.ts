@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as fc from 'fast-check'
-import { nearAddress, nearly } from '../../../src/tools/check/nearly.ts'
+import { nearAccess, nearly } from '../../../src/tools/check/nearly.ts'
+import { KnownObjects } from '../../../src/tools/check/objects.ts'
 
 const START = 0x55b7_8936_5000n
 const SIZE = 0x1_0000n
@@ -56,6 +57,9 @@ test('keys and numbers', () => {
 })
 
 test('a value is named only if chance does not explain it', () => {
+  // of 64 KiB 1 in 32,768 addresses fits, of their beginning one in 2^31
+  assert.match(lineOf(0x8936_5000n << 32n, 64) ?? '', /^the upper 4 bytes of 0x8936500000000000 are the lower ones of/)
+  assert.match(lineOf(0x8936_5010n << 32n, 64) ?? '', / may be shifted by 4 bytes/)
   // of two bytes, 1 of 65,536 fits
   assert.equal(lineOf(0x55b7n, 64), '0x55b7 may be shifted by 4 bytes, as from a struct of another layout')
   const many = Array.from({ length: 64 }, (_, i) => ({ value: 0x10_0100n + BigInt(i), what: `the number of QP ${i}` }))
@@ -66,9 +70,15 @@ test('a value is named only if chance does not explain it', () => {
 })
 
 test('an offset is no address, and a value near the range is neither', () => {
-  const lines = [64n, SIZE, START - 1n].map(
-    value => nearAddress(value, { start: START, end: START + SIZE }, [], [])?.line,
-  )
+  const objects = new KnownObjects(() => {})
+  const access = (start: bigint, length: bigint): string | undefined =>
+    nearAccess(objects, {
+      ...{ start, end: start + length, range: { start: START, end: START + SIZE }, region: undefined, context: 1 },
+    })?.line
+  const lines = [64n, SIZE, START - 1n].map(start => access(start, 8n))
   assert.match(lines[0] ?? '', /^0x40 is less than the length of the range: an offset, an index or a length/)
   assert.deepEqual(lines.slice(1), [undefined, undefined])
+  // 100 bytes in the other byte order; 1 MiB is 4 KiB in the other, and a usual length
+  assert.equal(access(START, 0x6400_0000n), '0x64000000 may be in the other byte order')
+  assert.equal(access(START, 0x10_0000n), undefined)
 })

@@ -22,7 +22,7 @@ import {
 import { attributeTable, mismatchBehind, mismatches, psnLines } from '../connection.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { noteDropped } from '../lost-work.ts'
-import { nearAddress, nearKey, nearly } from '../nearly.ts'
+import { nearAccess, nearKey, nearly } from '../nearly.ts'
 import { hex, type KnownObject, type KnownObjects, typeOf } from '../objects.ts'
 import { QUEUES, type Queues } from '../queues/queues.ts'
 import { type FindingContent, type Occurrence, POSTED } from '../reporting.ts'
@@ -349,12 +349,14 @@ class FailureReports {
     region: KnownObject | undefined,
   ) {
     const { objects } = this.#services
-    const { key, accessStart, rangeStart, rangeEnd } = cause.args
-    if (typeof accessStart === 'bigint' && typeof rangeStart === 'bigint' && typeof rangeEnd === 'bigint') {
-      const theirs = region === undefined ? [] : objects.existingIn(region.context)
-      const own = region === undefined || context === region.context ? [] : objects.existingIn(context)
-      return nearAddress(accessStart, { start: rangeStart, end: rangeEnd }, theirs, own)
-    }
+    const { key, accessStart: start, accessEnd: end, rangeStart, rangeEnd } = cause.args
+    if (
+      typeof start === 'bigint' &&
+      typeof end === 'bigint' &&
+      typeof rangeStart === 'bigint' &&
+      typeof rangeEnd === 'bigint'
+    )
+      return nearAccess(objects, { start, end, range: { start: rangeStart, end: rangeEnd }, region, context })
     const isUnknown = region === undefined && typeof key === 'number' && key !== 0
     return isUnknown && device !== undefined ? nearKey(objects, device, key) : undefined
   }
