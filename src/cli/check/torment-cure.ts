@@ -32,6 +32,8 @@ interface CureSearch {
   /** Orders that were tried, of how many. */
   readonly tried: number
   readonly candidates: number
+  /** Runs that must pass with an order. */
+  readonly needed: number
   /** Of those that were tried and do not cure: how often what was awaited did not come in time. */
   readonly late: number
   /** Of an order that cured, and is not the cause: why. */
@@ -46,9 +48,12 @@ const MAX_SINGLE = 64
 /** Runs in the opposite order, of which two must fail. */
 const OPPOSITE_RUNS = 3
 
-/** How many runs must pass, if of so many so many have failed. The rate is taken a little lower. */
-export const runsNeeded = (failures: number, runs: number): number =>
-  Math.max(2, Math.ceil(Math.log(CHANCE) / Math.log(1 - failures / (runs + 1))))
+/**
+ * How many runs must pass with an order, if of so many runs so many have failed: one of the `orders` that are tried
+ * may pass by CHANCE. The rate is taken a little lower.
+ */
+export const runsNeeded = (failures: number, runs: number, orders: number): number =>
+  Math.max(2, Math.ceil(Math.log(CHANCE / orders) / Math.log(1 - failures / (runs + 1))))
 
 interface Candidate {
   readonly held: string
@@ -103,26 +108,28 @@ const postsText = (posts: readonly TormentedRequest[], framesOf: FramesOf, suffi
   )
   lines.delete('')
   const names = [...new Set(posts.map(({ text }) => text.split(' ')[0]))]
-  const process = first.command === undefined ? '' : ` of ${first.command}`
+  const process = ` of ${objectOf(first).split('/')[1]}`
   const where = lines.size === 0 ? '' : ` (${[...lines].join(', ')})`
   const one = posts.length === 1 ? `the ${first.text.split(',')[0]}` : `each ${names.join(' or ')}`
   return `${one} ${suffix}of QP ${hex(first.qpn ?? 0)}${process}${where}`
 }
 
 /**
- * `run`: one that fails; `needed`: see `runsNeeded`. Finds no order if none is the cause, or if the search ends before.
+ * `run`: one that fails, of `failures` in `runs`. Finds no order if none is the cause, or if the search ends before.
  */
 export const findCure = async (
   run: CureRun,
-  needed: number,
+  failures: number,
+  runs: number,
   attempt: Try,
   render: <T>(make: (framesOf: FramesOf) => T) => Promise<T>,
   onStep: (text: string) => void,
 ): Promise<CureSearch> => {
   const candidates = candidatesOf(run)
   let unproven: string | undefined
+  const needed = runsNeeded(failures, runs, Math.max(1, candidates.length))
   let [tried, late] = [0, 0]
-  const ends = (cure?: Cure): CureSearch => ({ cure, tried, candidates: candidates.length, late, unproven })
+  const ends = (cure?: Cure): CureSearch => ({ cure, tried, candidates: candidates.length, needed, late, unproven })
 
   /** Runs until one fails, or `needed` have passed. `waits`: of what was held until it came. */
   const passes = async (only: readonly string[]) => {

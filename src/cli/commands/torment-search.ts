@@ -26,7 +26,7 @@ import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
 import { sarifDocument } from '../check/sarif.ts'
 import { createSymbols, type LookUp } from '../check/symbols.ts'
-import { cureSentence, findCure, runsNeeded } from '../check/torment-cure.ts'
+import { cureSentence, findCure } from '../check/torment-cure.ts'
 import {
   findPair,
   orderText,
@@ -293,12 +293,12 @@ const searchCure = async (search: Search, first: TormentSetting, failed: Run): P
     failures++
     last = run
   }
-  const needed = runsNeeded(failures, runs)
   const found =
     last &&
     (await findCure(
       last,
-      needed,
+      failures,
+      runs,
       only => runOnce(search, { ...setting, only }),
       make => symbols.render(known => make(known.framesOf)),
       text => progress.show(() => `${text}: run ${search.runs + 1}`),
@@ -308,7 +308,7 @@ const searchCure = async (search: Search, first: TormentSetting, failed: Run): P
     `the program fails without torment, in ${failures} of ${counted(runs, 'further run')}, so no seed was tried`,
   )
   sayFailure(search, last ?? failed)
-  const { cure, tried = 0, candidates = 0, late = 0, unproven } = found ?? {}
+  const { cure, tried = 0, candidates = 0, needed = 0, late = 0, unproven } = found ?? {}
   if (cure !== undefined) {
     say(search, printable(cureSentence(cure)))
     print(search, `  ${cure.evidence}\n`)
