@@ -265,6 +265,19 @@ describe('userdma check --torment-search without torment', { skip: lacking(order
       assert.match(torment.later.id, new RegExp(`^request/${device}/[\\w.]+/${service}_qp3/post\\*$`))
       assert.match(readFileSync(file, 'utf8'), /the program fails without torment; it passes if each SEND of QP /)
     })
+  it('is what check itself names, if the program fails without a finding', async t => {
+    for (const [name, words] of [
+      ['wrong', '`--torment-search 10` looks for one that cures'],
+      ['two-right', '`--torment`'],
+    ] as const) {
+      const { stderr } = await runUserdma(t, ['check', '--private', '--', orders, name])
+      assert.ok(stderr.endsWith(`came in one of the orders that are allowed: ${words}\n`), stderr)
+    }
+  })
+  it('reduces a found seed, or says how far it came', { skip: longOnly }, async t => {
+    const { stderr } = await search(t, ['--torment-search', '10'], orders, 'one')
+    assert.match(stderr, /fails with [123] decisions?:\n|\nuserdma check: of \d+ decisions; |no failure with/)
+  })
   it('says what was tried if no order cures', async t => {
     const wrong = await search(t, [], orders, 'wrong')
     assert.match(wrong.stderr, /: the program fails without torment, in 3 of 3 further runs, so no seed was tried\n/)
