@@ -218,23 +218,8 @@ export const openReportOf = (
       if (!options.json) {
         for (const { severity, text } of last.leaksText) printBlock(severity, text)
         if (last.whoText) print(last.whoText)
-        const { reported } = last
-        print(
-          summary(
-            blocks,
-            reported,
-            hidden,
-            suppressed,
-            omissions,
-            hasCalls,
-            end,
-            lacks,
-            read,
-            status !== 0,
-            options,
-            paint,
-          ),
-        )
+        const rest = [lacks, read, status !== 0, options, paint] as const
+        print(summary(blocks, last.reported, hidden, suppressed, omissions, hasCalls, end, ...rest))
       }
       if (last.log !== undefined) sarif?.write(`${jsonText(last.log, 2)}\n`)
       output.close()

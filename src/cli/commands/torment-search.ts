@@ -318,7 +318,7 @@ const searchCure = async (search: Search, first: TormentSetting, failed: Run): P
     if (unproven !== undefined) say(search, printable(unproven))
     say(
       search,
-      `no order of posts is proven to cure it: ${tried} of ${candidates} were tried${remainingRuns(candidates - tried, needed)}`,
+      `no order is proven to cure it: ${tried} of ${candidates} were tried${remainingRuns(candidates - tried, needed)}`,
     )
     if (late > 0) say(search, `for ${late} of them, what was awaited did not come in half the ACK timeout`)
     say(search, 'what the program does itself, such as reads of memory and messages by sockets, was not held')

@@ -124,30 +124,30 @@ export interface TormentHold {
   readonly wait: number | undefined
   /**
    * What it is about is held until this has come, at most MAX_HOLD. DEVICE/PROCESS/OBJECT/THING of a completion: the
-   * program has polled it. The identity of a decision: what that one is about has gone on. For `request`, also
-   * DEVICE/PROCESS/OBJECT and a word of `SendsDone`; then at most half the ACK timeout.
+   * program has polled it. The identity of a decision: what that one is about has gone on. For `request` and
+   * `completion`, also DEVICE/PROCESS/OBJECT and a word of `Awaited`; then at most half the ACK timeout.
    */
   readonly until: string | undefined
 }
 
-/** Until when a request may be held: the sends of a queue pair that were posted before are done. */
-export const SendsDone = {
-  ALL: 'posts-done',
-  /** If there are none: the next one is. */
+/** Until when a request or completion may be held: what a queue pair does. */
+export const Awaited = {
+  /** The sends that were posted before are done. */
+  POSTS: 'posts-done',
+  /** The same; if there are none, the next one is. */
   NEXT: 'next-done',
+  /** Its send or receive queue has had as many completions as that of what is held. */
+  SENDS: 'as-many-sends',
+  RECEIVES: 'as-many-receives',
 } as const
+type AwaitedWord = (typeof Awaited)[keyof typeof Awaited]
 
-/** DEVICE/PROCESS/OBJECT of which sends are to be done; undefined: `until` is another event. */
-export const awaitedSends = (until: string): { readonly object: string; readonly isNext: boolean } | undefined => {
+/** What DEVICE/PROCESS/OBJECT is to do; undefined: `until` is another event. */
+export const awaitedIn = (until: string): { readonly object: string; readonly word: AwaitedWord } | undefined => {
   const at = until.lastIndexOf('/')
-  const thing = until.slice(at + 1)
-  return thing === SendsDone.ALL || thing === SendsDone.NEXT
-    ? { object: until.slice(0, at), isNext: thing === SendsDone.NEXT }
-    : undefined
+  const word = Object.values(Awaited).find(one => one === until.slice(at + 1))
+  return word && { object: until.slice(0, at), word }
 }
-
-/** All decisions about posts of a queue pair, DEVICE/PROCESS/OBJECT. */
-export const allPostsOf = (object: string): string => `request/${object}/post*`
 
 /** The longest wait for an event, and of ID~MICROSECONDS, microseconds. */
 export const MAX_HOLD = 200_000

@@ -5,6 +5,7 @@
  *   order_cases two | two-right             a SEND tells that a READ of another queue pair is done
  *   order_cases one | one-right             the same on one queue pair, without IBV_SEND_FENCE
  *   order_cases written | written-right     a WRITE is there when a SEND of another queue pair comes (RC)
+ *   order_cases answer | answer-right       the first completion is that of the answer
  *   order_cases slow                        a message takes a millisecond: no order of requests helps
  *   order_cases wrong                       fails whatever the order is
  *
@@ -95,6 +96,30 @@ static int written(int is_right)
     return status;
 }
 
+static int answer(int is_right)
+{
+    int status = 0;
+    for (int round = 1; round <= ROUNDS; round++) {
+        post_receive(&one, first_bytes(&one));
+        post_receive(&other, first_bytes(&other));
+        post(&one, IBV_WR_SEND, first_bytes(&one), 0, 0);
+        next_completion(&other);
+        other.buffer[0] = (char)round;
+        post(&other, IBV_WR_SEND, first_bytes(&other), 0, 0);
+        const enum ibv_wc_opcode first = next_completion(&one).opcode;
+        if (is_right && first != IBV_WC_RECV)
+            next_completion(&one);
+        if (((volatile char *)one.buffer)[0] != round) {
+            fprintf(stderr, "round %d: no answer\n", round);
+            status = 1;
+        }
+        if (!is_right || first == IBV_WC_RECV)
+            next_completion(&one);
+        next_completion(&other);
+    }
+    return status;
+}
+
 static double milliseconds(void)
 {
     struct timespec now;
@@ -139,7 +164,8 @@ int main(int count, char **arguments)
         int (*run)(int is_right);
         int is_right;
     } cases[] = {{"two", two, 0}, {"two-right", two, 1}, {"one", on_one, 0}, {"one-right", on_one, 1},
-                 {"written", written, 0}, {"written-right", written, 1}, {"slow", slow, 0}, {"wrong", wrong, 0}};
+                 {"written", written, 0}, {"written-right", written, 1}, {"answer", answer, 0}, {"answer-right", answer, 1},
+                 {"slow", slow, 0}, {"wrong", wrong, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             make_pair(&one, &other);

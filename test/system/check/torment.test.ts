@@ -265,6 +265,18 @@ describe('userdma check --torment-search without torment', { skip: lacking(order
       assert.match(torment.later.id, new RegExp(`^request/${device}/[\\w.]+/${service}_qp3/post\\*$`))
       assert.match(readFileSync(file, 'utf8'), /the program fails without torment; it passes if each SEND of QP /)
     })
+  it('tells which completion must come first', async t => {
+    const { status, stderr } = await search(t, ['--path', 'packets'], orders, 'answer')
+    assert.equal(status, EX_DATAERR, stderr)
+    assert.match(
+      stderr,
+      /: it passes if the completion of each SEND of QP 0x\w+ .* waits until the completion of each receive of QP 0x\w+ .* has come; nothing orders them \(IBA 10\.8\.3\.3: completions of the send queue and of the receive queue /,
+    )
+    assert.match(
+      stderr,
+      /only=completion\/rxe0\/order_cases\/rc_qp1\/send\*~rxe0\/order_cases\/rc_qp1\/as-many-receives'/,
+    )
+  })
   it('is what check itself names, if the program fails without a finding', async t => {
     for (const [name, words] of [
       ['wrong', '`--torment-search 10` looks for one that cures'],
@@ -281,12 +293,12 @@ describe('userdma check --torment-search without torment', { skip: lacking(order
   it('says what was tried if no order cures', async t => {
     const wrong = await search(t, [], orders, 'wrong')
     assert.match(wrong.stderr, /: the program fails without torment, in 3 of 3 further runs, so no seed was tried\n/)
-    assert.match(wrong.stderr, /: no order of posts is proven to cure it: (\d+) of \1 were tried\n/)
+    assert.match(wrong.stderr, /: no order is proven to cure it: (\d+) of \1 were tried\n/)
     assert.doesNotMatch(wrong.stderr, /it passes if/)
     assert.equal(wrong.status, EX_DATAERR)
   })
   it('finds nothing in a program that waits for its READs', { skip: longOnly }, async t => {
-    for (const name of ['two-right', 'one-right', 'written-right']) {
+    for (const name of ['two-right', 'one-right', 'written-right', 'answer-right']) {
       const { status, stderr } = await search(t, lateReads[0][3], orders, name)
       assert.equal(stderr, 'userdma check: no failure with 2 seeds, 1 to 2\n')
       assert.equal(status, 0)

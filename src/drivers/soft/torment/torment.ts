@@ -153,7 +153,7 @@ interface PostSink {
   rows(): Iterable<number>
   /** Number of sends that are posted and not retired. */
   pending(row: number): number
-  /** How long a post may be held for other sends, microseconds. */
+  /** How long a post may be held for what other queue pairs do, microseconds. */
   longestHold(row: number): number
 }
 
@@ -238,7 +238,7 @@ const createLatePosts = (decisions: Decisions, sink: PostSink): LatePosts => {
         last.set(row, { qp, index, due: 0, end: undefined })
         return false
       }
-      const wait = decision.awaitsSends ? Math.min(decision.wait(), sink.longestHold(row)) : decision.wait()
+      const wait = decision.isBounded ? Math.min(decision.wait(), sink.longestHold(row)) : decision.wait()
       const now = sink.now()
       decision.note(() => `request ${index + 1} of QP 0x${sink.qpnOf(row).toString(16)} starts after ${wait} µs`)
       const post: LastPost = {

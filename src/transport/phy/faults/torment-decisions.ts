@@ -13,7 +13,8 @@
 
 import { createRandom, hashOf } from '../../../base/random.ts'
 import {
-  awaitedSends,
+  Awaited,
+  awaitedIn,
   decisionKind,
   MAX_HOLD,
   readHold,
@@ -83,8 +84,8 @@ type Listener = (decision: TormentDecision, device: string) => void
 
 /** A decision that acts, and its random numbers. */
 export interface Decision {
-  /** Until sends of a queue pair are done (`SendsDone`). */
-  readonly awaitsSends: boolean
+  /** It is held until a queue pair does something (`Awaited`), at most half the ACK timeout. */
+  readonly isBounded: boolean
   /** An integer from 0 to `limit` − 1. */
   below(limit: number): number
   /** Microseconds, from 1 to the longest wait. */
@@ -111,8 +112,8 @@ interface Holding {
   readonly queue: string
   /** The event until which it is held. */
   readonly until: string | undefined
-  /** Of one until sends are done. */
-  readonly sends: AwaitedSends | undefined
+  /** Of one until a queue pair has done something. */
+  readonly awaited: Goal | undefined
   readonly release: () => void
   readonly passed: string[]
   passedCount: number
@@ -124,9 +125,10 @@ export interface SendCounts {
   readonly pending: number
 }
 
-/** The sends of a queue pair until which something is held: so many are to be done. */
-interface AwaitedSends {
+/** Until a queue pair has done so many things, something is held. `counted`: `Awaited`, or a queue of completions. */
+interface Goal {
   readonly object: string
+  readonly counted: 'done' | 'send' | 'receive'
   readonly goal: number
 }
 
@@ -171,16 +173,25 @@ export const createDecisions = (
     for (const { until, release } of held) if (until === event) release()
   }
 
-  const doneOf = (object: string): number => sendsOf(object)?.done ?? 0
-  const areDone = ({ object, goal }: AwaitedSends): boolean => doneOf(object) >= goal
+  /** How many completions of a queue have come, by DEVICE/PROCESS/OBJECT/send or /receive: if they are awaited. */
+  const written = new Map<string, number>()
+  const countsWritten = holds?.some(({ until = '' }) => /\/as-many-(?:sends|receives)$/.test(until)) === true
+  const countOf = ({ object, counted }: Goal): number =>
+    counted === 'done' ? (sendsOf(object)?.done ?? 0) : (written.get(`${object}/${counted}`) ?? 0)
+  const isReached = (awaited: Goal): boolean => countOf(awaited) >= awaited.goal
+  const releaseReached = (of: string): void => {
+    for (const { awaited, release } of held) if (awaited?.object === of && isReached(awaited)) release()
+  }
 
-  /** Of post `nth` of a queue pair, which does not wait for itself. */
-  const sendsFor = (until: string, object: string, nth: number): AwaitedSends | undefined => {
-    const awaited = awaitedSends(until)
-    if (awaited === undefined) return undefined
-    const { done, pending } = sendsOf(awaited.object) ?? { done: 0, pending: 0 }
-    const goal = awaited.object === object ? nth - 1 : done + Math.max(pending, Number(awaited.isNext))
-    return { object: awaited.object, goal }
+  /** Of post or completion `nth` of `own`; a post does not wait for itself. */
+  const goalOf = (until: string, own: string, nth: number): Goal | undefined => {
+    const { object, word } = awaitedIn(until) ?? {}
+    if (object === undefined || word === undefined) return undefined
+    if (word === Awaited.SENDS) return { object, counted: 'send', goal: nth }
+    if (word === Awaited.RECEIVES) return { object, counted: 'receive', goal: nth }
+    const { done, pending } = sendsOf(object) ?? { done: 0, pending: 0 }
+    const goal = object === own ? nth - 1 : done + Math.max(pending, Number(word === Awaited.NEXT))
+    return { object, counted: 'done', goal }
   }
 
   const mayAct = (kind: TormentKind): boolean =>
@@ -194,7 +205,7 @@ export const createDecisions = (
     random: () => number,
     round: number,
     hold: TormentHold | undefined,
-    sends: AwaitedSends | undefined,
+    awaited: Goal | undefined,
   ): Decision => {
     const device = object.slice(0, object.indexOf('/'))
     const { wait, until } = hold ?? {}
@@ -202,7 +213,7 @@ export const createDecisions = (
     const given = (): number | undefined => (until === undefined ? wait : events.get(until) ? 0 : MAX_HOLD)
     let told: TormentDecision | undefined
     return {
-      awaitsSends: sends !== undefined,
+      isBounded: awaited !== undefined,
       below: limit => random() % limit,
       bound: most => given() ?? most,
       wait: () => {
@@ -224,12 +235,12 @@ export const createDecisions = (
         tell(told, device, isLasting)
       },
       hold(from, release) {
-        const holding: Holding = { queue: `${object}/${thing}`, until, sends, release, passed: [], passedCount: 0 }
+        const holding: Holding = { queue: `${object}/${thing}`, until, awaited, release, passed: [], passedCount: 0 }
         held.add(holding)
         return (now, isEarly) => {
           held.delete(holding)
           const { passed, passedCount } = holding
-          const hasCome = until === undefined ? undefined : sends ? areDone(sends) : events.get(until)
+          const hasCome = until === undefined ? undefined : awaited ? isReached(awaited) : events.get(until)
           const outcome: TormentHeld = {
             ...{ microseconds: Math.round(now - from), passed, passedCount, isEarly },
             ...(hasCome !== undefined && { hasCome }),
@@ -262,23 +273,23 @@ export const createDecisions = (
       const hold = holdOf(id)
       const isOfSeed = hold?.id.endsWith('*') && hold.wait === undefined && hold.until === undefined
       const isMade = wanted === undefined || isOfSeed ? isDrawn : hold !== undefined
-      const sends = hold?.until === undefined ? undefined : sendsFor(hold.until, object, Number(nth))
-      const hasCome = sends !== undefined && areDone(sends)
+      const awaited = hold?.until === undefined ? undefined : goalOf(hold.until, object, Number(nth))
+      const hasCome = awaited !== undefined && isReached(awaited)
       if (hasCome) missed.delete(hold!.id)
       if (hasCome || !isMade) {
         occurred(id)
         return undefined
       }
-      return createDecision(kind, object, thing, id, random, round, hold, sends)
+      return createDecision(kind, object, thing, id, random, round, hold, awaited)
     },
     isAwaited,
     occurred,
-    retired(object) {
-      for (const { sends, release } of held) if (sends?.object === object && areDone(sends)) release()
-    },
+    retired: releaseReached,
     passed(object, thing, nth) {
-      if (held.size === 0) return
       const queue = `${object}/${thing}`
+      if (countsWritten) written.set(queue, (written.get(queue) ?? 0) + 1)
+      if (held.size === 0) return
+      if (countsWritten) releaseReached(object)
       for (const holding of held) {
         if (holding.queue === queue) continue
         holding.passedCount++
