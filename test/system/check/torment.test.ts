@@ -244,7 +244,10 @@ describe('userdma run --torment SEED:only=request/…/post*~', { skip: lacking(o
       }
       assert.equal(await status(options), 1)
       assert.equal(await status(options, 3, `${qp(1)}/posts-done`), 0)
-      assert.equal(await status(options.slice(0, 2), 1, `${qp(3)}/next-done`), 1)
+      const opposite = `1:only=request/${qp(1)}/post*~${qp(3)}/next-done`
+      const traced = ['trace', '--private', ...options.slice(0, 2), '--torment', opposite, '--', program, 'two']
+      const { stderr } = await runUserdma(t, traced)
+      assert.match(stderr, new RegExp(`request/${qp(1)}/post1\\] goes on after \\d+ µs; passed by .*${qp(3)}/send1`))
     })
 })
 
