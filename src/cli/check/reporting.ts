@@ -218,8 +218,8 @@ export const openReportOf = (
       if (!options.json) {
         for (const { severity, text } of last.leaksText) printBlock(severity, text)
         if (last.whoText) print(last.whoText)
-        const { reported } = last
-        print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, lacks, read, options, paint))
+        const rest = [lacks, read, status !== 0, options, paint] as const
+        print(summary(blocks, last.reported, hidden, suppressed, omissions, hasCalls, end, ...rest))
       }
       if (last.log !== undefined) sarif?.write(`${jsonText(last.log, 2)}\n`)
       output.close()
@@ -253,14 +253,19 @@ const hiddenText = (hidden: readonly Finding[]): string => {
 
 /**
  * What a run could not see that found no mistake but leaks, or nothing. `isObserved`: --host, which has neither races
- * nor torment. `isRecorded`: the orders are those of a recording.
+ * nor torment. `isRecorded`: the orders are those of a recording. `hasFailed`: the program has.
  */
-const unseenText = ({ races, torment }: CheckOptions, isObserved: boolean, isRecorded: boolean): string => {
+const unseenText = (
+  { races, torment }: CheckOptions,
+  isObserved: boolean,
+  isRecorded: boolean,
+  hasFailed: boolean,
+): string => {
   const order = races === true || isObserved ? '' : '; the order of requests is not looked at: `--races`'
   const others =
     torment !== undefined || isObserved || isRecorded
       ? ''
-      : '; messages and completions came in one of the orders that are allowed: `--torment`'
+      : `; messages and completions came in one of the orders that are allowed: ${hasFailed ? '`--torment-search 10` looks for one that cures' : '`--torment`'}`
   return `accesses of the program's own threads to memory are seen by sanitizers: \`userdma help how-to/debuggers\`${order}${others}`
 }
 
@@ -278,6 +283,7 @@ const summary = (
   end: EndBySignal | undefined,
   lacks: readonly string[],
   file: string | undefined,
+  hasFailed: boolean,
   options: CheckOptions,
   paint: Paint,
 ): string => {
@@ -297,7 +303,7 @@ const summary = (
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
     ...(hasCalls && reported.every(([{ left, severity }]) => left !== undefined || severity === 'note')
-      ? [`  ${unseenText(options, options.host === true, file !== undefined)}`]
+      ? [`  ${unseenText(options, options.host === true, file !== undefined, hasFailed)}`]
       : []),
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),

@@ -57,7 +57,7 @@ const MAX_TRIED = 8
 const NEAR = 20
 const NEAR_PART = 8
 
-type FramesOf = (stack: Stack) => readonly Frame[]
+export type FramesOf = (stack: Stack) => readonly Frame[]
 
 /** `SEND wr_id 7 (a.c:40)`. */
 const requestWithLine = ({ text, stack }: TormentedRequest, framesOf: FramesOf): string => {
@@ -157,9 +157,25 @@ export const findPair = async (
   return { pair: undefined, failed, passed }
 }
 
-export const pairSentence = ({ later, earlier, clause }: Pair): string =>
-  `it fails if ${later.text} comes after ${earlier.text}; nothing orders them (${clause})`
+/** What a sentence says of a pair. */
+export type Order = Pick<Pair, 'later' | 'earlier' | 'clause'>
 
-/** Why a correct program tolerates these decisions, each kind once. */
-export const rulesOf = (only: readonly string[]): readonly string[] =>
-  [...new Set(only.map(decisionKind))].map(kind => `${kind}: ${TormentKinds[kind as TormentKind].rule}`)
+export const orderText = ({ later, earlier, clause }: Order): string =>
+  `${later.text} comes after ${earlier.text}; nothing orders them (${clause})`
+
+export const pairSentence = (pair: Pair): string => `it fails if ${orderText(pair)}`
+
+/** Of packets: the rule of the object's service. */
+const ruleOf = (id: string): string => {
+  const kind = decisionKind(id) as TormentKind
+  const { rule } = TormentKinds[kind]
+  if (kind !== 'packet') return rule
+  if (id.includes('/driver_qp')) return 'messages of SRD have no order'
+  const [reliable, datagrams] = rule.split('; ')
+  return (/\/(?:rc|xrc\w*)_qp/.test(id) ? reliable : id.includes('/ud_qp') ? datagrams : rule) ?? rule
+}
+
+/** Why a correct program tolerates these decisions, each rule once. */
+export const rulesOf = (only: readonly string[]): readonly string[] => [
+  ...new Set(only.map(id => `${decisionKind(id)}: ${ruleOf(id)}`)),
+]

@@ -2,11 +2,12 @@
  * `userdma check --torment-search N`: runs a program with N seeds and reports the decisions of one that make it fail.
  *
  * A run fails if the program's exit status is not 0, a signal or the time limit ends it, or there is a finding of
- * severity --fail-on or above. The first runs are without torment: if one fails, there is nothing to search. A decision
- * of torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts). Of the seed that
- * fails with the fewest decisions, all are left out that need not be made for the failure: kinds, objects, then single
- * ones (base/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the
- * order that decides (cli/check/torment-pair.ts).
+ * severity --fail-on or above. The first runs are without torment: if one fails, no seed is tried, and the search is
+ * for the order that cures (cli/check/torment-cure.ts). A decision of torment is one moment at which a device does what
+ * hardware rarely does (spec/check/torment.ts). Of the seed that fails with the fewest decisions, all are left out that
+ * need not be made for the failure: all kinds but one, kinds, objects, then single ones (base/shrink.ts). Timing
+ * decides too, so what two of at most three runs do counts. Then comes the search for the order that decides
+ * (cli/check/torment-pair.ts).
  *
  * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by
  * it.
@@ -25,7 +26,16 @@ import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
 import { sarifDocument } from '../check/sarif.ts'
 import { createSymbols, type LookUp } from '../check/symbols.ts'
-import { findPair, type Pair, type PairRun, type PairSearch, pairSentence, rulesOf } from '../check/torment-pair.ts'
+import { cureSentence, findCure } from '../check/torment-cure.ts'
+import {
+  findPair,
+  orderText,
+  type Pair,
+  type PairRun,
+  type PairSearch,
+  pairSentence,
+  rulesOf,
+} from '../check/torment-pair.ts'
 import { integer } from '../command-line/kinds.ts'
 import { optionWords } from '../command-line/option.ts'
 import { findingOptions } from '../command-line/options.ts'
@@ -93,6 +103,8 @@ interface Found {
   /** Why nothing orders them. */
   readonly clause?: string
   readonly isProven: boolean
+  /** The program fails without torment, and passes with `only` and `command`, which hold `later` until `earlier`. */
+  readonly isCure?: true
   /** Number of runs of the search. */
   readonly runs: number
   /** Repeats the failure. */
@@ -108,8 +120,13 @@ const TIMES_LONGEST = 3
 const LEAST_SECONDS = 2
 /** The runs without torment, and at most of each trial. */
 const RUNS = 3
+/** Runs that measure how often the program fails without torment, and failures that suffice. */
+const MEASURED_RUNS = 10
+const MEASURED_FAILURES = 3
 /** Failed seeds that are tried again. */
 const MAX_CANDIDATES = 3
+/** With more decisions, it is said how far they were reduced. */
+const ENOUGH_DECISIONS = 3
 /** With more decisions, their identities are too long for an argument. */
 const MAX_DECISIONS = 2000
 /** A tag that no program has: a trace with it has the decisions of torment only. */
@@ -210,10 +227,7 @@ const searchSeeds = async (
     progress.show(() => `run ${run} of ${RUNS} without torment`)
     const untormented = await runOnce(search, undefined)
     if (untormented?.failure === undefined) continue
-    say(search, 'the program fails without torment, so no seed was tried')
-    sayFailure(search, untormented)
-    await sayCommands(search, undefined)
-    return 'fails plainly'
+    return await searchCure(search, first, untormented)
   }
   const failed: TormentedRun[] = []
   let tried = 0
@@ -241,9 +255,15 @@ const searchSeeds = async (
   const { setting, decisions } = last
   const { seed, only } = setting
   const { pair, failed: fails, passed } = await searchPair(search, setting)
-  const needed = only === undefined ? `its ${counted(decisions.size, 'decision')}` : counted(only.length, 'decision')
+  const isListed = only?.some(id => id.endsWith('*')) === false
+  const needed = `${isListed ? '' : 'its '}${counted(decisions.size, 'decision')}`
   say(search, `${failed.length} of ${seeds} fail; seed ${seed} fails with ${needed}${only?.length ? ':' : ''}`)
-  for (const id of only ?? []) print(search, `  ${printable(`${id}: ${decisions.get(id) ?? ''}`)}\n`)
+  for (const id of only ?? []) print(search, `  ${printable(isListed ? `${id}: ${decisions.get(id) ?? ''}` : id)}\n`)
+  if (decisions.size > ENOUGH_DECISIONS)
+    say(
+      search,
+      `of ${counted(candidate.decisions.size, 'decision')}; ${stop.aborted ? 'the time was over (--search-time)' : 'fewer did not fail, or are too many to try each'}`,
+    )
   sayFailure(search, last)
   if (pair !== undefined) say(search, printable(pairSentence(pair)))
   else if (only !== undefined && only.length > 0) await sayUnproven(search, only, fails, passed)
@@ -256,6 +276,63 @@ const searchSeeds = async (
     ...{ isProven: pair !== undefined, runs: search.runs, command },
   }
 }
+
+/** The program fails without torment: which order cures it, if one does. `failed`: a run. */
+const searchCure = async (search: Search, first: TormentSetting, failed: Run): Promise<Found | 'fails plainly'> => {
+  const { progress, symbols } = search
+  const setting: TormentSetting = { ...first, kinds: undefined }
+  search.needsOrders = true
+  let [runs, failures] = [0, 0]
+  let last: Run | undefined
+  progress.show(() => `how often it fails without torment: run ${runs + 1}`)
+  for (; runs < MEASURED_RUNS && failures < MEASURED_FAILURES; runs++) {
+    // Objects have names under torment, though it decides nothing.
+    const run = await runOnce(search, { ...setting, maxDecisions: 0 })
+    if (run === undefined) break
+    if (run.failure === undefined) continue
+    failures++
+    last = run
+  }
+  const found =
+    last &&
+    (await findCure(
+      last,
+      failures,
+      runs,
+      only => runOnce(search, { ...setting, only }),
+      make => symbols.render(known => make(known.framesOf)),
+      text => progress.show(() => `${text}: run ${search.runs + 1}`),
+    ))
+  say(
+    search,
+    `the program fails without torment, in ${failures} of ${counted(runs, 'further run')}, so no seed was tried`,
+  )
+  sayFailure(search, last ?? failed)
+  const { cure, tried = 0, candidates = 0, needed = 0, late = 0, unproven } = found ?? {}
+  if (cure !== undefined) {
+    say(search, printable(cureSentence(cure)))
+    print(search, `  ${cure.evidence}\n`)
+  } else if (last === undefined && runs > 0)
+    say(search, 'it fails in less than one of ten runs: too rarely to tell an order that cures it from chance')
+  else if (candidates > 0) {
+    if (unproven !== undefined) say(search, printable(unproven))
+    say(
+      search,
+      `no order is proven to cure it: ${tried} of ${candidates} were tried${remainingRuns(candidates - tried, needed)}`,
+    )
+    if (late > 0) say(search, `for ${late} of them, what was awaited did not come in half the ACK timeout`)
+    say(search, 'what the program does itself, such as reads of memory and messages by sockets, was not held')
+  }
+  await sayCommands(search, undefined)
+  if (cure === undefined) return 'fails plainly'
+  const { later, earlier, clause, only } = cure
+  const command = await sayCommands(search, { ...setting, only }, 'let it pass')
+  return { seed: setting.seed, only, later, earlier, clause, isProven: true, isCure: true, runs: search.runs, command }
+}
+
+/** Of orders that were not tried; `needed`: runs that an order takes that cures. */
+const remainingRuns = (orders: number, needed: number): string =>
+  orders === 0 ? '' : `; the others take about ${orders + 2 * needed} runs, for which --search-time can be longer`
 
 /** Which order decides, if one does. */
 const searchPair = async (search: Search, setting: TormentSetting): Promise<PairSearch> => {
@@ -331,27 +408,36 @@ const trial = async (
   return undefined
 }
 
+/** Each name once, the rarest first. */
+const countsOf = (names: readonly string[]): readonly string[] => {
+  const counts = new Map<string, number>()
+  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1)
+  return [...counts].sort(([, a], [, b]) => a - b).map(([name]) => name)
+}
+
 /** The object of a decision. */
 const objectOf = (id: string): string => id.slice(id.indexOf('/'), id.lastIndexOf('/'))
 
 /** The last run that fails, with as few decisions as possible. */
 const leaveOut = async (search: Search, run: TormentedRun): Promise<TormentedRun> => {
-  const all = [...run.decisions.keys()]
-  if (all.length > MAX_DECISIONS) return run
   let last = run
-  let left = all.length
-  search.progress.show(() => `which decisions matter: ${counted(left, 'decision')} left`)
+  search.progress.show(() => `which decisions matter: ${counted(last.decisions.size, 'decision')} left`)
   const fails = async (only: readonly string[]): Promise<boolean | undefined> => {
     // those without torment have passed
     if (only.length === 0) return false
     const tried = await trial(search, { ...run.setting, only })
     if (tried?.failed === undefined) return tried && false
     last = tried.failed
-    left = only.length
     return true
   }
-  // First all by their identities: what others do may decide too.
-  if (await fails(all)) await shrink(all, fails, [decisionKind, objectOf])
+  // One kind alone, and of it one object, leave out most, and name the rule.
+  for (const group of [decisionKind, (id: string) => `${decisionKind(id)}${objectOf(id)}`]) {
+    const names = countsOf([...last.decisions.keys()].map(group))
+    if (names.length > 1) for (const name of names) if (await fails([`${name}/*`])) break
+  }
+  const all = [...last.decisions.keys()]
+  // By their identities: what others do may decide too.
+  if (all.length <= MAX_DECISIONS && (await fails(all))) await shrink(all, fails, [decisionKind, objectOf])
   return last
 }
 
@@ -459,7 +545,11 @@ const sayFailure = (search: Search, { failure = '', output: printed }: Run): voi
 }
 
 /** Prints commands that repeat a run and, with torment, trace it; resolves with the first. */
-const sayCommands = async (search: Search, setting: TormentSetting | undefined): Promise<string> => {
+const sayCommands = async (
+  search: Search,
+  setting: TormentSetting | undefined,
+  title = 'repeat it',
+): Promise<string> => {
   const { program, args, options } = search
   const commandLine = (words: readonly string[]): string =>
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
@@ -471,7 +561,7 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   const { races, failOn, suppressions, defaultSuppressions } = findingOptions
   const checkOptions = optionWords({ races, failOn, suppressions, defaultSuppressions }, options)
   const command = commandLine(['check', ...configArguments(checkConfig), ...checkOptions])
-  say(search, `repeat it: ${command}`)
+  say(search, `${title}: ${command}`)
   if (setting !== undefined)
     say(search, `what the devices did: ${commandLine(['trace', '--private', ...configArguments(runConfig)])}`)
   return command
@@ -486,11 +576,12 @@ const sarifOf = (found: Found | undefined) => {
     advice: '`userdma help how-to/torment` says what devices may do, and why a correct program tolerates it.',
   } as const
   const decided = found?.only === undefined ? 'decisions of torment' : found.only.join(' + ')
-  const order =
-    found?.later && found.earlier
-      ? `${found.later.text} comes after ${found.earlier.text}; nothing orders them (${found.clause})`
-      : ''
-  const text = `seed ${found?.seed}: the program fails ${order === '' ? `by ${decided}` : `if ${order}`}; repeat it: ${found?.command}`
+  const { later, earlier, clause = '' } = found ?? {}
+  const order = later && earlier && { later, earlier, clause }
+  const text =
+    found?.isCure && order
+      ? `the program fails without torment; ${cureSentence(order)}; let it pass: ${found.command}`
+      : `seed ${found?.seed}: the program fails ${order ? `if ${orderText(order)}` : `by ${decided}`}; repeat it: ${found?.command}`
   const results =
     found === undefined ? [] : [{ id, level: rule.level, text, count: 1, stacks: [], properties: { torment: found } }]
   return sarifDocument('userdma check', packageVersion(), found === undefined ? [] : [rule], results)

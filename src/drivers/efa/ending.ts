@@ -133,6 +133,7 @@ const complete = (efa: EfaState, request: Request, executed: number): void => {
   if (torment === undefined) writeSend(efa, request, status, opcode)
   else {
     const copy = request === efa.request ? copyRequest(request) : request
+    torment.retired(qp.qpn)
     torment.pushSend(qp.sendCq, qp.qpn, copy.destQpn, () => writeSend(efa, copy, status, opcode))
   }
 }

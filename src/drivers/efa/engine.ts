@@ -61,6 +61,10 @@ export const attachTorment = (efa: EfaState, torment: Torment, now: () => number
     polledOf,
     raise: raiseEvent,
     startSends: qpn => startSends(efa, qpn),
+    pendingSends(qpn) {
+      const { send, active, ended } = efa.qps.get(qpn)!.state
+      return send === undefined ? 0 : pendingSends(send) + active.size + ended.size
+    },
     acknowledge() {
       acknowledge(efa)
       efa.port.flush()

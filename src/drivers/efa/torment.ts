@@ -31,6 +31,8 @@ interface TormentedSrd {
   readonly port: Port
   readonly cqs: ReadonlyMap<number, CqObject>
   readonly qps: ReadonlyMap<number, CoreObject>
+  /** Number of sends that are posted to a queue pair, and not executed. */
+  pendingSends(qpn: number): number
   /** Number of completions that the program has polled. */
   polledOf(cq: CqObject): number
   /** Raises the event of an armed CQ. */
@@ -68,6 +70,8 @@ export class EfaTorment {
       },
       counts: cq => ({ written: cq.state.produced, polled: engine.polledOf(cq) }),
       qp: qpn => qps.get(qpn),
+      qpns: () => qps.keys(),
+      pendingSends: engine.pendingSends,
       ring: qpn => engine.startSends(qpn),
       releaseAcknowledgements: () => engine.acknowledge(),
       nextAcknowledgement: () =>
@@ -94,6 +98,11 @@ export class EfaTorment {
   /** Whether the next send of a queue pair waits, counted from 0 since RESET: `startSends` follows. */
   holdsPost(qpn: number, index: number): boolean {
     return this.#delays.holdsPost(qpn, index)
+  }
+
+  /** The oldest send of a queue pair is done. */
+  retired(qpn: number): void {
+    this.#delays.retired(qpn)
   }
 
   notify(cq: CqObject): void {

@@ -45,6 +45,19 @@ export const partsOfName = (name: string): { readonly object: string; readonly t
 
 const isRead = ({ opcode }: TormentedRequest): boolean => sendOperations[opcode]?.kind === SendKind.READ
 
+/** Why posts of two queue pairs, or of one if `isOne`, have no order. */
+export const postOrderClause = (
+  later: TormentedRequest | undefined,
+  earlier: TormentedRequest | undefined,
+  isOne: boolean,
+): string => {
+  if (!isOne) return TormentKinds.request.rule
+  if (later?.name.includes('/driver_qp')) return 'messages of SRD have no order'
+  return earlier !== undefined && isRead(earlier)
+    ? 'ibv_post_send(3): a request may be executed before an earlier READ has ended, unless it has IBV_SEND_FENCE'
+    : 'IBA 9.5: only a completion, or a later SEND, immediate or atomic, tells that a WRITE is done'
+}
+
 /** Why the order is not promised: `later` came after `earlier` has passed it. Undefined requests: unknown. */
 export const orderClause = (
   id: string,

@@ -118,14 +118,35 @@ export interface TormentHeld {
 
 /** A decision of `only`, as ID, ID~MICROSECONDS or ID~EVENT. */
 export interface TormentHold {
+  /** With * at its end: all that begin so; without a wait or event those that the seed makes. */
   readonly id: string
   /** Each of its waits, microseconds; undefined: random, or until an event. */
   readonly wait: number | undefined
   /**
    * What it is about is held until this has come, at most MAX_HOLD. DEVICE/PROCESS/OBJECT/THING of a completion: the
-   * program has polled it. The identity of a decision: what that one is about has gone on.
+   * program has polled it. The identity of a decision: what that one is about has gone on. For `request` and
+   * `completion`, also DEVICE/PROCESS/OBJECT and a word of `Awaited`; then at most half the ACK timeout.
    */
   readonly until: string | undefined
+}
+
+/** Until when a request or completion may be held: what a queue pair does. */
+export const Awaited = {
+  /** The sends that were posted before are done. */
+  POSTS: 'posts-done',
+  /** The same; if there are none, the next one is. */
+  NEXT: 'next-done',
+  /** Its send or receive queue has had as many completions as that of what is held. */
+  SENDS: 'as-many-sends',
+  RECEIVES: 'as-many-receives',
+} as const
+type AwaitedWord = (typeof Awaited)[keyof typeof Awaited]
+
+/** What DEVICE/PROCESS/OBJECT is to do; undefined: `until` is another event. */
+export const awaitedIn = (until: string): { readonly object: string; readonly word: AwaitedWord } | undefined => {
+  const at = until.lastIndexOf('/')
+  const word = Object.values(Awaited).find(one => one === until.slice(at + 1))
+  return word && { object: until.slice(0, at), word }
 }
 
 /** The longest wait for an event, and of ID~MICROSECONDS, microseconds. */
@@ -180,7 +201,10 @@ const areNames = (parts: readonly string[]): boolean =>
 /** Whether a value is KIND/DEVICE/PROCESS/OBJECT/THING. */
 const isDecisionId = (value: string): boolean => {
   const [kind, ...rest] = value.split('/')
-  return tormentKinds.some(known => known === kind) && areNames(rest)
+  const isKind = tormentKinds.some(known => known === kind)
+  if (!value.endsWith('*')) return isKind && areNames(rest)
+  const begun = rest.join('/').slice(0, -1).split('/')
+  return isKind && begun.length <= 4 && begun.every(part => /^[\w.-]*$/.test(part))
 }
 
 /** The decision of this text; undefined: it is none. */
@@ -201,7 +225,7 @@ const readIds = (text: string): readonly string[] =>
   text.split('+').map(id => {
     if (readHold(id) !== undefined) return id
     throw new Error(
-      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does, or that with ~MICROSECONDS (at most ${MAX_HOLD}) or ~DEVICE/PROCESS/OBJECT/THING of a completion, until which it is held`,
+      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does, or its beginning and *, or that with ~MICROSECONDS (at most ${MAX_HOLD}) or ~DEVICE/PROCESS/OBJECT/THING of a completion, until which it is held`,
     )
   })
 

@@ -1,32 +1,12 @@
 /*
- * Explains an access beyond the range of its key: how far it goes, and whether its address is one within the range that
- * was encoded wrongly.
+ * Explains an access beyond the range of its key: how far it goes, and whether its address is that of the memory, and
+ * the key has addresses of its own.
  */
 import type { Failure } from '../../spec/check/failures.ts'
-import { joinWords, swap32 } from '../../spec/memory.ts'
 import { hex, type KnownObject } from './objects.ts'
 
-const swap64 = (address: bigint): bigint =>
-  joinWords(swap32(Number(address & 0xffff_ffffn)), swap32(Number(address >> 32n)))
-
-/** Common mistakes in sending an address to the peer, or storing it: empty or one line. */
-const encodingLines = (address: bigint, start: bigint, end: bigint): string[] => {
-  if (address >= start && address < end) return []
-  const isTruncated = address === BigInt.asUintN(32, address)
-  const isSignExtended = address === BigInt.asUintN(64, BigInt.asIntN(32, address))
-  const sameLowBits = start + BigInt.asUintN(32, address - start)
-  if ((isTruncated || isSignExtended) && sameLowBits < end)
-    return [
-      `${hex(address)} has the lower 32 bits of ${hex(sameLowBits)}, which is in the range: addresses have 64 bits`,
-    ]
-  const swapped = swap64(address)
-  return swapped >= start && swapped < end
-    ? [`${hex(address)} is ${hex(swapped)}, which is in the range, in the other byte order`]
-    : []
-}
-
-/** Empty if the failure has another cause. */
-export const accessRangeLines = ({ cause: { args } }: Failure): string[] => {
+/** Empty if the failure has another cause. `near`: what the address was meant to be. */
+export const accessRangeLines = ({ cause: { args } }: Failure, near: string | undefined): string[] => {
   const { accessStart, accessEnd, rangeStart, rangeEnd } = args
   if (typeof accessStart !== 'bigint' || typeof accessEnd !== 'bigint') return []
   if (typeof rangeStart !== 'bigint' || typeof rangeEnd !== 'bigint') return []
@@ -38,7 +18,7 @@ export const accessRangeLines = ({ cause: { args } }: Failure): string[] => {
   const size = rangeEnd - rangeStart
   return [
     `the access of ${accessEnd - accessStart} bytes ${parts.join(' and ')} of the key's range of ${size} bytes`,
-    ...encodingLines(accessStart, rangeStart, rangeEnd),
+    ...(near === undefined ? [] : [near]),
   ]
 }
 

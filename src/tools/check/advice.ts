@@ -10,15 +10,19 @@ import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
 
-/** Advice about the number of a queue pair in the other byte order. */
-export const SWAPPED_QPN = 'convert the number once on each side: htonl before it is sent, ntohl after it was received'
+/** Advice about a number in the other byte order. */
+export const SWAPPED = 'convert the number once on each side: htonl before it is sent, ntohl after it was received'
 
 /** Advice about a number that was cut to 16 bits. */
 export const CUT_NUMBER = 'store and exchange numbers of queue pairs and keys in 32 bits (uint32_t), as verbs has them'
 
+/** Advice about a value that was read at another place than it was written to. */
+export const SAME_LAYOUT =
+  'exchange addresses, keys and numbers in a struct that has the same layout at both ends: packing, and order, size and byte order of its members'
+
 /** Advice about a WRITE of which all but the elements is 0. */
 export const ADVICE_FOR_UNSET =
-  'set opcode: 0, as in a struct that was only cleared, is IBV_WR_RDMA_WRITE. A message is IBV_WR_SEND; a WRITE also needs wr.rdma.remote_addr and wr.rdma.rkey'
+  'set opcode: 0, as in a struct that was only cleared, and as IBV_WC_SEND of completions, is IBV_WR_RDMA_WRITE. A message is IBV_WR_SEND; a WRITE also needs wr.rdma.remote_addr and wr.rdma.rkey'
 
 /** The rkey of UCX's remote flush if the peer has no flush key (UCT_IB_MD_INVALID_FLUSH_RKEY of UCX 1.17 and newer). */
 const UCX_NO_FLUSH_KEY = 0xff

@@ -5,9 +5,9 @@
 import type { CauseName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import { QpState } from '../../spec/enums.ts'
-import { swap32 } from '../../spec/memory.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
 import { addressText, lidOf } from '../../transport/wire/address.ts'
+import { nearly } from './nearly.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
@@ -119,13 +119,7 @@ const attributeRows: readonly (readonly [
   ['pkey_index', ({ attributes }) => decimal(attributes.pkeyIndex)],
 ]
 
-/** Whether a PSN of 24 bits is the other one with the bytes of its 32-bit word in reverse order. */
-const isSwappedPsn = (psn: number, other: number): boolean =>
-  psn !== other && ((swap32(other) & 0xffffff) === psn || (swap32(psn) & 0xffffff) === other)
-
-/**
- * A line for each rq_psn that is the peer's sq_psn in the other byte order, or if one end has exchanged its two PSNs.
- */
+/** A line for each rq_psn that comes from the peer's sq_psn, or if one end has exchanged its two PSNs. */
 export const psnLines = (qp: KnownObject, peer: KnownObject): string[] => {
   const [{ rqPsn, sqPsn }, theirs] = [qp.attributes, peer.attributes]
   if (rqPsn !== undefined && rqPsn !== sqPsn && rqPsn === theirs.rqPsn && sqPsn === theirs.sqPsn)
@@ -136,8 +130,9 @@ export const psnLines = (qp: KnownObject, peer: KnownObject): string[] => {
   ].flatMap(([receiver, sender]) => {
     const psn = receiver!.attributes.rqPsn
     const sent = sender!.attributes.sqPsn
-    if (psn === undefined || sent === undefined || !isSwappedPsn(psn, sent)) return []
-    return [`rq_psn ${hex(psn)} of ${receiver!.name} is sq_psn ${hex(sent)} of ${sender!.name} in the other byte order`]
+    if (psn === undefined || sent === undefined || psn === sent) return []
+    const near = nearly(BigInt(psn), 24, [{ value: BigInt(sent), what: `sq_psn of ${sender!.name}` }])
+    return near === undefined ? [] : [`rq_psn of ${receiver!.name}: ${near.line}`]
   })
 }
 

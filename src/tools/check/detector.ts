@@ -23,8 +23,8 @@ import type { LentCheck } from '../../spec/lends.ts'
 import type { PreloadEventName, PreloadEvents } from '../../spec/preload-events.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
+import { wrongNumber } from './nearly.ts'
 import { NetPeers } from './net-peers.ts'
-import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
@@ -225,9 +225,9 @@ export class DetectorServices {
   }
 
   /** What is known of the dest_qp_num of no queue pair; empty: nothing. */
-  wrongNumber(device: number | undefined, qpn: number | undefined): WrongNumber {
+  wrongNumber(device: number | undefined, qpn: number | undefined): ReturnType<typeof wrongNumber> {
     if (device === undefined || qpn === undefined || this.objects.qp(device, qpn) !== undefined) return {}
-    return explainNumber(this.objects, device, qpn)
+    return wrongNumber(this.objects, device, qpn)
   }
 
   /** Whether accesses are of use before a lend: only the preload library tells of memory that is given back. */

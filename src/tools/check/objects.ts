@@ -10,7 +10,6 @@ import type { ObjectName, RefusedPost } from '../../spec/check/program-events.ts
 import { isQueuePairClass, isSrqClass, SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
-import { swap32 } from '../../spec/memory.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
 import { lidAddress } from '../../transport/wire/address.ts'
 
@@ -86,8 +85,6 @@ const FOUND_PLACES = 16
 const MAX_CONTEXTS = 64
 /** Maximum kept destroyed objects, the latest. */
 const MAX_DESTROYED = 4096
-/** Of a number that was stored in a variable of 16 bits. */
-const LOW_BITS = 0xffff
 /** Maximum time between the destruction of an object here and in the program, which sees it later. */
 const NEAR_MICROSECONDS = 1_000_000
 
@@ -421,34 +418,14 @@ export class KnownObjects {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
 
-  /**
-   * An existing queue pair whose number is this one with its bytes in reverse order. A dest_qp_num has 24 bits: the
-   * highest of the four bytes may be lost.
-   */
-  qpWithSwapped(device: number, qpn: number): KnownObject | undefined {
-    // The number of every queue pair has 24 bits, so a swapped one ends with a byte of zeros.
-    if ((qpn & 0xff) !== 0) return undefined
-    const whole = this.qp(device, swap32(qpn))
-    if (whole !== undefined || qpn >>> 24 !== 0) return whole
-    for (const object of this.#existing.values())
-      if (object.device === device && object.qpn !== undefined && (swap32(object.qpn) & 0xffffff) === qpn) return object
-    return undefined
+  /** The objects of a device that exist. */
+  existingOn(device: number): KnownObject[] {
+    return [...this.#existing.values()].filter(object => object.device === device)
   }
 
-  /** An existing queue pair whose number has these lower 16 bits, and others above. */
-  qpWithLowBits(device: number, qpn: number): KnownObject | undefined {
-    if (qpn > LOW_BITS) return undefined
-    for (const object of this.#existing.values())
-      if (object.device === device && object.qpn !== undefined && (object.qpn & LOW_BITS) === qpn) return object
-    return undefined
-  }
-
-  /** An existing region or window whose rkey has these lower 16 bits, and others above. */
-  regionWithLowBits(device: number, key: number): KnownObject | undefined {
-    if (key > LOW_BITS || key === 0) return undefined
-    for (const object of this.#existing.values())
-      if (object.device === device && object.rkey !== undefined && (object.rkey & LOW_BITS) === key) return object
-    return undefined
+  /** The destroyed objects of a context that are still known. */
+  destroyedIn(context: number): KnownObject[] {
+    return [...this.#destroyed.values()].filter(object => object.context === context)
   }
 
   /** The existing queue pair of a program with this number, on any device. */

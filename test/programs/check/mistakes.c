@@ -114,6 +114,62 @@ static int cut_key(void)
     return ended();
 }
 
+/* The address is read behind a key of 32 bits as from a struct with padding, and was sent packed, before a length. */
+static int packed_address(void)
+{
+    make_pair(&one, &other);
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other) >> 32 | (uint64_t)SIZE << 32, other.mr->rkey);
+    completion(&one);
+    return ended();
+}
+
+static int only_offset(void)
+{
+    make_pair(&one, &other);
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), 64, other.mr->rkey);
+    completion(&one);
+    return ended();
+}
+
+/* The opcodes of completions are not those of requests. */
+static int completion_opcode(enum ibv_wr_opcode opcode, int receives)
+{
+    make_pair(&one, &other);
+    for (int i = 0; i < receives; i++)
+        post_receive(&other, all_of(&other));
+    post(&one, opcode, all_of(&one), address_of(&other), other.mr->rkey);
+    completion(&one);
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+    completion(&one);
+    return ended();
+}
+
+static int wc_opcode(void)
+{
+    return completion_opcode((enum ibv_wr_opcode)IBV_WC_RDMA_WRITE, 1);
+}
+
+/* Without the mistake: it posts too few receives for its WRITE with immediate and its SEND, and knows it. */
+static int immediate_and_none(void)
+{
+    return completion_opcode(IBV_WR_RDMA_WRITE_WITH_IMM, 0);
+}
+
+static int cut_wr_id(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    int *done = malloc(sizeof *done);
+    request.wr_id = (uint32_t)(uintptr_t)done;
+    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
+    struct ibv_wc wc;
+    while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+        ;
+    *(volatile int *)(uintptr_t)wc.wr_id = 1;
+    return ended();
+}
+
 static int zero_based(void)
 {
     make_pair(&one, &other);
@@ -172,6 +228,9 @@ static const struct {
     {"wild-next", wild_next},               {"negative-sges", negative_elements},
     {"polls-nothing", polls_nothing},       {"cut-number", cut_number},
     {"cut-number-ud", cut_number_of_datagrams}, {"cut-key", cut_key},
+    {"packed-address", packed_address},     {"only-offset", only_offset},
+    {"wc-opcode", wc_opcode},               {"immediate-and-none", immediate_and_none},
+    {"cut-wr-id", cut_wr_id},
     {"zero-based", zero_based},             {"moderated", moderated},
     {"channel-first", channel_first},       {"early-qp", early_queue_pair},
 };

@@ -64,7 +64,9 @@ describe('userdma check on each device', { skip: lacking(program) }, () => {
         assert.match(refused.text, /: the DC target has another access key than the request, 0x5$/)
         assert.match(JSON.stringify(refused), /WRITE wr_id 7, 64 bytes/)
         assert.ok(
-          refused.details.includes('the access key of the target is 0x100000005; the request has its lower 32 bits'),
+          refused.details.includes(
+            '0x5 has the lower 32 bits of 0x100000005, the access key of the target: it was cut to 32 bits',
+          ),
           refused.details.join(' '),
         )
       }

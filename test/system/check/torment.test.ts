@@ -14,6 +14,9 @@ import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '..
 
 const cases = ownProgram('torment_cases')
 const late = ownProgram('late_cases')
+/** Programs that fail without torment; RC, and SRD. */
+const orders = ownProgram('order_cases')
+const ordersOfSrd = ownProgram('order_cases_srd')
 const MAX_SEED = 100
 /** Exit status of `userdma check` with findings or failures. */
 const EX_DATAERR = 65
@@ -150,7 +153,13 @@ describe('userdma check --torment SEED:only=', { skip: lacking(cases) }, () => {
   it('makes one decision, which fails the program, and says which did not occur', async t => {
     // the seed has long waits
     const deciding = 'bytes/rxe0/torment_cases/rc_qp2/byte0'
-    assert.equal(await statusOf(t, 'last-byte', ['--torment', `2:only=${deciding}`]), 1)
+    for (const [only, status] of [
+      [deciding, 1],
+      ['bytes/*', 1],
+      ['bytes/rxe0/torment_cases/rc_qp2/*', 1],
+      ['packet/*', 0],
+    ] as const)
+      assert.equal(await statusOf(t, 'last-byte', ['--torment', `2:only=${only}`]), status, only)
     const none = deciding.replace('qp2', 'qp9')
     const checked = await runUserdma(t, ['check', '--torment', `2:only=${none}`, '--', cases, 'last-byte'])
     assert.equal(checked.status, 0, checked.stderr)
@@ -212,6 +221,91 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
     const lastDestroy = lines.findLastIndex(line => line.includes('cq.destroy'))
     const firstDecision = lines.findIndex(line => line.includes('torment 1,'))
     assert.ok(firstDecision < lastDestroy, 'decisions are printed between the calls')
+  })
+})
+
+/** A READ that comes after what the program posts later to another queue pair. */
+const lateRead = (opcode: string): readonly string[] => ['--path', 'packets', '--fault', `opcode=${opcode},delay=1ms`]
+const lateReads = [
+  ['rxe0', 'rc', orders, ['--device', 'rxe0@127.0.0.1', ...lateRead('RC_READ_REQUEST')]],
+  ['mlx5_0', 'rc', orders, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5', ...lateRead('RC_READ_REQUEST')]],
+  ['efa0', 'driver', ordersOfSrd, ['--device', 'efa0@127.0.0.1,driver=efa', ...lateRead('SRD_READ')]],
+] as const
+
+describe('userdma run --torment SEED:only=request/…/post*~', { skip: lacking(orders, ordersOfSrd) }, () => {
+  for (const [device, service, program, options] of lateReads)
+    it(`holds each post until those of another queue pair are done, ${device}`, async t => {
+      const qp = (n: number): string => `${device}/${program.slice(program.lastIndexOf('/') + 1)}/${service}_qp${n}`
+      const status = async (used: readonly string[], held?: number, until?: string) => {
+        const hold = held === undefined ? [] : ['--torment', `1:only=request/${qp(held)}/post*~${until}`]
+        const ended = await runUserdma(t, ['run', '--private', ...used, ...hold, '--', program, 'two'])
+        assert.ok(ended.status === 0 || ended.status === 1, ended.stderr)
+        return ended.status
+      }
+      assert.equal(await status(options), 1)
+      assert.equal(await status(options, 3, `${qp(1)}/posts-done`), 0)
+      const opposite = `1:only=request/${qp(1)}/post*~${qp(3)}/next-done`
+      const traced = ['trace', '--private', ...options.slice(0, 2), '--torment', opposite, '--', program, 'two']
+      const { stderr } = await runUserdma(t, traced)
+      assert.match(stderr, new RegExp(`request/${qp(1)}/post1\\] goes on after \\d+ µs; passed by .*${qp(3)}/send1`))
+    })
+})
+
+describe('userdma check --torment-search without torment', { skip: lacking(orders, ordersOfSrd) }, () => {
+  const search = (scope: Scope, options: readonly string[], program: string, name: string) =>
+    runUserdma(scope, ['check', '--torment-search', '2', ...options, '--', program, name])
+  for (const [device, service, program, options] of lateReads)
+    it(`tells the order that cures, ${device}`, { skip: device !== 'rxe0' && longOnly }, async t => {
+      const file = join(temporaryFolder(t), 'found.sarif')
+      const { status, stderr } = await search(t, [...options, '--json', '--sarif', file], program, 'two')
+      assert.equal(status, EX_DATAERR, stderr)
+      const { torment } = JSON.parse(stderr)
+      assertValid('check', { torment })
+      assert.ok(torment.isCure && torment.isProven, stderr)
+      assert.match(torment.later.text, /^each SEND of QP 0x\w+ of order_cases.* \(.*:\d+\)$/)
+      assert.match(torment.earlier.text, /^each READ (?:posted before )?of QP 0x\w+ of order_cases.* \(.*:\d+\)$/)
+      assert.match(torment.clause, /requests of different queue pairs have no order/)
+      assert.match(torment.later.id, new RegExp(`^request/${device}/[\\w.]+/${service}_qp3/post\\*$`))
+      assert.match(readFileSync(file, 'utf8'), /the program fails without torment; it passes if each SEND of QP /)
+    })
+  it('tells which completion must come first', async t => {
+    const { status, stderr } = await search(t, ['--path', 'packets'], orders, 'answer')
+    assert.equal(status, EX_DATAERR, stderr)
+    assert.match(
+      stderr,
+      /: it passes if the completion of each SEND of QP 0x\w+ .* waits until the completion of each receive of QP 0x\w+ .* has come; nothing orders them \(IBA 10\.8\.3\.3: completions of the send queue and of the receive queue /,
+    )
+    assert.match(
+      stderr,
+      /only=completion\/rxe0\/order_cases\/rc_qp1\/send\*~rxe0\/order_cases\/rc_qp1\/as-many-receives'/,
+    )
+  })
+  it('is what check itself names, if the program fails without a finding', async t => {
+    for (const [name, words] of [
+      ['wrong', '`--torment-search 10` looks for one that cures'],
+      ['two-right', '`--torment`'],
+    ] as const) {
+      const { stderr } = await runUserdma(t, ['check', '--private', '--', orders, name])
+      assert.ok(stderr.endsWith(`came in one of the orders that are allowed: ${words}\n`), stderr)
+    }
+  })
+  it('reduces a found seed, or says how far it came', { skip: longOnly }, async t => {
+    const { stderr } = await search(t, ['--torment-search', '10'], orders, 'one')
+    assert.match(stderr, /fails with [123] decisions?:\n|\nuserdma check: of \d+ decisions; |no failure with/)
+  })
+  it('says what was tried if no order cures', async t => {
+    const wrong = await search(t, [], orders, 'wrong')
+    assert.match(wrong.stderr, /: the program fails without torment, in 3 of 3 further runs, so no seed was tried\n/)
+    assert.match(wrong.stderr, /: no order is proven to cure it: (\d+) of \1 were tried\n/)
+    assert.doesNotMatch(wrong.stderr, /it passes if/)
+    assert.equal(wrong.status, EX_DATAERR)
+  })
+  it('finds nothing in a program that waits for its READs', { skip: longOnly }, async t => {
+    for (const name of ['two-right', 'one-right', 'written-right', 'answer-right']) {
+      const { status, stderr } = await search(t, lateReads[0][3], orders, name)
+      assert.equal(stderr, 'userdma check: no failure with 2 seeds, 1 to 2\n')
+      assert.equal(status, 0)
+    }
   })
 })
 
@@ -366,7 +460,10 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
   it('counts signals, the time limit and findings as failures, also without torment', { skip: longOnly }, async t => {
     const oneSeed = ['--torment-search', '1']
     const killed = await search(t, oneSeed, 'sh', '-c', 'kill -SEGV $$')
-    assert.match(killed.stderr, /: the program fails without torment, so no seed was tried\n.*: signal SIGSEGV\n/)
+    assert.match(
+      killed.stderr,
+      /: the program fails without torment, in 3 of 3 further runs, so no seed was tried\n.*: signal SIGSEGV\n/,
+    )
     assert.match(killed.stderr, /-- sh -c 'kill -SEGV \$\$'\n/)
     const late = await search(t, [...oneSeed, '--time-limit', '10'], 'sh', '-c', 'echo here; sleep 1000 & wait')
     assert.match(late.stderr, /no end within 10 s\n {2}here\n/)

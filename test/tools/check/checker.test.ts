@@ -431,7 +431,7 @@ test('a finding about an access beyond a range recognizes an address that was en
     return s.found[0]?.details?.slice(1)
   }
   const as32Bits = (text: string) => [
-    `${text} has the lower 32 bits of 0x55b789365484, which is in the range: addresses have 64 bits`,
+    `${text} has the lower 32 bits of 0x55b789365484, which is in the range: it was cut to 32 bits`,
   ]
   assert.deepEqual(hintFor(0x8936_5484n), as32Bits('0x89365484'))
   assert.deepEqual(hintFor(0xffff_ffff_8936_5484n), as32Bits('0xffffffff89365484'))
@@ -440,6 +440,17 @@ test('a finding about an access beyond a range recognizes an address that was en
   ])
   for (const address of [rangeStart, rangeStart - 1n, rangeEnd, 0x8936_547fn, 0x8936_5488n, 0n])
     assert.deepEqual(hintFor(address), [], `0x${address.toString(16)}`)
+})
+
+test('an address of another region is named with that region', () => {
+  const s = scenario()
+  s.connected(1, 2)
+  s.create('mr', { start: 0x7f00_0000_0000n, length: 4096n, iova: 0x7f00_0000_0000n }, { lkey: 0x700, rkey: 0x700 })
+  s.create('mr', { start: 0x7f11_0000_0000n, length: 4096n, iova: 0x7f11_0000_0000n }, { lkey: 0x800, rkey: 0x800 })
+  const [accessStart, rangeStart] = [0x7f11_0000_0100n, 0x7f00_0000_0000n]
+  const range = { key: 0x700, accessStart, accessEnd: accessStart + 8n, rangeStart, rangeEnd: rangeStart + 4096n }
+  s.fail({ qpn: 1, isCauseAtPeer: true, cause: createCause('RKEY_RANGE', range) }, { peerDevice: 0 })
+  assert.equal(s.found[0]?.details?.[1], '0x7f1100000100 is in MR 0x800 of 4096 bytes, whose rkey is 0x800')
 })
 
 test('a finding about an unknown key names the region with the key in the other byte order', () => {
@@ -454,7 +465,7 @@ test('a finding about an unknown key names the region with the key in the other 
   }
   assert.deepEqual(
     s.found.map(({ details }) => details),
-    [['in the other byte order the key is 0x112233ff, of MR 0x112233ff of 8 bytes'], []],
+    [['0xff332211 is 0x112233ff, a key of MR 0x112233ff of 8 bytes, in the other byte order'], []],
   )
 })
 

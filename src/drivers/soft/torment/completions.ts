@@ -19,6 +19,8 @@ const COMPLETIONS_UNTIL_HALF = 50
 /** A program that polls does not wake the device: microseconds between two looks for an awaited poll. */
 const LOOK_INTERVAL = 50
 
+/** The longest time for which completions are held for those of other queues, microseconds: half of timeout 14. */
+const LONGEST_HOLD = 33_554
 /** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192
 /** The opcodes of all receive completions, and no others, have this bit. */
@@ -211,7 +213,7 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
       const decision = isSuspended ? undefined : decisions.decide('completion', object.name, thing, nth)
       if (decision !== undefined) {
         const now = sink.now()
-        const wait = decision.wait()
+        const wait = decision.isBounded ? Math.min(decision.wait(), LONGEST_HOLD) : decision.wait()
         // of a queue whose completions wait longer already, this one waits with them
         if (now + wait > Math.max(previousDue, completion.due)) {
           const dueWithout = completion.due

@@ -11,7 +11,8 @@ import { wrapper } from '../../../base/wrapper.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { armedFor, completed } from '../../../core/events/events.ts'
 import { Armed, type CoreObject, type Device } from '../../../core/model.ts'
-import type { TormentSetting } from '../../../spec/check/torment.ts'
+import { MAX_HOLD, type TormentSetting } from '../../../spec/check/torment.ts'
+import { ackTimeoutMicroseconds } from '../../../spec/work.ts'
 import {
   Completion,
   type Completions,
@@ -20,7 +21,12 @@ import {
   type Memory,
   type WorkSource,
 } from '../../../transport/engine/types.ts'
-import { createDecisions, type Decisions, type HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'
+import {
+  createDecisions,
+  type Decisions,
+  type HoldEnd,
+  type SendCounts,
+} from '../../../transport/phy/faults/torment-decisions.ts'
 import { type TormentedPort, withPacketTorment } from '../../../transport/phy/faults/torment-packets.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -96,6 +102,9 @@ interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' 
   releaseAcknowledgements(): void
   /** When a held acknowledgement is due, microseconds; Infinity: none is held. */
   nextAcknowledgement(): number
+  qpns(): Iterable<number>
+  /** Number of sends that are posted to a queue pair, and not executed. */
+  pendingSends(qpn: number): number
 }
 
 /** Torment of a device with an engine of its own. */
@@ -112,6 +121,8 @@ export interface EngineTorment<Cq> extends DelaysInTime {
   objectOf(qpn: number): TormentedObject
   /** Whether a posted send waits, counted from 0 since RESET: `TormentedEngine.ring` follows. */
   holdsPost(qpn: number, index: number): boolean
+  /** The oldest send of a queue pair is done. */
+  retired(qpn: number): void
 }
 
 /** The fault layer and the delays of one device. */
@@ -121,7 +132,7 @@ interface DeviceParts {
   readonly writes: PartialWrites
   readonly completions: Pick<LateCompletions<never>, 'poll' | 'nextTimeout' | 'deliverAll'>
   readonly responder: { poll(now: number): boolean; nextTimeout(): number; releaseAll(): void }
-  readonly posts: { poll(now: number): boolean; nextTimeout(): number; releaseAll(): void }
+  readonly posts: LatePosts
 }
 
 type AnyCq = CoreObject<{ readonly number: number }>
@@ -139,6 +150,23 @@ interface PostSink {
   qpnOf(row: number): number
   /** The engine gets the doorbell. */
   ring(row: number): void
+  rows(): Iterable<number>
+  /** Number of sends that are posted and not retired. */
+  pending(row: number): number
+  /** How long a post may be held for what other queue pairs do, microseconds. */
+  longestHold(row: number): number
+}
+
+interface LatePosts {
+  poll(now: number): boolean
+  nextTimeout(): number
+  releaseAll(): void
+  /** Whether post number `index` of a row, counted from 0 since RESET, waits. */
+  holds(row: number, index: number): boolean
+  /** The oldest sends of a row are done. */
+  retired(row: number, count: number): void
+  /** Of the queue pair DEVICE/PROCESS/OBJECT; undefined: it is not of this device. */
+  sends(object: string): SendCounts | undefined
 }
 
 /** The post of a queue pair that was looked at last. */
@@ -151,9 +179,15 @@ interface LastPost {
 }
 
 /** Kind `request` of torment (spec/check/torment.ts): the engine finds some posts of a device late. */
-const createLatePosts = (decisions: Decisions, sink: PostSink) => {
+const createLatePosts = (decisions: Decisions, sink: PostSink): LatePosts => {
   /** By row of the engine. */
   const last = new Map<number, LastPost>()
+  /** Sends that are done since RESET, by row. */
+  const done = new Map<number, { readonly qp: CoreObject | undefined; count: number }>()
+  const doneOf = (row: number): number => {
+    const counted = done.get(row)
+    return counted?.qp === sink.qp(row) ? (counted?.count ?? 0) : 0
+  }
   const held = new Set<number>()
   let nextDue = Number.POSITIVE_INFINITY
 
@@ -184,10 +218,10 @@ const createLatePosts = (decisions: Decisions, sink: PostSink) => {
     releaseAll: () => {
       poll(Number.POSITIVE_INFINITY, true)
     },
-    /** Whether post number `index` of a row, counted from 0 since RESET, waits. */
-    holds(row: number, index: number): boolean {
+    holds(row, index) {
       const mayHold = sink.mayHold()
       const qp = sink.qp(row)
+      if (index === 0) done.delete(row)
       const before = last.get(row)
       if (before?.qp === qp && before?.index === index) {
         if (before.due === 0) return false
@@ -204,7 +238,7 @@ const createLatePosts = (decisions: Decisions, sink: PostSink) => {
         last.set(row, { qp, index, due: 0, end: undefined })
         return false
       }
-      const wait = decision.wait()
+      const wait = decision.isBounded ? Math.min(decision.wait(), sink.longestHold(row)) : decision.wait()
       const now = sink.now()
       decision.note(() => `request ${index + 1} of QP 0x${sink.qpnOf(row).toString(16)} starts after ${wait} µs`)
       const post: LastPost = {
@@ -219,6 +253,16 @@ const createLatePosts = (decisions: Decisions, sink: PostSink) => {
       nextDue = Math.min(nextDue, now + wait)
       return true
     },
+    retired(row, count) {
+      done.set(row, { qp: sink.qp(row), count: doneOf(row) + count })
+      decisions.retired(sink.objectOf(row).name)
+    },
+    sends(object) {
+      for (const row of sink.rows())
+        if (sink.qp(row) !== undefined && sink.objectOf(row).name === object)
+          return { done: doneOf(row), pending: sink.pending(row) }
+      return undefined
+    },
   }
 }
 
@@ -227,8 +271,14 @@ export const TORMENT_SCRATCH_BYTES = 0x1_0000
 /** `scratch`: TORMENT_SCRATCH_BYTES of memory, which native code can read if the process has native code. */
 // biome-ignore lint/complexity/noExcessiveLinesPerFunction: wrappers share decisions and devices
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
-  const decisions = createDecisions(setting)
   const devices = new Set<DeviceParts>()
+  const decisions = createDecisions(setting, object => {
+    for (const { posts } of devices) {
+      const sends = posts.sends(object)
+      if (sends !== undefined) return sends
+    }
+    return undefined
+  })
   const names = createObjectNames()
   const exactQueues = createExactQueues(decisions)
   const sites = createLateSites()
@@ -394,6 +444,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         objectOf: objectAt,
         qpnOf: row => state.qps[row]?.state.qpn ?? 0,
         ring: row => state.engine().onDoorbell(row),
+        rows: () => state.qps.keys(),
+        pending: row => state.queues[row]?.send.pending() ?? 0,
+        longestHold: row => Math.floor(ackTimeoutMicroseconds(state.engine().query(row).timeout) / 2),
       })
       const responder = createResponder(state, objectAt, decisions, writes, isSuspended)
       const parts: DeviceParts = {
@@ -425,7 +478,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             work: wrapper<WorkSource>({
               loadSend: (row, index, into, at, isFlushed) =>
                 work.loadSend(row, index, into, at, isFlushed) && (isFlushed === true || !posts.holds(row, index)),
-              retireSend: work.retireSend,
+              retireSend(row, count) {
+                work.retireSend(row, count)
+                posts.retired(row, count)
+              },
               copyInline: work.copyInline,
               takeReceive: work.takeReceive,
               selectShared: work.selectShared,
@@ -503,6 +559,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         objectOf,
         qpnOf: qpn => qpn,
         ring: engine.ring,
+        rows: engine.qpns,
+        pending: engine.pendingSends,
+        // SRD has no timeout that the program chooses
+        longestHold: () => MAX_HOLD,
       })
       const responder = {
         // the engine sends them at its poll
@@ -520,6 +580,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         completions,
         objectOf,
         holdsPost: posts.holds,
+        retired: qpn => posts.retired(qpn, 1),
       }
     },
   }

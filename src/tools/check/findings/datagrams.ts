@@ -10,13 +10,12 @@ import { type FindingId, findingOfCause, findings } from '../../../spec/check/fi
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import type { Severity } from '../../../spec/check/severity.ts'
 import { QpState } from '../../../spec/enums.ts'
-import { swap32 } from '../../../spec/memory.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { GSI_QPN } from '../../../spec/wire/mad.ts'
 import { addressText, isMulticastGid, lidOf } from '../../../transport/wire/address.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
-import { explainNumber } from '../numbers.ts'
+import { nearly, wrongNumber } from '../nearly.ts'
 import { hex, type KnownObject, stateOf, typeOf } from '../objects.ts'
 
 const { RESET, INIT, ERR } = QpState.values
@@ -52,12 +51,12 @@ const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQ
   // If the highest bit of remote_qkey is set, the device sends the Q_Key of the sending queue pair (IBA 10.2.5).
   const isReplaced = requestQkey >>> 31 === 1 && typeOf(sender) === 'UD'
   const sentQkey = (isReplaced ? (sender.attributes.qkey ?? 0) : requestQkey) >>> 0
-  return sentQkey === qkey >>> 0
-    ? undefined
-    : {
-        id: 'key-mismatch',
-        detail: `: Q_Key ${hex(sentQkey)} is sent, and ${hex(qkey >>> 0)} is expected${swap32(sentQkey) === qkey >>> 0 ? ', the same in the other byte order' : ''}`,
-      }
+  if (sentQkey === qkey >>> 0) return undefined
+  const near = nearly(BigInt(sentQkey), 32, [{ value: BigInt(qkey >>> 0), what: 'the Q_Key of the receiver' }])
+  return {
+    id: 'key-mismatch',
+    detail: `: Q_Key ${hex(sentQkey)} is sent, and ${hex(qkey >>> 0)} is expected${near === undefined ? '' : `: ${near.line}`}`,
+  }
 }
 
 export const createDatagramDetector = (services: DetectorServices): Detector => {
@@ -120,7 +119,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
         const { id, severity, detail } = mismatch
         if (id === 'key-mismatch') sender.hasSentWrongKey = true
         const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
-        const { meant, ...wrong } = peer === undefined ? explainNumber(services.objects, device, destQpn) : {}
+        const { meant, ...wrong } = peer === undefined ? wrongNumber(services.objects, device, destQpn) : {}
         const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`
         services.report(id, services.occurrenceAtPost(sender, request), {
           text,

@@ -8,7 +8,6 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import { type FindingId, findingOfCause, findings } from '../../../spec/check/findings.ts'
 import type { ProgramProbes } from '../../../spec/check/probes.ts'
 import type { CheckedFailure, ProgramEvent } from '../../../spec/check/program-events.ts'
-import { swap32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { isAtomic, WrOpcode } from '../../../spec/work.ts'
 import { accessRangeLines, basedLines } from '../access-range.ts'
@@ -18,12 +17,12 @@ import {
   adviceForCmAttributes,
   adviceForFailure,
   adviceForNoAnswer,
-  CUT_NUMBER,
   isNotYetBound,
 } from '../advice.ts'
 import { attributeTable, mismatchBehind, mismatches, psnLines } from '../connection.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { noteDropped } from '../lost-work.ts'
+import { nearAccess, nearKey, nearly } from '../nearly.ts'
 import { hex, type KnownObject, type KnownObjects, typeOf } from '../objects.ts'
 import { QUEUES, type Queues } from '../queues/queues.ts'
 import { type FindingContent, type Occurrence, POSTED } from '../reporting.ts'
@@ -105,8 +104,8 @@ const NOT_CONFIGURED =
 /** The access keys of a target of DC and of a request to it; empty: they are no cause. */
 const accessKeyLines = (given: unknown, { accessKey }: Pick<KnownObject, 'accessKey'>): string[] => {
   if (typeof given !== 'bigint' || accessKey === undefined) return []
-  const isCut = BigInt.asUintN(32, accessKey) === given
-  return [`the access key of the target is ${hex(accessKey)}${isCut ? '; the request has its lower 32 bits' : ''}`]
+  const near = nearly(given, 64, [{ value: accessKey, what: 'the access key of the target' }])
+  return [near?.line ?? `the access key of the target is ${hex(accessKey)}`]
 }
 
 /** Causes of a key that is not live, with the address of the peer's memory. */
@@ -287,19 +286,14 @@ class FailureReports {
           ? this.#services.objects.region(keyDevice, number)
           : undefined
       const region = regionWith(key)
-      const swapped = typeof key === 'number' && region === undefined ? swap32(key) : undefined
-      const meant = regionWith(swapped)
-      const cut =
-        typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
-          ? this.#services.objects.regionWithLowBits(keyDevice, key)
-          : undefined
+      const near = this.#nearOf(failed, keyDevice, region)
       const own = isAhead ? NOT_YET : isUnconfigured(cause) ? NOT_CONFIGURED : undefined
       const member = this.#memberOf(failure, qp, keyDevice)
       const isRemote = REMOTE_ADDRESS.has(cause.id)
       const address = isRemote || cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
       const addressed = isRemote ? peer?.context : context
       const atAddress =
-        typeof address === 'bigint' && meant === undefined && addressed !== undefined
+        typeof address === 'bigint' && near?.object === undefined && addressed !== undefined
           ? this.#services.objects.regionAt(addressed, Number(address))
           : undefined
       const named = this.#objectOfCause(failed)
@@ -315,25 +309,19 @@ class FailureReports {
           (direct && ADVICE_FOR_DIRECT) ??
           member?.advice ??
           limit?.advice ??
-          (cut === undefined
-            ? (this.#adviceForUnset(failed, qp) ??
-              (id === idOfCause || isAhead ? adviceForFailure(failure, qp, atAddress) : undefined) ??
-              adviceForCmAttributes(id, qp))
-            : CUT_NUMBER),
+          near?.advice ??
+          this.#adviceForUnset(failed, qp) ??
+          (id === idOfCause || isAhead ? adviceForFailure(failure, qp, atAddress) : undefined) ??
+          adviceForCmAttributes(id, qp),
         details: [
           ...(member === undefined ? [] : [member.detail]),
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []
             : [`the address ${hex(address)} is in ${atAddress.name}, ${keyText(atAddress, isRemote)}`]),
-          ...(swapped !== undefined && meant !== undefined
-            ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
-            : []),
-          ...(cut === undefined
-            ? []
-            : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
+          ...(near === undefined || cause.args.rangeStart !== undefined ? [] : [near.line]),
           ...(limit?.details ?? []),
           ...(peer === undefined ? [] : accessKeyLines(cause.args.accessKey, peer)),
-          ...(isUnconfigured(cause) ? [] : accessRangeLines(failure)),
+          ...(isUnconfigured(cause) ? [] : accessRangeLines(failure, near?.line)),
           ...basedLines(failure, region),
           ...(lacksReceives && qp !== undefined && peer !== undefined && peer.host === undefined
             ? this.#queues.receiveCounts(qp, peer)
@@ -346,12 +334,31 @@ class FailureReports {
         objects: [
           qp,
           peer,
-          region ?? member?.region ?? meant ?? cut ?? atAddress,
+          region ?? member?.region ?? near?.object ?? atAddress,
           named,
           lacksReceives ? peer?.uses.get('srq') : undefined,
         ],
       })
     }
+  }
+
+  /** What a key that no region has, or an address beyond the range of its key, was meant to be. */
+  #nearOf(
+    { failure: { cause }, context }: CheckedFailure,
+    device: number | undefined,
+    region: KnownObject | undefined,
+  ) {
+    const { objects } = this.#services
+    const { key, accessStart: start, accessEnd: end, rangeStart, rangeEnd } = cause.args
+    if (
+      typeof start === 'bigint' &&
+      typeof end === 'bigint' &&
+      typeof rangeStart === 'bigint' &&
+      typeof rangeEnd === 'bigint'
+    )
+      return nearAccess(objects, { start, end, range: { start: rangeStart, end: rangeEnd }, region, context })
+    const isUnknown = region === undefined && typeof key === 'number' && key !== 0
+    return isUnknown && device !== undefined ? nearKey(objects, device, key) : undefined
   }
 
   /**

@@ -4,9 +4,11 @@
  * number, and since numbers are reused, by the time of their destruction.
  */
 
+import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import { VERBS_LIBRARIES } from '../../../spec/check/frames.ts'
 import type { Death, UseOfGone } from '../../../spec/check/program-events.ts'
+import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { SRQ_CLASSES } from '../../../spec/classes/ids.ts'
 import { QP_CLASSES } from '../../../spec/classes/qp/qp.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../../spec/session.ts'
@@ -193,8 +195,46 @@ const members: Readonly<Record<string, Readonly<Record<number, string>>>> = {
 const memberOfNull = (refused: RefusedCreation | undefined, { fault, address }: Death): string | undefined =>
   refused === undefined || fault !== AddressFault.UNMAPPED ? undefined : members[refused.class]?.[Number(address)]
 
+/** The requests of all programs that are kept, of which the completions have come last. */
+const MAX_COMPLETED = 64
+
+/** Behind a wr_id that is a pointer, so many bytes are of its object; below, it is none. */
+const OBJECT_BYTES = 4096n
+const LEAST_POINTER = 65_536n
+
+/** A line if a program died at the latest wr_id that looks so, as if it were a pointer. */
+const atWrId = (
+  { objects }: DetectorServices,
+  completed: readonly (WorkRequest | undefined)[],
+  { fault, address = 0n, program }: Death,
+): { readonly request: WorkRequest; readonly line: string } | undefined => {
+  if (fault !== AddressFault.UNMAPPED && fault !== AddressFault.PROTECTED) return undefined
+  const isAt = (start: bigint): boolean => start >= LEAST_POINTER && address >= start && address < start + OBJECT_BYTES
+  const isOf = ({ owner, wrId, numbered }: WorkRequest): boolean =>
+    numbered === undefined &&
+    (isAt(wrId) || isAt(BigInt.asUintN(32, wrId))) &&
+    objects.find(owner)?.program?.pid === program?.pid
+  const request = completed.findLast(one => one !== undefined && isOf(one))
+  if (request === undefined) return undefined
+  const { wrId, opcode } = request
+  const what = `${opcode < 0 ? 'a receive' : requestName(opcode)}, whose completion had come`
+  const behind = address - wrId
+  const line = !isAt(wrId)
+    ? `${hex(address)} has the lower 32 bits of ${hex(wrId)}, the wr_id of ${what}: it was cut to 32 bits`
+    : `${hex(address)} is ${behind === 0n ? '' : `${behind} bytes behind `}the wr_id of ${what}${wrId >> 32n === 0n ? ': a pointer that was cut to 32 bits, if it was one' : ''}`
+  return { request, line }
+}
+
+const WR_ID_ADVICE =
+  'convert a pointer to wr_id and back by uintptr_t, keep it in 64 bits, and free its object after the poll'
+
 /** `refused`: the last creation of the program that was refused, unless a later one of the class succeeded. */
-const reportDeath = (services: DetectorServices, death: Death, refused: RefusedCreation | undefined): void => {
+const reportDeath = (
+  services: DetectorServices,
+  death: Death,
+  refused: RefusedCreation | undefined,
+  completed: readonly (WorkRequest | undefined)[],
+): void => {
   const { signal, isInOurs, lastCall = '', stack } = death
   const member = memberOfNull(refused, death)
   if (refused !== undefined && member !== undefined) {
@@ -210,19 +250,35 @@ const reportDeath = (services: DetectorServices, death: Death, refused: RefusedC
   const place = verbs === undefined ? '' : ` in ${verbs}`
   const last =
     stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
+  const pointer = atWrId(services, completed, death)
+  const advice =
+    pointer !== undefined
+      ? WR_ID_ADVICE
+      : verbs &&
+        `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
     text: `died of ${signal}${place}${accessText(death)}${last}`,
-    ...(verbs === undefined
-      ? { severity: 'warning' as const }
-      : {
-          advice: `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`,
-        }),
+    ...(verbs === undefined && { severity: 'warning' }),
+    ...(advice !== undefined && { advice }),
+    ...(pointer && { details: [pointer.line], moments: [services.postMoment(pointer.request)] }),
   })
 }
 
-export const createGoneDetector = (services: DetectorServices): Detector => ({
-  on: {
-    usedGone: use => reportGone(services, use),
-    died: death => reportDeath(services, death, services.need(REFUSALS).creationOf(death.program?.pid)),
-  },
-})
+export const createGoneDetector = (services: DetectorServices): Detector => {
+  /** A ring of the latest: each completion passes here. */
+  const completed: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
+  let next = 0
+  return {
+    on: {
+      completed(request) {
+        completed[next] = request
+        next = (next + 1) % MAX_COMPLETED
+      },
+      usedGone: use => reportGone(services, use),
+      died(death) {
+        const refused = services.need(REFUSALS).creationOf(death.program?.pid)
+        reportDeath(services, death, refused, [...completed.slice(next), ...completed.slice(0, next)])
+      },
+    },
+  }
+}

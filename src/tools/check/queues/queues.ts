@@ -68,7 +68,7 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
     receiveCounts(sender, peer) {
       if (peer.class === 'xrc_tgt_qp') return []
       const counts = receives.counts(sender, sends.outstandingMessages(sender.id), peer)
-      return peer.class === 'driver_qp' ? [counts, EFA_DROPS_EMPTY] : [counts]
+      return [counts, ...(peer.class === 'driver_qp' ? [EFA_DROPS_EMPTY] : sends.opcodeLines(sender))]
     },
   })
 

@@ -7,7 +7,7 @@ import { counted } from '../../../base/text.ts'
 import type { Moment } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { requestText } from '../buffers.ts'
-import type { DetectorServices } from '../detector.ts'
+import type { DetectorServices, Topic } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import { WAITING_MICROSECONDS } from './wakeups.ts'
@@ -16,6 +16,9 @@ import { WAITING_MICROSECONDS } from './wakeups.ts'
 const MANY_RNR_NAKS = 64
 /** The rnr_retry that means unlimited. */
 const UNLIMITED = 7
+
+/** How many receives a queue pair, or its SRQ, has had. */
+export const POSTED_RECEIVES: Topic<(qp: KnownObject) => number> = { name: 'posted receives' }
 
 interface ReceiveQueue {
   postedReceives: number
@@ -67,6 +70,8 @@ export class ReceiveQueues {
   readonly #queues = new Map<number, ReceiveQueue>()
   /** How many receives of an existing queue pair its last RESET has dropped. */
   readonly #dropped = new Map<number, number>()
+  /** How many receives a queue pair had before its RESET or end. */
+  readonly #before = new WeakMap<KnownObject, number>()
   /** By `KnownObject.id` of the queue pair. */
   readonly #messages = new Map<number, Messages>()
   readonly #oldestMessage: (sender: number) => WorkRequest | undefined
@@ -75,6 +80,10 @@ export class ReceiveQueues {
   constructor(services: DetectorServices, oldestMessage: (sender: number) => WorkRequest | undefined) {
     this.#services = services
     this.#oldestMessage = oldestMessage
+    services.tell(
+      POSTED_RECEIVES,
+      qp => this.#queues.get((qp.uses.get('srq') ?? qp).id)?.postedReceives ?? this.#before.get(qp) ?? 0,
+    )
   }
 
   #of(owner: number): ReceiveQueue {
@@ -228,10 +237,11 @@ export class ReceiveQueues {
 
   reset(owner: number): void {
     const messages = this.#messages.get(owner)
-    const qp = messages && this.#services.objects.find(owner)
+    const qp = this.#services.objects.find(owner)
     if (messages !== undefined && qp !== undefined) this.#reportWaits(qp, messages)
     this.#messages.delete(owner)
     const { postedReceives = 0, takenReceives = 0 } = this.#queues.get(owner) ?? {}
+    if (qp !== undefined && postedReceives > 0) this.#before.set(qp, postedReceives)
     if (postedReceives > takenReceives) this.#dropped.set(owner, postedReceives - takenReceives)
     else this.#dropped.delete(owner)
     this.#queues.delete(owner)

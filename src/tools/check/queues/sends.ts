@@ -13,18 +13,20 @@ import type { BeginningCall, CheckedCall, ContextEnd } from '../../../spec/check
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { DEFINED_SEND_FLAGS, SendFlags, takesReceive, WcStatus } from '../../../spec/work.ts'
+import { DEFINED_SEND_FLAGS, SendFlags, takesReceive, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import { isRead, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, typeOf, unreleasedIn } from '../objects.ts'
 import { MAX_NAMED, type Occurrence } from '../reporting.ts'
 import { shared } from '../shared.ts'
+import { POSTED_RECEIVES } from './receives.ts'
 import { Unfenced } from './unfenced.ts'
 import { type UnpolledCompletion, type UnpolledCompletions, unpolledCompletions } from './unpolled.ts'
 
 const { WR_FLUSH_ERR } = WcStatus.values
 const { ERR } = QpState.values
 const { FENCE } = SendFlags.values
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 
 /** Maximum entries of `unpolledReads`. More than any max_dest_rd_atomic, which has 8 bits. */
 const MAX_COUNTED_READS = 256
@@ -43,6 +45,10 @@ interface SendQueue {
   /** Number of sends that take a receive of the peer, and of those that are outstanding. */
   messages: number
   outstandingMessages: number
+  /** The first of the WRITEs with immediate, how many they are, and how many the other WRITEs. */
+  firstImmediate: WorkRequest | undefined
+  immediates: number
+  writes: number
   /** Sends that the device has fetched and that have not ended, oldest first. */
   readonly outstanding: WorkRequest[]
   /** The last send that has ended, and how many have. */
@@ -110,12 +116,20 @@ export class SendQueues {
         freed: 0,
         messages: 0,
         outstandingMessages: 0,
+        immediates: 0,
+        writes: 0,
         ended: 0,
         answered: 0,
         delivered: 0,
         fence: 0,
       }
-      const none = { lastEnded: undefined, errCall: undefined, excess: undefined, makesRoom: false }
+      const none = {
+        firstImmediate: undefined,
+        lastEnded: undefined,
+        errCall: undefined,
+        excess: undefined,
+        makesRoom: false,
+      }
       queue = { ...counts, ...none, unpolledReads: [], outstanding: [], isOver: false }
       this.#queues.set(qp, queue)
     }
@@ -128,6 +142,11 @@ export class SendQueues {
     if (takesReceive(request.opcode)) {
       queue.messages++
       queue.outstandingMessages++
+    }
+    if (request.opcode === RDMA_WRITE) queue.writes++
+    else if (request.opcode === RDMA_WRITE_WITH_IMM) {
+      queue.immediates++
+      queue.firstImmediate ??= request
     }
     queue.unsignaled = request.isSignaled ? 0 : queue.unsignaled + 1
     const qp = this.#services.objects.find(request.owner)
@@ -274,7 +293,7 @@ export class SendQueues {
    */
   #reportEnd(
     qp: KnownObject,
-    { ended, freed, answered, lastEnded, errCall }: SendQueue,
+    queue: SendQueue,
     { count, hasFailed, requests, lines, moments }: LostSends,
     {
       text: what,
@@ -282,6 +301,7 @@ export class SendQueues {
       isExpected,
     }: { readonly text: string; readonly call?: CheckedCall; readonly isExpected?: boolean },
   ): void {
+    const { ended, freed, answered, lastEnded, errCall } = queue
     // The failure, or the move to ERR, has flushed the sends.
     if (hasFailed || errCall !== undefined || qp.hasMessages) return
     const services = this.#services
@@ -294,6 +314,7 @@ export class SendQueues {
       services.report('sends-lost', occurrence ?? services.occurrenceAt(qp, qp.creation.stack, qp.creation.action), {
         text: `${what} with ${counted(count, 'send')} outstanding${names}${more}`,
         ...(isExpected && { severity: 'note' }),
+        details: this.opcodeLines(qp, queue),
         moments: call === undefined ? moments.slice(1) : moments,
         objects: [qp],
       })
@@ -306,6 +327,22 @@ export class SendQueues {
         objects: [qp],
       })
     }
+  }
+
+  /**
+   * A line if messages lack as many receives as WRITEs with immediate have taken, and no WRITE was without: perhaps
+   * their opcode was taken from those of completions.
+   */
+  opcodeLines(qp: KnownObject, { firstImmediate, immediates, messages, writes } = this.#of(qp.id)): string[] {
+    const peer = this.#services.peerOf(qp)
+    const posted = peer?.uses.has('srq') === false ? this.#services.ask(POSTED_RECEIVES)?.(peer) : undefined
+    if (firstImmediate === undefined || writes > 0 || posted === undefined) return []
+    const others = messages - immediates
+    return others > 0 && posted >= others && posted < messages
+      ? [
+          `${requestText(firstImmediate)} has taken a receive: IBV_WC_RDMA_WRITE, of completions, has the number of IBV_WR_RDMA_WRITE_WITH_IMM; a WRITE is IBV_WR_RDMA_WRITE`,
+        ]
+      : []
   }
 
   /** Sends that the device has fetched and that have not ended, oldest first. */

@@ -7,11 +7,14 @@
  * work queue, not the third time that torment is asked. Whether it acts, and how, are random numbers from a hash of the
  * seed and the identity. So a decision that is left out (`only`) changes no other.
  *
- * What a decision holds may also be held until an event (`TormentHold`): `occurred` tells that it has come.
+ * What a decision holds may also be held until an event (`TormentHold`): `occurred` and `retired` tell that it has
+ * come.
  */
 
 import { createRandom, hashOf } from '../../../base/random.ts'
 import {
+  Awaited,
+  awaitedIn,
   decisionKind,
   MAX_HOLD,
   readHold,
@@ -71,6 +74,8 @@ export interface Decisions {
   isAwaited(event: string): boolean
   /** An event has come: what is held until then goes on. */
   occurred(event: string): void
+  /** Sends of a queue pair are done. */
+  retired(object: string): void
   /** `listener` gets the lasting decisions so far and all later ones, until the returned function is called. */
   listen(listener: Listener): () => void
 }
@@ -79,6 +84,8 @@ type Listener = (decision: TormentDecision, device: string) => void
 
 /** A decision that acts, and its random numbers. */
 export interface Decision {
+  /** It is held until a queue pair does something (`Awaited`), at most half the ACK timeout. */
+  readonly isBounded: boolean
   /** An integer from 0 to `limit` − 1. */
   below(limit: number): number
   /** Microseconds, from 1 to the longest wait. */
@@ -105,12 +112,31 @@ interface Holding {
   readonly queue: string
   /** The event until which it is held. */
   readonly until: string | undefined
+  /** Of one until a queue pair has done something. */
+  readonly awaited: Goal | undefined
   readonly release: () => void
   readonly passed: string[]
   passedCount: number
 }
 
-export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSetting): Decisions => {
+/** The sends of a queue pair since RESET: those that are done, and those that are posted and not done. */
+export interface SendCounts {
+  readonly done: number
+  readonly pending: number
+}
+
+/** Until a queue pair has done so many things, something is held. `counted`: `Awaited`, or a queue of completions. */
+interface Goal {
+  readonly object: string
+  readonly counted: 'done' | 'send' | 'receive'
+  readonly goal: number
+}
+
+/** `sendsOf`: the sends of a queue pair, DEVICE/PROCESS/OBJECT, which may not exist yet. */
+export const createDecisions = (
+  { seed, maxDecisions, kinds, only }: TormentSetting,
+  sendsOf: (object: string) => SendCounts | undefined = () => undefined,
+): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
   const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
   const probabilities = new Map(
@@ -127,6 +153,9 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
   )
   const wantedKinds = wanted && new Set([...wanted.keys(), ...events.keys()].map(decisionKind))
   const missed = new Set(wanted?.keys())
+  const beginnings = holds?.filter(({ id }) => id.endsWith('*')) ?? []
+  const holdOf = (id: string): TormentHold | undefined =>
+    wanted?.get(id) ?? beginnings.find(hold => id.startsWith(hold.id.slice(0, -1)))
   const listeners = new Set<Listener>()
   const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   const held = new Set<Holding>()
@@ -144,6 +173,27 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     for (const { until, release } of held) if (until === event) release()
   }
 
+  /** How many completions of a queue have come, by DEVICE/PROCESS/OBJECT/send or /receive: if they are awaited. */
+  const written = new Map<string, number>()
+  const countsWritten = holds?.some(({ until = '' }) => /\/as-many-(?:sends|receives)$/.test(until)) === true
+  const countOf = ({ object, counted }: Goal): number =>
+    counted === 'done' ? (sendsOf(object)?.done ?? 0) : (written.get(`${object}/${counted}`) ?? 0)
+  const isReached = (awaited: Goal): boolean => countOf(awaited) >= awaited.goal
+  const releaseReached = (of: string): void => {
+    for (const { awaited, release } of held) if (awaited?.object === of && isReached(awaited)) release()
+  }
+
+  /** Of post or completion `nth` of `own`; a post does not wait for itself. */
+  const goalOf = (until: string, own: string, nth: number): Goal | undefined => {
+    const { object, word } = awaitedIn(until) ?? {}
+    if (object === undefined || word === undefined) return undefined
+    if (word === Awaited.SENDS) return { object, counted: 'send', goal: nth }
+    if (word === Awaited.RECEIVES) return { object, counted: 'receive', goal: nth }
+    const { done, pending } = sendsOf(object) ?? { done: 0, pending: 0 }
+    const goal = object === own ? nth - 1 : done + Math.max(pending, Number(word === Awaited.NEXT))
+    return { object, counted: 'done', goal }
+  }
+
   const mayAct = (kind: TormentKind): boolean =>
     count < maxDecisions && (wantedKinds?.has(kind) ?? probabilities.get(kind) !== 0)
 
@@ -155,6 +205,7 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     random: () => number,
     round: number,
     hold: TormentHold | undefined,
+    awaited: Goal | undefined,
   ): Decision => {
     const device = object.slice(0, object.indexOf('/'))
     const { wait, until } = hold ?? {}
@@ -162,6 +213,7 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     const given = (): number | undefined => (until === undefined ? wait : events.get(until) ? 0 : MAX_HOLD)
     let told: TormentDecision | undefined
     return {
+      isBounded: awaited !== undefined,
       below: limit => random() % limit,
       bound: most => given() ?? most,
       wait: () => {
@@ -177,18 +229,18 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       },
       note(describe, isLasting = false) {
         count++
-        missed.delete(id)
+        missed.delete(hold?.id ?? id)
         if (listeners.size === 0 && !isLasting) return
         told = { number: count, kind, id, text: describe() }
         tell(told, device, isLasting)
       },
       hold(from, release) {
-        const holding: Holding = { queue: `${object}/${thing}`, until, release, passed: [], passedCount: 0 }
+        const holding: Holding = { queue: `${object}/${thing}`, until, awaited, release, passed: [], passedCount: 0 }
         held.add(holding)
         return (now, isEarly) => {
           held.delete(holding)
           const { passed, passedCount } = holding
-          const hasCome = until === undefined ? undefined : events.get(until)
+          const hasCome = until === undefined ? undefined : awaited ? isReached(awaited) : events.get(until)
           const outcome: TormentHeld = {
             ...{ microseconds: Math.round(now - from), passed, passedCount, isEarly },
             ...(hasCome !== undefined && { hasCome }),
@@ -218,17 +270,26 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       const id = `${kind}/${object}/${thing}${nth}`
       const random = createRandom(seed ^ hashOf(id))
       const isDrawn = random() < probabilities.get(kind)! * RANDOM_RANGE || isAlways
-      if (!(wanted?.has(id) ?? isDrawn)) {
+      const hold = holdOf(id)
+      const isOfSeed = hold?.id.endsWith('*') && hold.wait === undefined && hold.until === undefined
+      const isMade = wanted === undefined || isOfSeed ? isDrawn : hold !== undefined
+      const awaited = hold?.until === undefined ? undefined : goalOf(hold.until, object, Number(nth))
+      const hasCome = awaited !== undefined && isReached(awaited)
+      if (hasCome) missed.delete(hold!.id)
+      if (hasCome || !isMade) {
         occurred(id)
         return undefined
       }
-      return createDecision(kind, object, thing, id, random, round, wanted?.get(id))
+      return createDecision(kind, object, thing, id, random, round, hold, awaited)
     },
     isAwaited,
     occurred,
+    retired: releaseReached,
     passed(object, thing, nth) {
-      if (held.size === 0) return
       const queue = `${object}/${thing}`
+      if (countsWritten) written.set(queue, (written.get(queue) ?? 0) + 1)
+      if (held.size === 0) return
+      if (countsWritten) releaseReached(object)
       for (const holding of held) {
         if (holding.queue === queue) continue
         holding.passedCount++
