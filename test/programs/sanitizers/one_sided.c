@@ -512,9 +512,13 @@ CASE(other_process)
             tell_other();
         }
     }
-    if (child == 0)
+    if (child == 0) {
+        post(&here, IBV_WR_RDMA_WRITE, part(&here, 0, SIZE), other.address, other.rkey);
+        take(&here);
         _exit(0);
+    }
     waitpid(child, NULL, 0);
+    here.buffer[SIZE / 2] = 1;
 }
 #endif
 
