@@ -12,8 +12,9 @@ import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/engine/types.ts'
 import { addressText } from '../../transport/wire/address.ts'
+import { psnDifference } from '../../transport/wire/bth.ts'
 import { causeByLid } from './lid-causes.ts'
-import type { ConnectedPeer, Failures, QpObject, SoftState } from './state.ts'
+import { type ConnectedPeer, type Failures, noPsns, type QpObject, type QueuePair, type SoftState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
 const { ERR } = QpState.values
@@ -52,11 +53,24 @@ const oldestOfMost = (naks: readonly Nak[]): number => {
 /** The same for the two types of queue pair that can be connected to each other: `rc`, `uc`, `xrc`. */
 const familyOf = (qp: QpObject): string => qp.class.name.split('_', 1)[0]!
 
+/** Why the responder executes nothing of what the requester sends first; undefined: it does, or that is unknown. */
+const psnCause = ({ firstPsns: { sq } }: QueuePair, { firstPsns: { rq } }: QueuePair): Cause | undefined =>
+  sq === undefined || rq === undefined || sq === rq ? undefined : createCause('PSN_DIFFERS', { sent: sq, expected: rq })
+
+/** The request in the words of a send. */
+const requestIn = (words: Uint32Array, at: number): Pick<Failure, 'opcode' | 'wrId'> => ({
+  opcode: words[at + Send.OPCODE]!,
+  wrId: joinWords(words[at + Send.ID_HI]!, words[at + Send.ID_LO]!),
+})
+
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => SoftState, deviceOf: () => Device): Failures => {
   const naks: Nak[] = []
   /** By row of the engine: the number of drops of each cause. */
   const drops = new Map<number, Map<CauseName, number>>()
+
+  /** Rows of which a send is reported that the peer does not execute. */
+  const isToldUnexecuted = new Set<number>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]
   const lastOf = (row: number): Failure | undefined => {
@@ -96,14 +110,29 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
     report({ ...failure, qpn: object.state.qpn }, object.context)
   }
 
+  /** The queue pair that a row is connected to, and that is connected to it, if it belongs to this core. */
+  const connectedTo = (row: number) => {
+    const own = objectOf(row)
+    const { qpn = -1, state: device } = peerOf(row) ?? {}
+    const peerRow = device?.qpns.rowOf(qpn) ?? -1
+    const peer = device?.qps[peerRow]
+    if (own === undefined || device === undefined || peer === undefined) return undefined
+    const { address } = peer.state
+    const isConnected =
+      familyOf(own) === familyOf(peer) &&
+      device.engine().query(peerRow).destQpn === own.state.qpn &&
+      address !== undefined &&
+      state().paths.leadsTo(address, deviceOf().ports[0]!)
+    return isConnected ? { device, row: peerRow, end: peer.state } : undefined
+  }
+
   return {
     send(row, words, at, status, given) {
       const { peer } = peerOf(row) ?? {}
       const cause = (given.id === 'NO_ANSWER' && causeByLid(deviceOf(), state(), row)) || given
       reportQp(row, {
         kind: 'send',
-        opcode: words[at + Send.OPCODE],
-        wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+        ...requestIn(words, at),
         status,
         cause,
         ...(peer !== undefined && { peer, isCauseAtPeer: REMOTE_ERRORS.has(status) && !NAKS.has(cause.id) }),
@@ -145,22 +174,32 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
     },
     psnsDiffer(row, isRequester) {
       const own = objectOf(row)
-      const { qpn = -1, state: peerDevice } = peerOf(row) ?? {}
-      const peerRow = peerDevice?.qpns.rowOf(qpn) ?? -1
-      const peer = peerDevice?.qps[peerRow]
-      if (own === undefined || peerDevice === undefined || peer === undefined) return undefined
-      const { address } = peer.state
-      const isConnected =
-        familyOf(own) === familyOf(peer) &&
-        peerDevice.engine().query(peerRow).destQpn === own.state.qpn &&
-        address !== undefined &&
-        state().paths.leadsTo(address, deviceOf().ports[0]!)
-      if (!isConnected || peerDevice.engine().stateOf(peerRow) === ERR) return undefined
-      const [requester, responder] = isRequester ? [own.state, peer.state] : [peer.state, own.state]
-      const { sq: sent } = requester.firstPsns
-      const { rq: expected } = responder.firstPsns
-      if (sent === undefined || expected === undefined || sent === expected) return undefined
-      return createCause('PSN_DIFFERS', { sent, expected })
+      const peer = connectedTo(row)
+      if (own === undefined || peer === undefined) return undefined
+      if (peer.device.engine().stateOf(peer.row) === ERR) return undefined
+      return isRequester ? psnCause(own.state, peer.end) : psnCause(peer.end, own.state)
+    },
+    connected(row) {
+      const peer = connectedTo(row)
+      const { sq } = peer?.end.firstPsns ?? noPsns
+      if (peer?.end.firstPsns.rq === undefined) return
+      peer.end.firstPsns = { sq, rq: peer.device.engine().query(peer.row).rqPsn }
+    },
+    duplicate(row, psn) {
+      const own = state().queues[row]
+      const { rq } = own?.firstPsns ?? noPsns
+      // What this life of the connection has executed is from here on.
+      if (own === undefined || rq === undefined || psnDifference(psn, rq) >= 0) return
+      const peer = connectedTo(row)
+      const cause = peer && psnCause(peer.end, own)
+      if (cause !== undefined) peer?.device.failures.unexecuted(peer.row, psn, cause)
+    },
+    unexecuted(row, psn, cause) {
+      const send = isToldUnexecuted.has(row) ? undefined : state().engine().sendWith(row, psn)
+      if (send === undefined) return
+      isToldUnexecuted.add(row)
+      const { peer } = peerOf(row) ?? {}
+      reportQp(row, { kind: 'unexecuted', ...requestIn(send.words, send.at), cause, ...(peer && { peer }) })
     },
     event: (row, type, cause) => reportQp(row, { kind: 'event', event: type, cause }),
     report,
@@ -170,6 +209,7 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       const object = objectOf(row)
       if (object !== undefined) forgetFailure(deviceOf(), object.state.qpn)
       drops.delete(row)
+      isToldUnexecuted.delete(row)
     },
     nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,
   }

@@ -56,7 +56,10 @@ export type AnyQp = ObjectClass<
 /** Attributes of `modify`, of any type. */
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
-/** First PSNs, of requests of a queue pair and of its peer; undefined before the transition that sets them. */
+/**
+ * First PSNs since the two ends are connected; undefined before the transition that sets them. `sq`: of its own
+ * requests. `rq`: what it expected when the later one of it (to RTR) and its peer (to RTS) was ready.
+ */
 interface FirstPsns {
   readonly sq: number | undefined
   readonly rq: number | undefined
@@ -129,6 +132,10 @@ export interface Failures extends Causes {
   peerOf(row: number): ConnectedPeer | undefined
   /** The last failure of this row, without drops and notes. */
   last(row: number): Failure | undefined
+  /** The queue pair was modified to RTS, from where it sends: what its peer expects is noted (`FirstPsns`). */
+  connected(row: number): void
+  /** The peer answers a request with `psn` as a duplicate, and has not executed it in this life of the connection. */
+  unexecuted(row: number, psn: number, cause: Cause): void
   /** The queue pair was reset or destroyed: deletes its records. */
   forget(row: number): void
   /** The cause of the NAK that `qpn` of this device has sent to QPN `peer` for `psn`; undefined if unknown. */

@@ -301,7 +301,7 @@ const table = {
   PSN_DIFFERS: {
     code: 0x309,
     results: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'the requester sends from first PSN {sent:hex} (sq_psn), and the responder expects {expected:hex} (rq_psn)',
+    text: 'the requester began at PSN {sent:hex} (sq_psn), and the responder expected {expected:hex} then',
   },
 
   // ---- 0x4..: why a responder refuses a request or drops a packet ----

@@ -23,19 +23,20 @@ export interface FailurePeer {
 export interface Failure {
   /**
    * - `send`, `receive`: a request of that queue completed with `status`
+   * - `unexecuted`: a send that the peer acknowledges as a duplicate, though it is none
    * - `flush`: `count` requests were flushed with `status`
    * - `event`: an asynchronous event, of a queue pair if there is a `qpn`
    * - `drop`: the queue pair has dropped `count` messages or packets so far for this cause, without an answer
    * - `post`: the post of a request failed with `errno`
    * - `wait`: a destroy waits until the program acknowledges events; with a `qpn`: a send waits for a receive
    */
-  readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'post' | 'wait'
+  readonly kind: 'send' | 'receive' | 'unexecuted' | 'flush' | 'event' | 'drop' | 'post' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
-  /** ibv_wr_opcode of a `send`, and of a `post` to a send queue if it is known. */
+  /** ibv_wr_opcode of a `send` or `unexecuted`, and of a `post` to a send queue if it is known. */
   readonly opcode?: number
-  /** Of a `send`, `receive` or `post`, and of a `drop` that affects a request. */
+  /** Of a `send`, `receive`, `unexecuted` or `post`, and of a `drop` that affects a request. */
   readonly wrId?: bigint
   /** `wrId` is the device's number, of this kind. */
   readonly numbered?: RequestNumber
@@ -95,6 +96,8 @@ const subjectText = (failure: Failure): string => {
       return `${requestName(opcode!)} ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'receive':
       return `receive ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
+    case 'unexecuted':
+      return `${requestName(opcode!)} ${numbered} ${wrId} has no effect, its peer answers it as a duplicate: `
     case 'flush':
       return `${flushText(failure)}: `
     case 'drop':

@@ -3,6 +3,7 @@
  */
 
 import type { CauseName } from '../../spec/check/causes.ts'
+import type { Moment } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import { QpState } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
@@ -36,9 +37,25 @@ export const areConnected = (a: KnownObject, b: KnownObject, deviceWithGid: Devi
 /** Whether two known attributes differ. */
 const differs = (a: number | undefined, b: number | undefined): boolean => a !== undefined && b !== undefined && a !== b
 
+/** The last move to a state. */
+const latest = ({ changes }: KnownObject, to: number): Moment | undefined =>
+  changes.findLast(({ state }) => state === to)
+
+/** When the sender was reset, if the receiver was connected before and was not: it goes on from where it was. */
+export const resetAlone = (sender: KnownObject, receiver: KnownObject): Moment | undefined => {
+  const [reset, connected] = [latest(sender, RESET), latest(receiver, RTR)]
+  return reset !== undefined && connected !== undefined && reset.time > connected.time ? reset : undefined
+}
+
+/** The first PSN that a receiver expects of a sender; undefined: unknown. */
+const expectedPsn = (sender: KnownObject, receiver: KnownObject): number | undefined => {
+  const { rqPsn, expectedPsn } = receiver.attributes
+  return expectedPsn ?? (resetAlone(sender, receiver) === undefined ? rqPsn : undefined)
+}
+
 /** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the beginning of a message (IBA 9.8.2). */
 const psnsFit = (sender: KnownObject, receiver: KnownObject): boolean =>
-  typeOf(sender) === 'UC' || !differs(sender.attributes.sqPsn, receiver.attributes.rqPsn)
+  typeOf(sender) === 'UC' || !differs(sender.attributes.sqPsn, expectedPsn(sender, receiver))
 
 /** The largest max_dest_rd_atomic, which has 8 bits: assumed if the attribute is unknown. */
 const LARGEST_RD_ATOMIC = 255
@@ -106,7 +123,7 @@ const attributeRows: readonly (readonly [
     (qp, peer) => !differs(qp.attributes.pathMtu, peer.attributes.pathMtu),
   ],
   ['sq_psn', ({ attributes }) => hex(attributes.sqPsn), psnsFit],
-  ['rq_psn', ({ attributes }) => hex(attributes.rqPsn), (qp, peer) => psnsFit(peer, qp)],
+  ['rq_psn', ({ attributes }) => hex(attributes.expectedPsn ?? attributes.rqPsn), (qp, peer) => psnsFit(peer, qp)],
   ['max_rd_atomic', ({ attributes }) => decimal(attributes.maxRdAtomic), rdAtomicFits],
   ['max_dest_rd_atomic', ({ attributes }) => decimal(attributes.maxDestRdAtomic)],
   ['timeout', ({ attributes }) => decimal(attributes.timeout)],

@@ -21,6 +21,8 @@ export interface QpAttributes {
   destQpn?: number
   sqPsn?: number
   rqPsn?: number
+  /** What it expected when its peer, which was reset and it was not, began again: a failure has told it. */
+  expectedPsn?: number
   pathMtu?: number
   timeout?: number
   retryCnt?: number

@@ -10,6 +10,7 @@ import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { CNP, OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
+import { SendKind } from '../../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion, doPkeysMatch } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
@@ -30,6 +31,7 @@ import {
 } from './flow-control/peer-window.ts'
 import { sendIdleFastPath } from './loopback/fast-path.ts'
 import { onMiddles } from './middle-batch.ts'
+import { psnDistance } from './psn.ts'
 import {
   qpLayoutOf,
   recvBlockLog2,
@@ -102,6 +104,8 @@ export interface Engine {
   visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number, since: number) => void): void
   /** Number of RNR NAKs for the oldest outstanding request. */
   rnrNaks(row: number): number
+  /** The outstanding send with packet `psn`: its words (`Send`) begin at `words[at]`. Undefined: there is none. */
+  sendWith(row: number, psn: number): { readonly words: Uint32Array; readonly at: number } | undefined
   /**
    * Sends the oldest responses of a queue pair, and the ACK or NAK that is due, if the port has space. False if there
    * are none.
@@ -228,6 +232,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       }
     },
     rnrNaks: row => rnrNaksOf(s, row),
+    sendWith: (row, psn) => sendWith(s, row, psn),
     sendResponses: (row, sink) => sendResponses(s, row, sink),
     forgetSrq: srqn => dropSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
@@ -464,6 +469,14 @@ const query = (s: EngineState, row: number): QpSnapshot => {
     sendCq: w[base + QP.SEND_CQ],
     recvCq: w[base + QP.RECV_CQ],
   }
+}
+
+const sendWith = ({ rows, pool }: EngineState, row: number, psn: number) => {
+  const base = row * QP.WORDS
+  for (let wqe = rows[base + QP.REQ_HEAD]; wqe !== 0; wqe = pool[wqe + WQE.NEXT])
+    if (pool[wqe + WQE.KIND] !== SendKind.LOCAL && psnDistance(pool[wqe + WQE.FIRST_PSN], psn) < pool[wqe + WQE.PSNS])
+      return { words: pool, at: wqe + WQE.WR }
+  return undefined
 }
 
 const onDoorbell = (s: EngineState, row: number): void => {

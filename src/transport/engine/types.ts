@@ -338,6 +338,8 @@ export interface Causes {
    * than the responder expects. Undefined if not, or if it is unknown, as for a peer in another process.
    */
   psnsDiffer(row: number, isRequester: boolean): Cause | undefined
+  /** The responder answers a request with `psn` as a duplicate. */
+  duplicate(row: number, psn: number): void
 }
 
 /**

@@ -107,11 +107,17 @@ export const queryTarget = ({ program: { context, caller }, handle }: Target) =>
 const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): Omit<T, K> =>
   Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
 
-export const connectXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
-  const gid = (p: Program) => p.rxe.device.state.identity.gids[1]
-  const initiatorRtr = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
-  for (const change of [toInit(), initiatorRtr, toRts()])
+const gid = (p: Program) => p.rxe.device.state.identity.gids[1]
+
+/** Connects one end alone: it is in RESET. */
+export const connectInitiator = (ini: TestQp, tgt: Target): void => {
+  const rtr = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
+  for (const change of [toInit(), rtr, toRts()])
     invokeNow(ini.program.context, XrcIniQp, 'modify', ini.handle, change, ini.program.caller)
+}
+
+export const connectXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
+  connectInitiator(ini, tgt)
   const targetRts = without(toRts(), 'retryCnt', 'rnrRetry', 'maxRdAtomic')
   const targetInit = toInit(accessFlags === undefined ? {} : { accessFlags })
   for (const change of [targetInit, toRtr(ini.qpn, gid(ini.program)), targetRts])

@@ -220,6 +220,45 @@ static int early_queue_pair(void)
     return error == 0;
 }
 
+static struct datagram_end asks, answers;
+
+/* `asks` sends a datagram, and `answers` has one more receive. */
+static void ask(void)
+{
+    open_device();
+    make_datagram_end(&asks, QKEY);
+    make_datagram_end(&answers, QKEY);
+    for (int i = 0; i < 2; i++)
+        post_receive(&answers.end, all_of(&answers.end));
+    post_receive(&asks.end, all_of(&asks.end));
+    send_datagram(&asks, &answers, 8);
+    completion(&answers.end);
+}
+
+static int answered(void)
+{
+    destroy_datagram_end(&asks);
+    destroy_datagram_end(&answers);
+    return ibv_close_device(context);
+}
+
+/* The answer goes to wc.qp_num. */
+static int own_number(void)
+{
+    ask();
+    send_datagram(&answers, &answers, 8);
+    return answered();
+}
+
+/* No mistake: a queue pair wakes itself, and then answers. */
+static int own_wakeup(void)
+{
+    ask();
+    send_datagram(&answers, &answers, 8);
+    send_datagram(&answers, &asks, 8);
+    return answered();
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -233,6 +272,7 @@ static const struct {
     {"cut-wr-id", cut_wr_id},
     {"zero-based", zero_based},             {"moderated", moderated},
     {"channel-first", channel_first},       {"early-qp", early_queue_pair},
+    {"own-number", own_number},             {"own-wakeup", own_wakeup},
 };
 
 int main(int count, char **arguments)

@@ -49,6 +49,10 @@ const told: Readonly<Record<string, readonly RegExp[]>> = {
   ],
   'channel-first': [/^use-after-destroy: rdma_destroy_id on CM_ID 0, whose event channel was destroyed/],
   ...nearlyRight,
+  'own-number': [
+    /^connected-to-itself: QP (0x\w+) SEND wr_id 1 goes to QP \1 itself: the datagram before came from QP /,
+  ],
+  'own-wakeup': [],
   'early-qp': [/^refused-call: rdma_create_qp on CM_ID 0: EINVAL: the identifier has no device yet/],
 }
 /** On mlx5, which moderates events. */

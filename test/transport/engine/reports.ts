@@ -41,6 +41,7 @@ export const createReports = () => {
     dropped: (_row, cause) => reported.push(cause),
     causeAtPeer: (_row, psn) => peer.naks?.get(psn),
     psnsDiffer: () => undefined,
+    duplicate: () => {},
   }
   const event = (type: number, cause: Cause): void => {
     assertListed(nameIn(AsyncEventType.values, type), cause.id)

@@ -38,7 +38,7 @@ import {
   stateOf,
 } from '../state.ts'
 
-const { RESET, INIT, RTR } = QpState.values
+const { RESET, INIT, RTR, RTS } = QpState.values
 
 /** Throws CallError EINVAL. `method` begins the message. */
 const refuse = (method: string, reason: Reason | string): never => {
@@ -320,6 +320,7 @@ export const qpClass = (
       if (after === RESET) device.sendResponses(state.row)
       device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
       if (after === RTR) device.qpEnds.delete(state.qpn)
+      if (args.sqPsn !== undefined && after === RTS) device.failures.connected(state.row)
       if (before === INIT && after === RTR) device.taps.requests?.beginsToReceive(device.qps[state.row] ?? object)
       if (after === RESET) {
         if (state.address !== undefined) noteQpEnd(device, state.qpn, 'reset', call.context)

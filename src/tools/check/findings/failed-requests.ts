@@ -2,14 +2,17 @@
  * Failed requests and other failures of devices (spec/check/failures.ts): the finding that a cause is, or that the
  * attributes of both ends and the outages of ports explain.
  */
+import { counted } from '../../../base/text.ts'
 import { type CauseName, causes, causeText, requestName } from '../../../spec/check/causes.ts'
 import { type Failure, failureText } from '../../../spec/check/failures.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import { type FindingId, findingOfCause, findings } from '../../../spec/check/findings.ts'
 import type { ProgramProbes } from '../../../spec/check/probes.ts'
 import type { CheckedFailure, ProgramEvent } from '../../../spec/check/program-events.ts'
+import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { isAtomic, WrOpcode } from '../../../spec/work.ts'
+import { psnDifference } from '../../../transport/wire/bth.ts'
 import { accessRangeLines, basedLines } from '../access-range.ts'
 import {
   ADVICE_FOR_ADDRESS,
@@ -19,7 +22,7 @@ import {
   adviceForNoAnswer,
   isNotYetBound,
 } from '../advice.ts'
-import { attributeTable, mismatchBehind, mismatches, psnLines } from '../connection.ts'
+import { attributeTable, mismatchBehind, mismatches, psnLines, resetAlone } from '../connection.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { noteDropped } from '../lost-work.ts'
 import { nearAccess, nearKey, nearly } from '../nearly.ts'
@@ -30,9 +33,11 @@ import { STORIES } from '../story/lines.ts'
 import { PARTITIONS } from './datagrams.ts'
 import { ackTimeoutOf, before, OUTAGES, type Outage, type Outages } from './outages.ts'
 
+const { RTR } = QpState.values
+
 /** Whether the failed request is a send or a receive; undefined: the failure is not about a request. */
 const failedKindOf = ({ kind, cause, wrId }: Failure): 'send' | 'receive' | undefined => {
-  if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'send'
+  if (kind === 'send' || kind === 'unexecuted' || cause.id === 'DATAGRAM_TOO_LONG') return 'send'
   return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'receive' : undefined
 }
 
@@ -154,6 +159,34 @@ const elsewhere = (
   return there === qp || isOfOther ? undefined : there
 }
 
+/**
+ * Of a failure because the responder executes nothing of what the requester sends first: the responder has gone on
+ * since a former life of the connection. Undefined: that is not so.
+ */
+const livesOf = (
+  { failure: { cause, kind }, time }: CheckedFailure,
+  qp: KnownObject | undefined,
+  peer: KnownObject | undefined,
+): Pick<FindingContent, 'details' | 'advice'> | undefined => {
+  const [requester, responder] = kind === 'event' ? [peer, qp] : [qp, peer]
+  const { expected } = cause.args
+  if (cause.id !== 'PSN_DIFFERS' || typeof expected !== 'number' || !requester || !responder) return undefined
+  const { rqPsn } = responder.attributes
+  if (rqPsn === undefined || rqPsn === expected) return undefined
+  responder.attributes.expectedPsn = expected
+  const reset = resetAlone(requester, responder)
+  const began = reset === undefined ? 'began to send' : `was reset ${before(reset.time, time)}`
+  return {
+    details: [
+      `${requester.name} ${began}, and its peer ${responder.name} was not: it has executed ${counted(psnDifference(expected, rqPsn), 'packet')} of a former life, and takes these for repetitions`,
+    ],
+    advice: ADVICE_FOR_LIVES,
+  }
+}
+
+const ADVICE_FOR_LIVES =
+  'if one end of a connection is reset, reset the other too, and exchange PSNs again; or begin at the PSN that it expects (rq_psn of ibv_query_qp)'
+
 const ADVICE_FOR_DIRECT =
   'after each poll write the number of polled entries, 24 bits big-endian, to the first word of the doorbell record of the CQ'
 
@@ -163,7 +196,15 @@ const MAX_HELD_STORIES = 256
 class FailureReports {
   readonly detector: Detector = {
     on: {
-      failed: failed => this.#take(failed),
+      failed: failed => this.#takeFailed(failed),
+      modified: (_, peer) => this.#mayExecute(peer),
+      queueReset: owner => this.#unexecuted.delete(owner),
+      ended: request => {
+        const failed = this.#unexecuted.get(request.owner)
+        if (failed === undefined || failed.failure.wrId !== request.wrId) return
+        this.#unexecuted.delete(request.owner)
+        this.#take(failed)
+      },
       // A request with rkey 0 was posted, and the other member of its union has a number at the place of the rkey.
       otherMember: (event, qp) => this.#otherMembers.set(qp, event),
     },
@@ -173,6 +214,8 @@ class FailureReports {
   readonly #outages: Outages
   /** The last request of a queue pair that may have its rkey in the wrong member. */
   readonly #otherMembers = new WeakMap<KnownObject, ProgramEvent<'otherMember'>>()
+  /** By the id of the queue pair: a send that its peer has not executed, and may before it ends. */
+  readonly #unexecuted = new Map<number, CheckedFailure>()
   /** Failures about which another host was asked. */
   #held = 0
 
@@ -180,6 +223,22 @@ class FailureReports {
     this.#services = services
     this.#queues = services.need(QUEUES)
     this.#outages = services.need(OUTAGES)
+  }
+
+  #takeFailed(failed: CheckedFailure): void {
+    const { deviceNumber, failure } = failed
+    const qp = failure.qpn === undefined ? undefined : this.#services.objects.qp(deviceNumber, failure.qpn)
+    if (failure.kind !== 'unexecuted') {
+      if (qp !== undefined && failure.kind === 'send') this.#unexecuted.delete(qp.id)
+      this.#take(failed)
+    } else if (qp !== undefined) this.#unexecuted.set(qp.id, failed)
+  }
+
+  /** A queue pair that was modified to RTR may execute what was sent before. */
+  #mayExecute(peer: KnownObject): void {
+    if (peer.attributes.state !== RTR) return
+    for (const [id, { failure, peerDevice }] of this.#unexecuted)
+      if (failure.peer?.qpn === peer.qpn && peerDevice === peer.device) this.#unexecuted.delete(id)
   }
 
   #take(failed: CheckedFailure): void {
@@ -236,7 +295,7 @@ class FailureReports {
     // Events such as COMM_EST are no failures: their causes have no finding.
     if (idOfCause === undefined || kind === 'flush') return
     if (qp !== undefined && kind === 'drop') noteDropped(qp, failure, causeText(cause))
-    else if (qp !== undefined) qp.failure ??= failure
+    else if (qp !== undefined && kind !== 'unexecuted') qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
     const isOfKeys = cause.id === 'QKEY_DIFFERS' || PARTITIONS.has(cause.id)
     if (isOfKeys && kind === 'drop' && this.#isToldBySender(cause.args, qp)) return
@@ -249,6 +308,7 @@ class FailureReports {
     // A device moves queue pairs to ERR and SQE without a call.
     if (peer !== undefined && typeof failure.peer?.state === 'number') peer.attributes.state = failure.peer.state
     for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
+    const lives = livesOf(failed, qp, peer)
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
     const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
     const id = mismatch ?? (isAhead ? 'window-not-bound' : isUnconfigured(cause) ? 'key-not-configured' : idOfCause)
@@ -310,10 +370,12 @@ class FailureReports {
           member?.advice ??
           limit?.advice ??
           near?.advice ??
+          lives?.advice ??
           this.#adviceForUnset(failed, qp) ??
           (id === idOfCause || isAhead ? adviceForFailure(failure, qp, atAddress) : undefined) ??
           adviceForCmAttributes(id, qp),
         details: [
+          ...(lives?.details ?? []),
           ...(member === undefined ? [] : [member.detail]),
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []

@@ -11,6 +11,7 @@ import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
+import { formerLives } from './former-life.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
 import { sendQueues } from './sends.ts'
@@ -47,6 +48,7 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
   const wakeups = new Wakeups(services, unpolled)
   const limits = new SrqLimits(services)
   const relapses = new Relapses(services)
+  const ofFormerLife = formerLives(services, unpolled)
 
   /** CQs with IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN, by id. */
   const overwritingCqs = new Map<number, KnownObject>()
@@ -54,6 +56,7 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
   const completionPolled = (one: UnpolledCompletion): void => {
     if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
     relapses.polled(one)
+    if (one.isOver) ofFormerLife(one)
   }
 
   services.tell(QUEUES, {

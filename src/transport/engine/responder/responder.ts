@@ -154,6 +154,7 @@ const onDuplicate = (
   psn: number,
 ): void => {
   s.counters.duplicateRequests++
+  s.env.causes?.duplicate(row, psn)
   const base = row * QP.WORDS
   if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
   else if ((flags & OP_ATOMIC) !== 0) replayResponse(s, row, ATOMIC, psn)

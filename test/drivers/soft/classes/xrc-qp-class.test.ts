@@ -4,10 +4,11 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { addFailureHandler } from '../../../../src/core/failures.ts'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { createTorment, type Torment } from '../../../../src/drivers/soft/torment/torment.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
-import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
+import { XrcIniQp, XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { AsyncEventType, XrcdFlags } from '../../../../src/spec/enums.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
@@ -18,6 +19,7 @@ import { completions, sgeOf } from '../../rxe/pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../../rxe/provider.ts'
 import {
   closeDomain,
+  connectInitiator,
   connectXrc,
   destroyTarget,
   makeInitiator,
@@ -101,6 +103,19 @@ test('under torment, a request succeeds if its receive completed before the targ
       `seed ${seed}`,
     )
   }
+})
+
+test('a request of an initiator that was reset alone is reported, once, if the target takes it for a duplicate', () => {
+  const { m, a, mrB, srq, ini, tgt, send } = setUp()
+  const reported: string[] = []
+  addFailureHandler(m.core, ({ kind, wrId, cause }) => reported.push(`${kind} ${wrId} ${cause.id}`))
+  const write = { opcode: Wr.WRITE, remote: mrB.address, rkey: mrB.rkey }
+  for (const id of [1n, 2n]) send(srq.number, { ...write, id })
+  const reset = { state: Qps.RESET }
+  invokeNow(a.context, XrcIniQp, 'modify', ini.handle, reset, a.caller)
+  connectInitiator(ini, tgt)
+  for (const id of [3n, 4n, 5n]) send(srq.number, { ...write, id })
+  assert.deepEqual(reported, ['unexecuted 3 PSN_DIFFERS'])
 })
 
 test('the SRQ that a request names decides the protection domain', () => {
