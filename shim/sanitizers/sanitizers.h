@@ -87,7 +87,7 @@ struct device_pair {
 void sanitizers_connected(struct device_queue queue, uint32_t peer);
 /* NULL: the program has no such queue pair. */
 const struct device_pair *sanitizers_pair(uint32_t number);
-/* A peer will access memory, by queue pair `number` of the program. `access`: IBV_ACCESS_REMOTE_WRITE, READ or ATOMIC. */
+/* A peer will access memory by the program's queue pair `number`. `access`: IBV_ACCESS_REMOTE_WRITE, READ or ATOMIC. */
 void sanitizers_peer(uint32_t number, uint32_t access, uintptr_t start, size_t bytes);
 /* A request of this thread that accesses a peer's memory has completed. Takes no lock, and reports nothing. */
 void sanitizers_accessed(struct device_queue queue);
@@ -124,11 +124,11 @@ void sanitizers_watch_frees(void (*freed)(const volatile void *block));
  * has the C library's `ioctl` itself, in its table of symbols: GCC's static runtimes export nothing. May read a file.
  */
 void *sanitizer_symbol(const char *name);
-/* A function of the C library, or the one that a sanitizer has in the executable instead. */
+/* A function of the C library, or the one that a sanitizer has instead. */
 #define SANITIZER_FUNCTION(name)                                                                                       \
     ({                                                                                                                 \
         __typeof__(&name) own_ = (__typeof__(&name))sanitizer_symbol(#name);                                           \
-        own_ ? own_ : name;                                                                                            \
+        own_ ? own_ : NEXT(name);                                                                                      \
     })
 
 /* ---- tsan.c, asan.c, memcheck.c: as above ---- */

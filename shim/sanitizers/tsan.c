@@ -215,8 +215,8 @@ static unsigned frames_here(void **frames)
 }
 
 /*
- * With the lock, as `device`: it will access memory, after all other devices that have accessed it. Devices know of each
- * other's order what no program knows.
+ * With the lock, as `device`: it will access memory, after all other devices that have accessed it: their order among
+ * each other is not the program's.
  */
 static void follow_others(struct device *device, uintptr_t start, size_t bytes)
 {

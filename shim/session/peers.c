@@ -1,6 +1,6 @@
 /*
- * What peers do with the program's memory, for its sanitizer. The daemon writes each access of a peer into shared memory
- * before it happens, and waits a moment (src/daemon/session/peer-accesses.ts); a thread of the program tells the
+ * What peers do with the program's memory, for its sanitizer. The daemon writes each access of a peer into shared
+ * memory before it happens, and waits a moment (src/daemon/session/peer-accesses.ts); a thread of the program tells the
  * sanitizer, and answers. The thread starts when the program first registers memory for peers. It is gone while the
  * program forks: a sanitizer forbids a child whose parent had threads to start any.
  */

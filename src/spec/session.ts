@@ -65,8 +65,8 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR and
- * `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
+ * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR
+ * and `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 import { layout } from './message-layout.ts'
 import { type PreloadEventRow, PreloadEvents, type PreloadMessageName, preloadMessageNames } from './preload-events.ts'
@@ -226,7 +226,8 @@ export const Messages = {
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
    * ret: the call's result, or a negative errno. `installCount` install structs follow, then `mappingCount` mapping
-   * structs; in WRITTEN `ret` writtenRange structs; after an error, with HelloWants.REASONS, the reason as JSON (reason.ts).
+   * structs; in WRITTEN `ret` writtenRange structs; after an error, with HelloWants.REASONS, the reason as JSON
+   * (reason.ts).
    */
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['mappingCount', 'u32']),
   /** The number of a new descriptor is to be written into `width` bytes at `address`. kind: InstallKind. */

@@ -12,6 +12,7 @@ import { createRingPool, type Mapping, type RingPool } from '../../host/memory/m
 import { statFieldsOf } from '../../host/process-status.ts'
 import { offsetsOf } from '../../spec/message-layout.ts'
 import { Messages } from '../../spec/session.ts'
+import type { PeerListener } from '../memory/process-space.ts'
 
 const LIMIT_MS = 500
 /** The program runs within this time, or its state is looked at. */
@@ -26,7 +27,7 @@ const MISSED = AT.missed >> 2
 
 let pool: RingPool | undefined
 
-export class PeerAccesses {
+export class PeerAccesses implements PeerListener {
   readonly #pid: number
   readonly #mapping: Mapping
   #posted = 0
