@@ -486,7 +486,7 @@ void adopted_before_fork(void)
     pthread_mutex_lock(&lock);
 }
 
-void adopted_in_parent(void)
+void adopted_after_fork(void)
 {
     pthread_mutex_unlock(&lock);
 }

@@ -226,7 +226,7 @@ bool fd_vacate(int fd)
     lock_table(&guard);
     const bool is_vacated = vacate(fd);
     unlock_table(&guard);
-    adopted_in_parent();
+    adopted_after_fork();
     if (is_locked)
         session_leave(&session_guard);
     errno = saved;

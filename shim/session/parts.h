@@ -67,11 +67,11 @@ void netlink_received(int fd, struct msghdr *message, socklen_t address_size);
 int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping_count);
 /* A descriptor of a context is no longer in the table. After the last one, the context's pages are ordinary memory. */
 void adopted_close(uint32_t context);
-/* Around a fork, and in a child whose fork ran no handlers. */
+/* Around a fork, in the parent and in the child; then in the child, also if its fork ran no handlers. */
 void adopted_before_fork(void);
+void adopted_after_fork(void);
 /* A hidden descriptor has another number; -1: it is closed. With the lock of adopted_before_fork held. */
 void adopted_moved(int old_fd, int new_fd);
-void adopted_in_parent(void);
 void adopted_in_child(void);
 
 /* ---- peers.c ---- */

@@ -136,6 +136,7 @@ IN_CHILD static void after_fork(void)
 static void in_child(void)
 {
     sanitizers_after_fork();
+    adopted_after_fork();
     after_fork();
 }
 
@@ -175,7 +176,7 @@ static void in_parent(void)
 {
     sanitizers_after_fork();
     peers_in_parent();
-    adopted_in_parent();
+    adopted_after_fork();
 }
 
 void session_own_process(void)
