@@ -80,7 +80,7 @@ it('different PSNs of two ends are in the log and in stat', { skip: !hasNative()
     b.connect({ ...a.endpoint, psn: a.endpoint.psn + difference }, { pathMtu: 1024 })
     a.write(mr.slice(0, 4096), mr.remote(4096, 4096), { id: 7 })
     while (a.state !== 'ERR') await cq.wait()
-    const psns = `first PSN ${hex(a.endpoint.psn)} \\(sq_psn\\).* expects ${hex(a.endpoint.psn + difference)} \\(rq_psn\\)`
+    const psns = `began at PSN ${hex(a.endpoint.psn)} \\(sq_psn\\).* expected ${hex(a.endpoint.psn + difference)} then`
     const [, text] = await daemon.running.printed(new RegExp(`QP ${hex(a.qpn)} .*wr_id 7: (.*${psns}.*)\n`))
     assert.ok((await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout.includes(text))
     return text
