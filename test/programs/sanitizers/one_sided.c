@@ -13,8 +13,6 @@
 #include <stdbool.h>
 
 #define LENGTH 64
-/* ThreadSanitizer may miss two accesses at the very same moment. */
-#define OFTEN 100000
 #define CASE(name) static __attribute__((noinline)) void name(void)
 
 static struct end here, there;
@@ -153,9 +151,8 @@ CASE(torn_read)
 CASE(torn_middle)
 {
     write_part(0, SIZE);
-    for (int i = 0; i < OFTEN; i++)
-        plain += *(volatile char *)(there.buffer + SIZE / 2);
-    take(&here);
+    for (struct ibv_wc wc; ibv_poll_cq(here.cq, 1, &wc) == 0;)
+        plain += there.buffer[SIZE / 2];
 }
 
 /* A slot of receives is posted again while the owner reads it. */
@@ -177,9 +174,9 @@ CASE(reposted_too_early)
 CASE(changed_while_read)
 {
     post(&here, IBV_WR_RDMA_READ, part(&here, 0, LENGTH), address_of(&there), there.mr->rkey);
-    for (int i = 0; i < OFTEN; i++)
-        *(volatile char *)(there.buffer + 8) = 2;
-    take(&here);
+    /* ThreadSanitizer does not report an access that is too long ago. */
+    for (struct ibv_wc wc; ibv_poll_cq(here.cq, 1, &wc) == 0;)
+        there.buffer[8] = 2;
 }
 
 #ifndef SRD
