@@ -7,13 +7,11 @@
 #include "noted.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../recorder/orders.h"
@@ -64,17 +62,10 @@ static void thread_ends(void *slot)
 
 static void create(void)
 {
-    int fd = (int)syscall(SYS_memfd_create, "userdma waits", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    void *memory;
+    const int fd = fd_of_memory("userdma waits", FILE_BYTES, &memory);
     if (fd < 0)
         return;
-    void *memory = MAP_FAILED;
-    if (ftruncate(fd, FILE_BYTES) == 0 &&
-        REAL(fcntl)(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-        memory = REAL(mmap64)(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED) {
-        REAL(close)(fd);
-        return;
-    }
     first_free = 0;
     ((struct userdma_wait_table *)memory)->sample_signal = samples_signal();
     file = fd_hide(fd, -1, true);

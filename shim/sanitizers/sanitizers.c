@@ -9,9 +9,9 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-bool sanitizers_watch, sanitizers_look, sanitizers_valgrind;
+bool sanitizers_watch, sanitizers_look, sanitizers_order, sanitizers_valgrind;
 
-static bool has_tsan, has_asan;
+static bool has_asan;
 
 /* Contexts with a lower descriptor have a name of their device. */
 #define NAMED 1024
@@ -22,7 +22,7 @@ void sanitizers_opened(int fd, const char *device)
     /* Not by functions that TSan replaces: other threads read it. */
     for (size_t i = 0; (unsigned)fd < NAMED && i < sizeof names[fd] && (i == 0 || names[fd][i - 1]); i++)
         names[fd][i] = i + 1 < sizeof names[fd] ? device[i] : 0;
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_opened();
 }
 
@@ -34,18 +34,18 @@ const char *sanitizers_device(int fd)
 void sanitizers_detect(void)
 {
     sanitizers_valgrind = memcheck_detect();
-    has_tsan = tsan_detect();
+    sanitizers_order = tsan_detect();
     has_asan = asan_detect();
     sanitizers_look = sanitizers_valgrind || has_asan;
-    sanitizers_watch = sanitizers_look || has_tsan;
-    if (has_tsan)
+    sanitizers_watch = sanitizers_look || sanitizers_order;
+    if (sanitizers_order)
         atexit(tsan_end);
 }
 
 void sanitizers_takes(struct device_queue queue, const struct device_memory *list, uint32_t count, bool has_message)
 {
     const int saved = errno;
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_takes(queue, list, count, has_message);
     /* What a request sends must be the program's from now on; what arrives, when it does. */
     for (uint32_t i = 0; sanitizers_look && i < count; i++)
@@ -56,25 +56,25 @@ void sanitizers_takes(struct device_queue queue, const struct device_memory *lis
 
 void sanitizers_takes_receives(const struct device_memory *list, uint32_t count)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_takes_receives(list, count);
 }
 
 void sanitizers_arrives(struct device_queue queue, const struct device_memory *list, uint32_t count)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_arrives(queue, list, count);
 }
 
 void sanitizers_returns(const void *token)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_returns(token);
 }
 
 void sanitizers_receives(struct device_queue queue)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_receives(queue);
 }
 
@@ -109,7 +109,7 @@ void sanitizers_peer(uint32_t number, uint32_t access, uintptr_t start, size_t b
     const struct device_queue queue = {.fd = pair ? pair->fd : -1, .is_peer = true, .number = number};
     const struct device_memory memory = {
         .start = start, .bytes = bytes, .is_written = access != IBV_ACCESS_REMOTE_READ};
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_peer(queue, access, start, bytes);
     if (sanitizers_look)
         sanitizers_used(queue, &memory);
@@ -117,20 +117,8 @@ void sanitizers_peer(uint32_t number, uint32_t access, uintptr_t start, size_t b
 
 void sanitizers_accessed(struct device_queue queue)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_accessed(queue);
-}
-
-void sanitizers_tells(void)
-{
-    if (has_tsan)
-        tsan_tells();
-}
-
-void sanitizers_hears(void)
-{
-    if (has_tsan)
-        tsan_hears();
 }
 
 /* ---- waits for children, which may be peers ---- */
@@ -138,8 +126,7 @@ void sanitizers_hears(void)
 #define HEARING(call)                                                                                                  \
     ({                                                                                                                 \
         const __typeof__(call) result_ = (call);                                                                       \
-        if (UNLIKELY(sanitizers_watch))                                                                                \
-            sanitizers_hears();                                                                                        \
+        sanitizers_hears();                                                                                            \
         result_;                                                                                                       \
     })
 
@@ -185,17 +172,17 @@ void sanitizers_ignore(bool is_ignored)
 
 void sanitizers_bypassed(void)
 {
-    has_tsan = false;
+    sanitizers_order = false;
 }
 
 void sanitizers_before_fork(void)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_before_fork();
 }
 
 void sanitizers_after_fork(void)
 {
-    if (has_tsan)
+    if (sanitizers_order)
         tsan_after_fork();
 }

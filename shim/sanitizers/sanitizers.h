@@ -20,6 +20,8 @@
 HIDDEN extern bool sanitizers_watch;
 /* One of them looks at what devices have used (sanitizers_used). */
 HIDDEN extern bool sanitizers_look;
+/* One of them wants the order of accesses: ThreadSanitizer. */
+HIDDEN extern bool sanitizers_order;
 /* The process runs under valgrind. */
 HIDDEN extern bool sanitizers_valgrind;
 
@@ -91,11 +93,22 @@ const struct device_pair *sanitizers_pair(uint32_t number);
 void sanitizers_peer(uint32_t number, uint32_t access, uintptr_t start, size_t bytes);
 /* A request of this thread that accesses a peer's memory has completed. Takes no lock, and reports nothing. */
 void sanitizers_accessed(struct device_queue queue);
+/* tsan.c */
+void tsan_tells(void);
+void tsan_hears(void);
 /* This thread may tell a peer of what it has done; it may have heard of what peers have done. Likewise. */
-void sanitizers_tells(void);
-void sanitizers_hears(void);
+static inline void sanitizers_tells(void)
+{
+    if (UNLIKELY(sanitizers_order))
+        tsan_tells();
+}
+static inline void sanitizers_hears(void)
+{
+    if (UNLIKELY(sanitizers_order))
+        tsan_hears();
+}
 /* `call`, by which others may learn something. */
-#define TELLING(call) ({ if (UNLIKELY(sanitizers_watch)) sanitizers_tells(); (call); })
+#define TELLING(call) (sanitizers_tells(), (call))
 
 /* What this thread does is no access of the program: pages move as they are, with bytes that nobody has written. */
 void sanitizers_ignore(bool is_ignored);
@@ -142,8 +155,6 @@ void tsan_returns(const void *token);
 void tsan_receives(struct device_queue queue);
 void tsan_peer(struct device_queue queue, uint32_t access, uintptr_t start, size_t bytes);
 void tsan_accessed(struct device_queue queue);
-void tsan_tells(void);
-void tsan_hears(void);
 void tsan_before_fork(void);
 void tsan_after_fork(void);
 void tsan_end(void);

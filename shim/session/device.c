@@ -168,8 +168,7 @@ static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer,
     for (;;) {
         const ssize_t taken = session_call(fd, type, (uintptr_t)buffer, count);
         if (taken >= 0) {
-            if (UNLIKELY(sanitizers_watch))
-                sanitizers_hears();
+            sanitizers_hears();
             errno = saved;
             return taken;
         }

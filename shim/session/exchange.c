@@ -178,8 +178,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
 {
     struct userdma_header *header = &request->header;
     int fd = session.fd;
-    if (UNLIKELY(sanitizers_watch))
-        sanitizers_tells();
+    sanitizers_tells();
     if (session_thread_id == 0)
         session_thread_id = (pid_t)early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
     header->size = sizeof *header + body;

@@ -185,6 +185,21 @@ int fd_hide(int fd, int owner, bool close_on_exec)
     return hidden;
 }
 
+int fd_of_memory(const char *name, size_t bytes, void **memory)
+{
+    const int fd = (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    *memory = MAP_FAILED;
+    if (REAL(ftruncate)(fd, (off_t)bytes) == 0 &&
+        REAL(fcntl)(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        *memory = REAL(mmap64)(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (*memory != MAP_FAILED)
+        return fd;
+    REAL(close)(fd);
+    return -1;
+}
+
 void fd_forget_hidden(int hidden)
 {
     struct shim_guard guard;

@@ -8,7 +8,6 @@
 #include "connection.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -108,19 +107,15 @@ static void forget_page(void)
 /* A new page, for the daemon of this connection. Returns its file, or -1. */
 static int create_page(void)
 {
-    const int file = (int)syscall(SYS_memfd_create, "userdma peers", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    void *memory = MAP_FAILED;
-    if (file >= 0 && REAL(ftruncate)(file, FILE_BYTES) == 0 &&
-        REAL(fcntl)(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-        memory = REAL(mmap64)(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (memory != MAP_FAILED && madvise(memory, FILE_BYTES, MADV_DONTFORK) == 0) {
-        page = memory;
+    void *memory;
+    const int file = fd_of_memory("userdma peers", FILE_BYTES, &memory);
+    if (file < 0)
+        return -1;
+    page = memory;
+    if (madvise(page, FILE_BYTES, MADV_DONTFORK) == 0)
         return file;
-    }
-    if (memory != MAP_FAILED)
-        munmap(memory, FILE_BYTES);
-    if (file >= 0)
-        REAL(close)(file);
+    forget_page();
+    REAL(close)(file);
     return -1;
 }
 

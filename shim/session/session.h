@@ -171,6 +171,8 @@ static inline int fd_kind(int fd)
  * errno. `owner`: for a doorbell socket the context's descriptor, else -1.
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
+/* A new memory file of a fixed size, close-on-exec. Stores where it is mapped. -1: there is none. */
+int fd_of_memory(const char *name, size_t bytes, void **memory);
 /* Removes a hidden socket from the table. The socket stays open. */
 void fd_forget_hidden(int hidden);
 /* Removes a descriptor from the table and closes its doorbell socket. The descriptor stays open. */
@@ -263,8 +265,7 @@ bool adopted_froze(struct frozen_call *call);
         __typeof__(call) result_;                                                                                      \
         while ((result_ = (call)) < 0 && UNLIKELY(adopted_froze(&frozen_)))                                            \
             ;                                                                                                          \
-        if (UNLIKELY(sanitizers_watch))                                                                                \
-            sanitizers_hears();                                                                                        \
+        sanitizers_hears();                                                                                            \
         result_;                                                                                                       \
     })
 

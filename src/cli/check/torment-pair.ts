@@ -8,7 +8,14 @@
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, ownFrame } from '../../spec/check/frames.ts'
 import { decisionKind, MAX_HOLD, type TormentHeld, type TormentKind, TormentKinds } from '../../spec/check/torment.ts'
-import { eventOf, isHolding, orderClause, partsOfName, type TormentedRequest } from '../../spec/check/torment-orders.ts'
+import {
+  eventOf,
+  isHolding,
+  orderClause,
+  partsOfName,
+  SRD_ORDER,
+  type TormentedRequest,
+} from '../../spec/check/torment-orders.ts'
 
 /** What is known of a run of the program. */
 export interface PairRun {
@@ -170,7 +177,7 @@ const ruleOf = (id: string): string => {
   const kind = decisionKind(id) as TormentKind
   const { rule } = TormentKinds[kind]
   if (kind !== 'packet') return rule
-  if (id.includes('/driver_qp')) return 'messages of SRD have no order'
+  if (id.includes('/driver_qp')) return SRD_ORDER
   const [reliable, datagrams] = rule.split('; ')
   return (/\/(?:rc|xrc\w*)_qp/.test(id) ? reliable : id.includes('/ud_qp') ? datagrams : rule) ?? rule
 }

@@ -45,6 +45,9 @@ export const partsOfName = (name: string): { readonly object: string; readonly t
 
 const isRead = ({ opcode }: TormentedRequest): boolean => sendOperations[opcode]?.kind === SendKind.READ
 
+/** Why messages of SRD, and what they carry, come in any order. */
+export const SRD_ORDER = 'messages of SRD have no order'
+
 /** Why posts of two queue pairs, or of one if `isOne`, have no order. */
 export const postOrderClause = (
   later: TormentedRequest | undefined,
@@ -52,7 +55,7 @@ export const postOrderClause = (
   isOne: boolean,
 ): string => {
   if (!isOne) return TormentKinds.request.rule
-  if (later?.name.includes('/driver_qp')) return 'messages of SRD have no order'
+  if (later?.name.includes('/driver_qp')) return SRD_ORDER
   return earlier !== undefined && isRead(earlier)
     ? 'ibv_post_send(3): a request may be executed before an earlier READ has ended, unless it has IBV_SEND_FENCE'
     : 'IBA 9.5: only a completion, or a later SEND, immediate or atomic, tells that a WRITE is done'
