@@ -26,6 +26,7 @@
 #define USERDMA_ENV_BUFFERS "USERDMA_BUFFERS"
 #define USERDMA_ENV_SLOTS "USERDMA_SLOTS"
 #define USERDMA_ENV_CRASHES "USERDMA_CRASHES"
+#define USERDMA_ENV_UNDEFINED "USERDMA_UNDEFINED"
 #define USERDMA_ENV_CALLS "USERDMA_CALLS"
 #define USERDMA_ENV_CLOCK "USERDMA_CLOCK"
 
@@ -66,6 +67,7 @@
 #define USERDMA_FAULT_COUNT 34u
 #define USERDMA_FINDINGS 35u
 #define USERDMA_PEERS 58u
+#define USERDMA_TOLD 59u
 #define USERDMA_BUFFER_FREED 36u
 #define USERDMA_FRAME_RETURNED 37u
 #define USERDMA_FORKED_OUTSTANDING 38u
@@ -521,6 +523,11 @@ struct userdma_stack {
     char frames[4088];
 };
 _Static_assert(sizeof(struct userdma_stack) == 4096, "layout of struct userdma_stack");
+
+struct userdma_told {
+    char told[8192];
+};
+_Static_assert(sizeof(struct userdma_told) == 8192, "layout of struct userdma_told");
 
 struct userdma_post {
     uint64_t wr_id;

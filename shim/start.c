@@ -12,6 +12,8 @@ void start_parts(void)
     messages_detect();
     verbs_tells_completions = sanitizers_valgrind;
     requests_are_noted = recorder_is_on || (sanitizers_watch && shim_is_active);
+    if (sanitizers_watch && recorder_is_on)
+        told_detect();
     crashes_detect();
     events_detect();
     ranges_detect();

@@ -91,6 +91,8 @@ void reports_send_kept(void)
         send_kept();
         errno = saved;
     }
+    if (UNLIKELY(sanitizers_watch))
+        told_send_kept();
 }
 
 IN_CHILD void reports_forget_all(void)

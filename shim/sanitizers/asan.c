@@ -5,9 +5,6 @@
 #define _GNU_SOURCE
 #include "sanitizers.h"
 
-#include <stdio.h>
-#include <unistd.h>
-
 typedef void access_function(uintptr_t start, size_t bytes);
 static access_function *load, *store;
 static void *(*is_poisoned)(uintptr_t start, size_t bytes);
@@ -35,16 +32,13 @@ __attribute__((noinline)) void userdma_device_writes(uintptr_t start, size_t byt
     __asm__ volatile("");
 }
 
-void asan_used(struct device_queue queue, const struct device_memory *memory)
+uintptr_t asan_first_foreign(uintptr_t start, size_t bytes)
 {
-    const uintptr_t start = memory->start, end = start + memory->bytes;
-    const uintptr_t poisoned = (uintptr_t)is_poisoned(start, memory->bytes);
-    if (LIKELY(poisoned == 0))
-        return;
-    dprintf(STDERR_FILENO,
-            "userdma: %s %s %zu bytes at 0x%lx for a %s of %s 0x%x; from 0x%lx on they are not the program's:\n",
-            sanitizers_device(queue.fd), memory->is_written ? "writes" : "reads", memory->bytes, (unsigned long)start,
-            queue.is_peer ? "peer" : "request", queue.is_shared ? "SRQ" : "QP", queue.number, (unsigned long)poisoned);
-    /* The reason of a report is that of its first byte. */
-    (memory->is_written ? userdma_device_writes : userdma_device_reads)(poisoned, end - poisoned);
+    return (uintptr_t)is_poisoned(start, bytes);
+}
+
+/* The reason of a report is that of its first byte. */
+void asan_report(uintptr_t start, size_t bytes, bool is_written)
+{
+    (is_written ? userdma_device_writes : userdma_device_reads)(start, bytes);
 }

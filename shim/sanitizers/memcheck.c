@@ -2,6 +2,10 @@
 #define _GNU_SOURCE
 #include "sanitizers.h"
 
+#include <stdlib.h>
+
+#include "../protocol.h"
+
 #if defined(__has_include)
 #if __has_include(<valgrind/memcheck.h>)
 #include <valgrind/memcheck.h>
@@ -10,14 +14,24 @@
 #endif
 
 #ifdef HAVE_MEMCHECK
+/* Paddings are sent everywhere: only if it was asked for. */
+static bool reports_undefined;
+
 bool memcheck_detect(void)
 {
+    reports_undefined = getenv(USERDMA_ENV_UNDEFINED) != NULL;
     return RUNNING_ON_VALGRIND != 0;
 }
 
-void memcheck_used(uintptr_t start, size_t bytes)
+uintptr_t memcheck_report(uintptr_t start, size_t bytes)
 {
-    (void)VALGRIND_CHECK_MEM_IS_ADDRESSABLE(start, bytes);
+    return VALGRIND_CHECK_MEM_IS_ADDRESSABLE(start, bytes);
+}
+
+void memcheck_sent(uintptr_t start, size_t bytes)
+{
+    if (reports_undefined)
+        (void)VALGRIND_CHECK_MEM_IS_DEFINED(start, bytes);
 }
 
 void memcheck_written(uintptr_t start, size_t bytes)
@@ -38,7 +52,13 @@ bool memcheck_detect(void)
     return false;
 }
 
-void memcheck_used(uintptr_t start, size_t bytes)
+uintptr_t memcheck_report(uintptr_t start, size_t bytes)
+{
+    (void)start, (void)bytes;
+    return 0;
+}
+
+void memcheck_sent(uintptr_t start, size_t bytes)
 {
     (void)start, (void)bytes;
 }

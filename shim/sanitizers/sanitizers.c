@@ -5,13 +5,13 @@
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 bool sanitizers_watch, sanitizers_look, sanitizers_order, sanitizers_valgrind;
-
-static bool has_asan;
 
 /* Contexts with a lower descriptor have a name of their device. */
 #define NAMED 1024
@@ -35,8 +35,7 @@ void sanitizers_detect(void)
 {
     sanitizers_valgrind = memcheck_detect();
     sanitizers_order = tsan_detect();
-    has_asan = asan_detect();
-    sanitizers_look = sanitizers_valgrind || has_asan;
+    sanitizers_look = sanitizers_valgrind || asan_detect();
     sanitizers_watch = sanitizers_look || sanitizers_order;
     if (sanitizers_order)
         atexit(tsan_end);
@@ -49,8 +48,11 @@ void sanitizers_takes(struct device_queue queue, const struct device_memory *lis
         tsan_takes(queue, list, count, has_message);
     /* What a request sends must be the program's from now on; what arrives, when it does. */
     for (uint32_t i = 0; sanitizers_look && i < count; i++)
-        if (!list[i].is_written)
+        if (!list[i].is_written) {
             sanitizers_used(queue, &list[i]);
+            if (sanitizers_valgrind)
+                memcheck_sent(list[i].start, list[i].bytes);
+        }
     errno = saved;
 }
 
@@ -80,12 +82,23 @@ void sanitizers_receives(struct device_queue queue)
 
 void sanitizers_used(struct device_queue queue, const struct device_memory *memory)
 {
-    if (memory->bytes == 0)
+    const uintptr_t start = memory->start, end = start + memory->bytes;
+    if (start == end)
         return;
-    if (has_asan)
-        asan_used(queue, memory);
-    if (sanitizers_valgrind)
-        memcheck_used(memory->start, memory->bytes);
+    const uintptr_t foreign =
+        sanitizers_valgrind ? memcheck_report(start, memory->bytes) : asan_first_foreign(start, memory->bytes);
+    if (LIKELY(foreign == 0))
+        return;
+    char sentence[256];
+    snprintf(sentence, sizeof sentence,
+             "userdma: %s %s %zu bytes at 0x%lx for a %s of %s 0x%x; from 0x%lx on they are not the program's:\n",
+             sanitizers_device(queue.fd), memory->is_written ? "writes" : "reads", memory->bytes, (unsigned long)start,
+             queue.is_peer ? "peer" : "request", queue.is_shared ? "SRQ" : "QP", queue.number, (unsigned long)foreign);
+    dprintf(STDERR_FILENO, "%s", sentence);
+    /* The daemon waits for this thread if it tells of a peer. ASan may end the program. */
+    told_say(sentence, queue.is_peer);
+    if (!sanitizers_valgrind)
+        asan_report(foreign, end - foreign, memory->is_written);
 }
 
 /* By number. Of those with the same place the last one is known. */
@@ -160,7 +173,7 @@ void sanitizers_written(uintptr_t start, size_t bytes, bool is_peers)
     if (!sanitizers_valgrind)
         return;
     if (is_peers)
-        memcheck_used(start, bytes);
+        memcheck_report(start, bytes);
     memcheck_written(start, bytes);
 }
 

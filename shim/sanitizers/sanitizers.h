@@ -6,6 +6,7 @@
  *   tsan.c       ThreadSanitizer: a fiber for each queue pair, ordered by posts and completions
  *   asan.c       AddressSanitizer: memory that a device uses and the program may not
  *   memcheck.c   valgrind's memcheck: also which bytes have arrived
+ *   told.c       what they say, for `userdma check`
  *   sanitizers.c all of them
  *   runtimes.c   their start; also in the library of `--host`
  *
@@ -124,6 +125,14 @@ void sanitizers_before_fork(void);
 /* Then, in the parent and in the child. */
 void sanitizers_after_fork(void);
 
+/* ---- told.c ---- */
+
+void told_detect(void);
+/* A sanitizer reports `sentence`, of this call. `is_later`: the daemon cannot be told now. */
+void told_say(const char *sentence, bool is_later);
+/* Tells the daemon what was kept. Not in a sanitizer's report, nor with the session's lock. */
+void told_send_kept(void);
+
 /* ---- symbols.c ---- */
 
 /*
@@ -160,10 +169,16 @@ void tsan_after_fork(void);
 void tsan_end(void);
 
 bool asan_detect(void);
-void asan_used(struct device_queue queue, const struct device_memory *memory);
+/* The first byte of the memory that is not the program's; 0: there is none. */
+uintptr_t asan_first_foreign(uintptr_t start, size_t bytes);
+/* Reports the memory from such a byte on. */
+void asan_report(uintptr_t start, size_t bytes, bool is_written);
 
 bool memcheck_detect(void);
-void memcheck_used(uintptr_t start, size_t bytes);
+/* As asan_first_foreign; reports it, too. */
+uintptr_t memcheck_report(uintptr_t start, size_t bytes);
+/* A request sends these bytes. */
+void memcheck_sent(uintptr_t start, size_t bytes);
 void memcheck_written(uintptr_t start, size_t bytes);
 void memcheck_ignore(bool is_ignored);
 

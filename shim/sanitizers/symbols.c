@@ -22,7 +22,7 @@
     X(__tsan_acquire) X(__tsan_release) X(__tsan_read_range_pc) X(__tsan_write_range_pc) X(__tsan_func_entry)          \
     X(__tsan_func_exit) X(__tsan_atomic8_fetch_add) X(__tsan_atomic16_fetch_add) X(__tsan_atomic32_fetch_add)          \
     X(__tsan_atomic64_fetch_add) X(__tsan_atomic8_load) X(__tsan_atomic16_load) X(__tsan_atomic32_load)                \
-    X(__tsan_atomic64_load) X(__sanitizer_install_malloc_and_free_hooks)
+    X(__tsan_atomic64_load) X(__sanitizer_install_malloc_and_free_hooks) X(__sanitizer_set_death_callback)
 /* By other names: the compiler knows some, with their types. */
 #define DECLARED(name) EXPORT __attribute__((weak)) extern const char of##name[] __asm__(#name);
 FUNCTIONS(DECLARED)

@@ -88,12 +88,20 @@ static void stop(void)
     join(server, NULL);
 }
 
+void peers_end(void)
+{
+    if (!is_served)
+        return;
+    page->is_ended = 1;
+    wake_word(&page->taken);
+}
+
 /* The program ends. */
 static void at_exit(void)
 {
-    if (!is_served || shim_is_other_process())
+    if (shim_is_other_process())
         return;
-    page->is_ended = 1;
+    peers_end();
     stop();
 }
 

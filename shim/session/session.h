@@ -273,6 +273,8 @@ bool adopted_froze(struct frozen_call *call);
 
 /* The program has registered memory for peers; it has a sanitizer. */
 void peers_watch(void);
+/* The process ends: it is told no more. */
+void peers_end(void);
 
 /* ---- device.c ---- */
 

@@ -33,8 +33,8 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `writtenRange`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/session/written.c).
- * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what
- *   the preload library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for
+ * - STACK, BENIGN, UNMAP, WAITS, TOLD, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report
+ *   what the preload library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for
  *   later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the
  *   address before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
@@ -43,6 +43,8 @@
  * - PEERS passes the memory file with a `peerAccess` struct: before each access of a peer to the program's memory the
  *   daemon fills it, and waits a moment until the program has taken it (src/daemon/session/peer-accesses.ts). A client
  *   sends it if its program has a sanitizer.
+ * - TOLD tells what the program's sanitizer has said of a device: ThreadSanitizer's report, of which the end may be
+ *   missing, or our sentence about memory that is not the program's (tools/check/findings/sanitizers.ts).
  * - LENDS asks to read the ring of lends, and how many requests to a `range` of the program's memory are not finished.
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
@@ -65,8 +67,9 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR
- * and `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
+ * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, TOLD, LENDS, END, POST, DOORBELLS, NOT_MAPPED,
+ * FAULT_CLEAR and `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT
+ * the id.
  */
 import { layout } from './message-layout.ts'
 import { type PreloadEventRow, PreloadEvents, type PreloadMessageName, preloadMessageNames } from './preload-events.ts'
@@ -79,7 +82,8 @@ export const SESSION_VERSION = 7
  * recording, in which no races are searched. `buffers`: `all` if all bytes of all sends are hashed (`HashLog`).
  * `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are posted and not freed by a polled
  * completion. `crashes`: a file, to which the program appends its stacks if it crashes, and at SIGQUIT
- * (shim/check/crashes.c). `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the tests
+ * (shim/check/crashes.c). `undefined`: if memcheck also reports bytes that a request sends and nobody has written; the
+ * user sets it. `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the tests
  * compare.
  */
 export const SessionEnv = {
@@ -89,6 +93,7 @@ export const SessionEnv = {
   buffers: 'USERDMA_BUFFERS',
   slots: 'USERDMA_SLOTS',
   crashes: 'USERDMA_CRASHES',
+  undefined: 'USERDMA_UNDEFINED',
   calls: 'USERDMA_CALLS',
   /** The path of the page of a clock that skips (clock-page.ts). */
   clock: 'USERDMA_CLOCK',
@@ -178,6 +183,7 @@ export const MessageType = {
   FAULT_COUNT: 34,
   FINDINGS: 35,
   PEERS: 58,
+  TOLD: 59,
   ...columnOf('type'),
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
@@ -241,6 +247,8 @@ export const Messages = {
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
   /** id: chosen by the client, from 1. frames: see STACK above; NUL-terminated. */
   stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
+  /** text: of a sanitizer, NUL-terminated. */
+  told: layout(['told', 8192]),
   /** An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. */
   post: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['pid', 'u32'], ['stack', 'u32']),
   /**
@@ -447,6 +455,7 @@ export const Exchanges = {
   CALL: { request: null, reply: 'callReply' },
   WAITS: { request: null, reply: 'callReply' },
   PEERS: { request: null, reply: 'callReply' },
+  TOLD: { request: 'told', reply: 'callReply' },
   LENDS: { request: 'range', reply: 'callReply' },
   FAULT: { request: 'faultRules', reply: 'faultReply' },
   FAULT_CLEAR: { request: 'faultId', reply: 'callReply' },

@@ -1,7 +1,7 @@
 /*
  * Passes the messages of a session for `userdma check` to the daemon's checker, if there is one, and replies: the
- * events of `PreloadEvents` (spec/preload-events.ts), all by one function, and STACK, BENIGN, UNMAP, LENDS, FINDINGS
- * and END.
+ * events of `PreloadEvents` (spec/preload-events.ts), all by one function, and STACK, BENIGN, UNMAP, TOLD, LENDS,
+ * FINDINGS and END.
  */
 
 import { constants as os } from 'node:os'
@@ -136,6 +136,14 @@ export const createCheckMessages = (
     },
     [MessageType.UNMAP]() {
       daemon.check?.unmappings.add(process.pid, stackOfRequest(), request)
+      reply(0)
+    },
+    [MessageType.TOLD]() {
+      const program = { pid: process.pid, command: commandName(process.pid) ?? '?' }
+      if (door !== undefined && standing === 'owner') {
+        door.scan()
+        door.event({ event: 'told', time: door.now(), program, stack: stackOfRequest(), text: request.told })
+      }
       reply(0)
     },
     [MessageType.LENDS]() {

@@ -88,6 +88,7 @@ import { remoteUnmapped } from './findings/remote-unmapped.ts'
 import { requestLength } from './findings/request-length.ts'
 import { rkeyNoRight } from './findings/rkey-no-right.ts'
 import { rkeyOtherPd } from './findings/rkey-other-pd.ts'
+import { outsideObjects, touchedInFlight, unorderedAccess } from './findings/sanitizers.ts'
 import { sendBufferChanged } from './findings/send-buffer-changed.ts'
 import { neverSignaled, sendsLost, sendsUnpolled, undefinedFlags } from './findings/sends.ts'
 import { serviceMismatch } from './findings/service-mismatch.ts'
@@ -235,4 +236,7 @@ export const table = {
   'cq-never-polled': cqNeverPolled,
   'group-qpn': groupQpn,
   'device-list-freed': deviceListFreed,
+  'touched-in-flight': touchedInFlight,
+  'unordered-access': unorderedAccess,
+  'outside-objects': outsideObjects,
 } satisfies Record<string, FindingRow>

@@ -312,6 +312,8 @@ interface ProgramEvents extends EventsOfPreload {
   /** A program has taken memory of a queue by a provider's function, so its posts may not be seen. */
   postsDirectly: { readonly pid: number; readonly name: string }
   died: Death
+  /** The sanitizer of a program has said this of a device (message TOLD). */
+  told: ProgramOrigin & { readonly text: string }
   batchMistaken: MistakenBatch
   misordered: Misorder
   refusedPost: RefusedPost

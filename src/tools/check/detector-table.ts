@@ -48,6 +48,7 @@ import { createOverlapDetector } from './findings/receive-overlap.ts'
 import { createRefusalDetector } from './findings/refused-call.ts'
 import { createRefusedPostDetector } from './findings/refused-post.ts'
 import { createRegionUseDetector } from './findings/region-in-use.ts'
+import { createSanitizerDetector } from './findings/sanitizers.ts'
 import { createSendChangeDetector } from './findings/send-buffer-changed.ts'
 import { createSharedElementsDetector } from './findings/shared-elements.ts'
 import { createSwaps } from './findings/swap-repeated.ts'
@@ -127,4 +128,5 @@ export const createDetectors: readonly CreateDetector[] = [
   createFailureDetector,
   createNeverPolledDetector,
   createDeviceListDetector,
+  createSanitizerDetector,
 ]

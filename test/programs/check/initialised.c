@@ -7,6 +7,7 @@
  *   initialised write       an RDMA WRITE, which completes at the requester only
  *   initialised removed     as recv, but prints "ready" before it polls, and waits for a line of input, which comes
  *                           after the removal of the device; the poll that notices the removal finds the completion
+ *   initialised sent        as recv; the second half of what is sent was never written
  *   initialised beyond      as recv; branches on one byte more than was received
  */
 #define _GNU_SOURCE
@@ -89,9 +90,10 @@ int main(int count, char **arguments)
     const char *kind = count == 2 ? arguments[1] : "";
     const bool is_extended = strcmp(kind, "extended") == 0, is_beyond = strcmp(kind, "beyond") == 0;
     const bool is_removed = strcmp(kind, "removed") == 0;
-    const bool receives = is_extended || is_beyond || is_removed || strcmp(kind, "recv") == 0;
+    const bool is_sent = strcmp(kind, "sent") == 0;
+    const bool receives = is_extended || is_beyond || is_removed || is_sent || strcmp(kind, "recv") == 0;
     const bool reads = strcmp(kind, "read") == 0, writes = strcmp(kind, "write") == 0;
-    NEED(receives || reads || writes, "usage: %s recv|extended|read|write|removed|beyond", arguments[0]);
+    NEED(receives || reads || writes, "usage: %s recv|extended|read|write|removed|sent|beyond", arguments[0]);
     struct options options = default_options;
     options.events = receives;
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -118,6 +120,13 @@ int main(int count, char **arguments)
     NEED(unwritten && mr, "ibv_reg_mr: %s", strerror(errno));
     struct ibv_sge target = {.addr = (uintptr_t)unwritten, .length = 2 * LENGTH, .lkey = mr->lkey};
     struct ibv_sge source = {.addr = (uintptr_t)from.buffer, .length = LENGTH, .lkey = from.mr->lkey};
+    if (is_sent) {
+        uint8_t *const half = malloc(LENGTH);
+        struct ibv_mr *const of_half = ibv_reg_mr(from.pd, half, LENGTH, 0);
+        NEED(half && of_half, "ibv_reg_mr: %s", strerror(errno));
+        memset(half, 0, LENGTH / 2);
+        source = (struct ibv_sge){.addr = (uintptr_t)half, .length = LENGTH, .lkey = of_half->lkey};
+    }
     struct ibv_recv_wr two_receives[2] = {{.next = &two_receives[1], .sg_list = &target, .num_sge = 1},
                                           {.sg_list = &target, .num_sge = 1}};
     struct ibv_recv_wr *bad_receive;
@@ -154,7 +163,7 @@ int main(int count, char **arguments)
         poll_two_by_start_poll(cq);
     else if (receives)
         poll_one(&to);
-    NEED(count_zeros(unwritten, is_beyond ? LENGTH + 1 : LENGTH) >= LENGTH, "the received bytes are wrong");
+    NEED(is_sent || count_zeros(unwritten, is_beyond ? LENGTH + 1 : LENGTH) >= LENGTH, "the received bytes are wrong");
     if (receives && !is_removed)
         poll_one(&from);
     printf("arrived\n");

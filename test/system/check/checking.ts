@@ -38,7 +38,7 @@ interface OmissionJson {
   readonly omission: OmissionId
 }
 
-/** Findings whose programs need another daemon, rights or `--like`. */
+/** Findings whose programs need another daemon, rights, `--like` or a sanitizer (../suites/sanitizers.test.ts). */
 export const NEED_MORE: readonly FindingId[] = [
   'peer-refused',
   'slow-memory',
@@ -46,6 +46,9 @@ export const NEED_MORE: readonly FindingId[] = [
   'adapter-operation',
   'adapter-memlock',
   'fork-unsafe',
+  'touched-in-flight',
+  'unordered-access',
+  'outside-objects',
 ]
 
 /** Debian compiles the modules for this interpreter. */

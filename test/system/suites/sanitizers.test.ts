@@ -8,18 +8,29 @@ import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { compileC, scratchFolder, skipTest } from '../../tools.ts'
+import { assertFound, checkScript } from '../check/checking.ts'
 import { lacking, ownProgram, run, startDaemon, userdma } from '../programs.ts'
 import { ASAN, casesOf, programs, TSAN, wrongReport } from './sanitized.ts'
 
 const folder = scratchFolder()
+/** Findings that it makes. */
+const FINDINGS = { [ASAN]: ['outside-objects'], [TSAN]: ['touched-in-flight', 'unordered-access'] }
 const OPTIONS = { [ASAN]: '-fsanitize=address', [TSAN]: '-fsanitize=thread' }
 
 /** Returns a program with the sanitizer; undefined, with the test skipped, if it cannot be built or does not start. */
-const build = (t: TestContext, source: string, sanitizer: typeof ASAN | typeof TSAN): string | undefined => {
-  const options = ['-g', OPTIONS[sanitizer], '-libverbs', '-lpthread']
-  const path = join(folder, `${source.replaceAll('/', '_')}_${sanitizer}`)
+const build = (
+  t: TestContext,
+  source: string,
+  sanitizer: typeof ASAN | typeof TSAN,
+  {
+    path = join(folder, `${source.replaceAll('/', '_')}_${sanitizer}`),
+    from = 'test/programs',
+    define = '-DNDEBUG',
+  } = {},
+): string | undefined => {
+  const options = ['-g', define, OPTIONS[sanitizer], '-libverbs', '-lpthread']
   try {
-    const program = compileC(path, [join(repoRoot, 'test', 'programs', `${source}.c`)], options)
+    const program = compileC(path, [join(repoRoot, from, `${source}.c`)], options)
     // Its memory may be where the kernel has put something else.
     if (!/FATAL: ThreadSanitizer/.test(spawnSync(program, { encoding: 'utf8' }).stderr)) return program
     skipTest(t, 'ThreadSanitizer does not start here')
@@ -70,6 +81,17 @@ for (const sanitizer of [ASAN, TSAN] as const)
       const settings = { ...env, ASAN_OPTIONS: `detect_leaks=0:${log}`, TSAN_OPTIONS: log }
       const { stdout, stderr, status } = await run(t, program, args, { env: settings })
       assert.equal(status, 0, stdout + stderr)
+    })
+
+    it('makes findings of `userdma check`', async t => {
+      for (const id of FINDINGS[sanitizer]) {
+        const of = (define: string) =>
+          build(t, id, sanitizer, { path: join(scratchFolder(), id), from: 'docs/findings', define })
+        const [faulty, fixed] = [of('-DFAULTY'), of('-DFIXED')]
+        if (faulty === undefined || fixed === undefined) return
+        assertFound(id, (await checkScript(t, `${faulty} >&2; true`)).found)
+        assert.deepEqual((await checkScript(t, `${fixed} >&2`)).found, [])
+      }
     })
 
     it('is found by `userdma doctor`', async t => {

@@ -32,6 +32,20 @@ describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
     })
   }
 
+  it('bytes that are sent and nobody has written are reported if it is asked for', async t => {
+    const daemon = await startDaemon(t)
+    for (const [asked, expected] of [
+      [{}, 0],
+      [{ USERDMA_UNDEFINED: '1' }, ERROR_STATUS],
+    ] as const) {
+      const { stderr, status } = await run(t, 'valgrind', [`--error-exitcode=${ERROR_STATUS}`, program, 'sent'], {
+        env: { ...daemon.env, ...asked },
+      })
+      assert.equal(status, expected, stderr)
+      assert.equal(/Uninitialised byte/.test(stderr), expected !== 0, stderr)
+    }
+  })
+
   it('bytes that arrived before the device was removed are initialised', async t => {
     const daemon = await startDaemon(t)
     const running = start(t, 'valgrind', [`--error-exitcode=${ERROR_STATUS}`, program, 'removed'], {
