@@ -6,7 +6,6 @@
  *   tsan.c       ThreadSanitizer: a fiber for each queue pair, ordered by posts and completions
  *   asan.c       AddressSanitizer: memory that a device uses and the program may not
  *   memcheck.c   valgrind's memcheck: also which bytes have arrived
- *   told.c       what they say, for `userdma check`
  *   sanitizers.c all of them
  *   runtimes.c   their start; also in the library of `--host`
  *
@@ -125,7 +124,7 @@ void sanitizers_before_fork(void);
 /* Then, in the parent and in the child. */
 void sanitizers_after_fork(void);
 
-/* ---- told.c ---- */
+/* ---- what they say, for `userdma check` (shim/check/told.c) ---- */
 
 void told_detect(void);
 /* A sanitizer reports `sentence`, of this call. `is_later`: the daemon cannot be told now. */

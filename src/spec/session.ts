@@ -67,9 +67,9 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, TOLD, LENDS, END, POST, DOORBELLS, NOT_MAPPED,
- * FAULT_CLEAR and `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT
- * the id.
+ * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, PEERS, TOLD, LENDS, END, POST, DOORBELLS, NOT_MAPPED and
+ * FAULT_CLEAR, and of `PreloadEvents`, `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of
+ * FAULT the id.
  */
 import { layout } from './message-layout.ts'
 import { type PreloadEventRow, PreloadEvents, type PreloadMessageName, preloadMessageNames } from './preload-events.ts'

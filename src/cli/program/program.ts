@@ -100,7 +100,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     ...(stacks && { [SessionEnv.stacks]: events === 'record' ? '3' : events ? '2' : '1' }),
     ...(stacks && buffers === 'all' && { [SessionEnv.buffers]: buffers }),
     ...(stacks && freesAtPoll && { [SessionEnv.slots]: 'polled' }),
-    // Its reports are findings, too (shim/sanitizers/told.c).
+    // Its reports are findings, too (shim/check/told.c).
     ...(stacks && { TSAN_OPTIONS: ['log_to_syslog=1', ...(env.TSAN_OPTIONS ? [env.TSAN_OPTIONS] : [])].join(':') }),
     ...(crashes !== undefined && { [SessionEnv.crashes]: crashes }),
   }

@@ -16,7 +16,7 @@ export const unorderedAccess = {
   severity: 'warning',
   needs: ['check', 'preload'],
   title: "the program uses memory while a peer's request may use it",
-  why: 'A peer reads and writes registered memory at any time. The program knows that it is done by a receive, a completion, or an atomic load that acquires a flag that is written last (docs/how-to/debuggers.md). A flag that is polled by a plain or volatile load orders nothing for the compiler, and is found too. Seen by ThreadSanitizer, so only in programs that are built with it; its report is on standard error.',
+  why: 'A peer reads and writes registered memory at any time. The program knows that it is done by a receive, a completion, or an atomic load that acquires a flag that is written last. A flag that is polled by a plain or volatile load orders nothing for the compiler, and is found too. Seen by ThreadSanitizer, so only in programs that are built with it; its report is on standard error.',
   advice:
     'wait for a message that tells that the peer is done, or load a flag that its last WRITE has written by an atomic load that acquires',
   story: 'events',

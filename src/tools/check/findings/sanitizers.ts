@@ -1,6 +1,6 @@
 /*
- * Findings of the sanitizer of a program: ThreadSanitizer's report of a race with a device, whose threads have the names
- * of its queues (shim/sanitizers/tsan.c), and our sentence before a report of AddressSanitizer or memcheck
+ * Findings of the sanitizer of a program: ThreadSanitizer's report of a race with a device, whose threads have the
+ * names of its queues (shim/sanitizers/tsan.c), and our sentence before a report of AddressSanitizer or memcheck
  * (shim/sanitizers/sanitizers.c).
  */
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'

@@ -4,7 +4,8 @@
  * are kept until the next call (shim/check/reports.c), or the end that a sanitizer makes.
  */
 #define _GNU_SOURCE
-#include "sanitizers.h"
+#include "../session/requests.h"
+#include "requests.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -12,8 +13,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <syslog.h>
-
-#include "../session/requests.h"
 
 /* Further reports are only the sanitizer's. */
 #define MAX_KEPT 8
