@@ -134,7 +134,7 @@ struct place {
 
 /* What is known of a request. `is_sent`: as in struct element. */
 struct request_kind {
-    bool is_signaled, is_sent, is_read, is_remote;
+    bool is_signaled, is_sent, is_read, is_remote, is_revoking;
 };
 
 /*
@@ -170,6 +170,7 @@ static uint32_t add_request(struct place place, uint64_t wr_id, struct request_k
             elements[first].is_sent = request.is_sent;
             elements[first].is_read = request.is_read;
             elements[first].is_remote = request.is_remote;
+            elements[first].is_revoking = request.is_revoking;
         }
         add_memory(queue, first, list, count, outermost);
         if (request.is_read && count > 0)
@@ -253,6 +254,11 @@ static bool is_remote(int opcode)
     return reads(opcode) || opcode == IBV_WR_RDMA_WRITE || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
 }
 
+static bool is_revoking(int opcode)
+{
+    return opcode == IBV_WR_LOCAL_INV || opcode == IBV_WR_BIND_MW;
+}
+
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
                        bool is_ordered)
 {
@@ -260,14 +266,14 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
     register_at_exit();
     for (; list; list = list->next) {
         const bool has_memory = !(list->send_flags & IBV_SEND_INLINE) && list->num_sge > 0 &&
-                                list->opcode != IBV_WR_BIND_MW && list->opcode != IBV_WR_LOCAL_INV;
+                                !is_revoking(list->opcode);
         const bool is_read = reads(list->opcode);
         const bool is_sent =
             has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
         const uint32_t index =
             add_request((struct place){fd, USERDMA_POST_SEND, qp->qp_num, is_ordered, false}, list->wr_id,
                         (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read,
-                                              is_remote(list->opcode)},
+                                              is_remote(list->opcode), is_revoking(list->opcode)},
                         list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
         if (is_sent && recorder_is_on && LIKELY(index != UINT32_MAX) && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
@@ -289,7 +295,7 @@ void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool 
     const struct place place = {qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered, true};
     add_request(place, qp->wr_id,
                 (struct request_kind){qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE),
-                                      reads(opcode), is_remote(opcode)},
+                                      reads(opcode), is_remote(opcode), is_revoking(opcode)},
                 NULL, 0, 0, 0);
 }
 
@@ -571,7 +577,7 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
-    bool has_accessed = false;
+    bool has_accessed = false, has_revoked = false;
     if (UNLIKELY(!queue)) {
         requests_unlock();
         polled_gone(fd, USERDMA_POST_SEND, qpn, wr_id);
@@ -591,6 +597,7 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
         if (UNLIKELY(sanitizers_look) && !has_failed && (first.is_read || (int32_t)(first.index - queue->answered) > 0))
             note_used(&used, queue, queue->first, SIZE_MAX);
         has_accessed |= first.is_remote;
+        has_revoked |= first.is_revoking;
         request_remove_first(queue);
         if (count == 0 && used.count == 0)
             continue;
@@ -615,6 +622,8 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id, bool has_failed
     requests_unlock();
     if (UNLIKELY(sanitizers_watch) && has_accessed)
         sanitizers_accessed((struct device_queue){.fd = fd, .number = qpn});
+    if (has_revoked)
+        sanitizers_hears();
 }
 
 /* Whether the failed request is a receive: by the queue that has an outstanding request with this wr_id. */

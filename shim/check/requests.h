@@ -76,6 +76,8 @@ struct element {
     bool is_read;
     /* In the first element of a request: it accesses the peer's memory. */
     bool is_remote;
+    /* Likewise: it takes memory from peers. */
+    bool is_revoking;
     /*
      * In the first element of a request: the device sends the bytes of the request's elements, which do not change
      * before; and hash is that of these bytes at the post.

@@ -224,12 +224,12 @@ EXPORT ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset)
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t count, off_t offset)
 {
-    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : TELLING(REAL(pwrite)(fd, buffer, count, offset));
 }
 
 EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset)
 {
-    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : TELLING(REAL(pwrite64)(fd, buffer, count, offset));
 }
 
 EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t count, off_t offset, size_t buffer_size)
@@ -246,7 +246,7 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
 #define VECTOR_AT(name)                                                                                                \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset)                                 \
     {                                                                                                                  \
-        return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(REAL(name)(fd, vector, count, offset));          \
+        return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(TELLING(REAL(name)(fd, vector, count, offset)));  \
     }
 
 /* Flags that a socket accepts. */
@@ -260,7 +260,7 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
     {                                                                                                                  \
         const int kind = fd_kind(fd);                                                                                  \
         if (LIKELY(kind == FD_OTHER) || kind == direct || offset != -1)                                                \
-            return has_no_position(fd) ? fail(ESPIPE) : RETRIED(REAL(name)(fd, vector, count, offset, flags));         \
+            return has_no_position(fd) ? fail(ESPIPE) : RETRIED(TELLING(REAL(name)(fd, vector, count, offset, flags))); \
         const int known = kind == FD_NETLINK ? KNOWN_FLAGS : RWF_HIPRI;                                                \
         return flags & ~known ? fail(EOPNOTSUPP) : vector_call(fd, vector, count);                                     \
     }
@@ -386,7 +386,7 @@ EXPORT int close(int fd)
 {
     const int kind = fd_kind(fd);
     if (LIKELY(kind == FD_OTHER))
-        return REAL(close)(fd);
+        return TELLING(REAL(close)(fd));
     if (kind == FD_HIDDEN)
         return fail(EBADF);
     send_reports(kind == FD_CONTEXT);
@@ -416,7 +416,7 @@ void fd_before_stream_close(FILE *stream)
 EXPORT int fclose(FILE *stream)
 {
     fd_before_stream_close(stream);
-    return REAL(fclose)(stream);
+    return TELLING(REAL(fclose)(stream));
 }
 
 EXPORT int close_range(unsigned int first, unsigned int last, int flags)

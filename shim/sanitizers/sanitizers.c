@@ -4,11 +4,8 @@
 
 #include <errno.h>
 #include <infiniband/verbs.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 bool sanitizers_watch, sanitizers_look, sanitizers_order, sanitizers_valgrind;
@@ -132,40 +129,6 @@ void sanitizers_accessed(struct device_queue queue)
 {
     if (sanitizers_order)
         tsan_accessed(queue);
-}
-
-/* ---- waits for children, which may be peers ---- */
-
-#define HEARING(call)                                                                                                  \
-    ({                                                                                                                 \
-        const __typeof__(call) result_ = (call);                                                                       \
-        sanitizers_hears();                                                                                            \
-        result_;                                                                                                       \
-    })
-
-EXPORT pid_t wait(int *status)
-{
-    return HEARING(NEXT(wait)(status));
-}
-
-EXPORT pid_t waitpid(pid_t pid, int *status, int options)
-{
-    return HEARING(NEXT(waitpid)(pid, status, options));
-}
-
-EXPORT pid_t wait3(int *status, int options, struct rusage *usage)
-{
-    return HEARING(NEXT(wait3)(status, options, usage));
-}
-
-EXPORT pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
-{
-    return HEARING(NEXT(wait4)(pid, status, options, usage));
-}
-
-EXPORT int waitid(idtype_t type, id_t id, siginfo_t *information, int options)
-{
-    return HEARING(NEXT(waitid)(type, id, information, options));
 }
 
 void sanitizers_written(uintptr_t start, size_t bytes, bool is_peers)

@@ -6,6 +6,7 @@
  *   tsan.c       ThreadSanitizer: a fiber for each queue pair, ordered by posts and completions
  *   asan.c       AddressSanitizer: memory that a device uses and the program may not
  *   memcheck.c   valgrind's memcheck: also which bytes have arrived
+ *   calls.c      calls by which processes tell each other what they have done
  *   sanitizers.c all of them
  *   runtimes.c   their start; also in the library of `--host`
  *

@@ -34,8 +34,10 @@
 /* An access of a peer is atomic up to so many bytes, and at both ends of a longer one. */
 #define ATOMIC_BYTES 256
 #define ATOMIC_END_BYTES 64
-/* Of accesses up to this size each byte may be a flag. */
-#define FLAG_BYTES 16
+/* Of accesses up to this size each byte may be a flag; of longer ones each even one. */
+#define FLAG_BYTES 64
+/* A READ or atomic of up to this size may have found a later value than it was told with. */
+#define LOOK_BYTES 16
 /* Bytes of an element at its start, and at its end: of a gigabyte, TSan would use four, and take seconds. */
 #define MOST_BYTES ((size_t)32 << 20)
 /* Frames of the post in reports. */
@@ -59,7 +61,7 @@ static struct {
 } tsan;
 
 /* memory_order */
-enum { RELAXED = 0, RELEASE = 3, ACQUIRE_RELEASE = 4 };
+enum { ACQUIRE = 2, RELEASE = 3, ACQUIRE_RELEASE = 4 };
 
 /* __tsan_switch_to_fiber_no_sync */
 #define NO_SYNC 1
@@ -74,6 +76,9 @@ static struct device {
     uint32_t number;
     /* Addresses that it has accessed are between these. */
     uintptr_t low, high;
+    /* Of a peer: its last READ or atomic of up to LOOK_BYTES. */
+    uintptr_t looked_at;
+    size_t looked_bytes;
 } devices[FIBERS + 1];
 
 /*
@@ -334,7 +339,10 @@ static bool is_accessible(uintptr_t address, bool is_written)
     return syscall(SYS_process_vm_readv, getpid(), &to, 1, &from, 1, 0) == 1;
 }
 
-/* In words of up to 8 bytes, in their order. Each may be a flag, which tells of all before it. */
+/*
+ * In words of up to 8 bytes, in their order. Each may be a flag, which tells of all before it, also if it is the end of
+ * a longer one. What a READ finds may tell of all that the program did before.
+ */
 static inline __attribute__((always_inline)) void access_words(uint32_t access, uintptr_t start, size_t bytes)
 {
     const bool is_written = access != IBV_ACCESS_REMOTE_READ;
@@ -342,6 +350,9 @@ static inline __attribute__((always_inline)) void access_words(uint32_t access, 
     for (uintptr_t at = start; at < end; at = (at | (page - 1)) + 1)
         if (!is_accessible(at, is_written))
             return;
+    for (uintptr_t longer = 2; is_written && longer <= 8; longer *= 2)
+        if (start % longer != 0)
+            tsan.release((const void *)(start & ~(longer - 1)));
     while (start < end) {
         unsigned size = 3;
         while (start & ((1u << size) - 1) || start + (1u << size) > end)
@@ -349,10 +360,10 @@ static inline __attribute__((always_inline)) void access_words(uint32_t access, 
         if (is_written) {
             tsan.add[size](start, 0, access == IBV_ACCESS_REMOTE_ATOMIC ? ACQUIRE_RELEASE : RELEASE);
             for (uintptr_t flag = start + 1; flag < start + (1u << size); flag++)
-                if (bytes <= FLAG_BYTES || flag % 4 == 0 || flag + 1 == end)
+                if (bytes <= FLAG_BYTES || flag % 2 == 0 || flag + 1 == end)
                     tsan.release((const void *)flag);
         } else {
-            tsan.load[size](start, RELAXED);
+            tsan.load[size](start, ACQUIRE);
         }
         start += 1u << size;
     }
@@ -384,6 +395,13 @@ void tsan_peer(struct device_queue queue, uint32_t access, uintptr_t start, size
     tsan.acquire(&told);
     if (sends)
         tsan.acquire(sends);
+    /* What another process knew of the accesses that it had made by other queue pairs is not known. */
+    if (!own_peer_of(queue.number))
+        tsan.acquire(&landed);
+    for (size_t i = 0; i < device->looked_bytes; i++)
+        tsan.acquire((const void *)(device->looked_at + i));
+    device->looked_at = start;
+    device->looked_bytes = access == IBV_ACCESS_REMOTE_WRITE || bytes > LOOK_BYTES ? 0 : bytes;
     follow_others(device, start, bytes);
     userdma_peer_accesses(access, start, bytes);
     tsan.release(device);
@@ -395,9 +413,9 @@ void tsan_peer(struct device_queue queue, uint32_t access, uintptr_t start, size
 
 void tsan_accessed(struct device_queue queue)
 {
-    const struct device_pair *const pair = sanitizers_pair(queue.number), *const peer = own_peer_of(queue.number);
-    if (!pair || pair->peer == 0)
-        tsan.acquire(&landed); /* each request says its peer */
+    const struct device_pair *const peer = own_peer_of(queue.number);
+    if (!peer)
+        tsan.acquire(&landed);
     const struct device *const device =
         peer ? device_of((struct device_queue){.fd = peer->fd, .number = peer->number}, PEER, false) : NULL;
     if (device)

@@ -193,6 +193,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     ssize_t length = 0;
     if (ask(fd, request, attached, &is_in_slot))
         length = is_in_slot ? receive_in_slot(fd, reply) : receive(fd, reply, true);
+    sanitizers_hears(); /* the call may have ended what peers may do */
     if (is_in_slot && session.fd != fd)
         return -EIO; /* the program has closed the socket: the number may be another file's */
     if (length == 0)

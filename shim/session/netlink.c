@@ -210,7 +210,7 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
 {
     struct sockaddr_nl peer;
     if (!is_netlink(fd))
-        return REAL(connect)(fd, address, length);
+        return TELLING(REAL(connect)(fd, address, length));
     if (length < sizeof(sa_family_t))
         return fail(EINVAL);
     if (address->sa_family == AF_UNSPEC)
@@ -253,7 +253,7 @@ EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 /* As on Linux, netlink sockets have no shutdown. */
 EXPORT int shutdown(int fd, int how)
 {
-    return is_netlink(fd) ? fail(EOPNOTSUPP) : REAL(shutdown)(fd, how);
+    return is_netlink(fd) ? fail(EOPNOTSUPP) : TELLING(REAL(shutdown)(fd, how));
 }
 
 /* ---- options ---- */

@@ -8,7 +8,11 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
@@ -22,10 +26,15 @@ static uint16_t generation;
 
 static pthread_t server;
 static bool is_served, is_ending;
+/* Of `missed`: what the program was told, or has forked in. */
+static uint32_t known_missed;
 
-static void wait_word(uint32_t *word, uint32_t value)
+/* For which the thread waits until it looks whether it is the last one. */
+static const struct timespec LOOK_INTERVAL = {.tv_sec = 1};
+
+static bool wait_word(uint32_t *word, uint32_t value, const struct timespec *most)
 {
-    syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
+    return syscall(SYS_futex, word, FUTEX_WAIT, value, most, NULL, 0) == 0 || errno != ETIMEDOUT;
 }
 
 static void wake_word(uint32_t *word)
@@ -43,16 +52,51 @@ static void say_late(void)
     is_said = true;
 }
 
+void peers_end(void)
+{
+    if (!is_served)
+        return;
+    page->is_ended = 1;
+    wake_word(&page->taken);
+}
+
+/*
+ * The main thread has ended by pthread_exit, and no other is left: the C library would end the program then. The main
+ * thread stays as a zombie.
+ */
+static bool is_last_thread(void)
+{
+    char text[512], state = 0;
+    long threads = 0;
+    const int file = REAL(open)("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    const ssize_t length = file < 0 ? -1 : REAL(read)(file, text, sizeof text - 1);
+    if (file >= 0)
+        REAL(close)(file);
+    text[length < 0 ? 0 : length] = 0;
+    const char *const name = strrchr(text, ')'); /* which may have spaces */
+    return name &&
+           sscanf(name + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld", &state,
+                  &threads) == 2 &&
+           state == 'Z' && threads == 2;
+}
+
+static void end_program(void)
+{
+    peers_end();
+    is_served = false;
+    exit(0);
+}
+
 /* All signals are blocked, as when it was made. */
 static void *serve(void *argument)
 {
     (void)argument;
-    uint32_t known_missed = page->missed;
     prctl(PR_SET_NAME, (unsigned long)"userdma-peers", 0, 0, 0);
     while (!__atomic_load_n(&is_ending, __ATOMIC_ACQUIRE)) {
         const uint32_t posted = __atomic_load_n(&page->posted, __ATOMIC_ACQUIRE);
         if ((posted & ~ENDING) == page->taken) {
-            wait_word(&page->posted, posted);
+            if (!wait_word(&page->posted, posted, &LOOK_INTERVAL) && is_last_thread())
+                end_program();
             continue;
         }
         const uint32_t missed = __atomic_load_n(&page->missed, __ATOMIC_ACQUIRE);
@@ -88,14 +132,6 @@ static void stop(void)
     join(server, NULL);
 }
 
-void peers_end(void)
-{
-    if (!is_served)
-        return;
-    page->is_ended = 1;
-    wake_word(&page->taken);
-}
-
 /* The program ends. */
 static void at_exit(void)
 {
@@ -120,6 +156,7 @@ static int create_page(void)
     if (file < 0)
         return -1;
     page = memory;
+    known_missed = 0;
     if (madvise(page, FILE_BYTES, MADV_DONTFORK) == 0)
         return file;
     forget_page();
@@ -183,6 +220,20 @@ void peers_in_parent(void)
     __atomic_fetch_and(&page->posted, ~ENDING, __ATOMIC_ACQ_REL);
     start();
     shim_guard_leave(&guard);
+}
+
+/* A process with threads may not leave its namespace of users. */
+EXPORT int unshare(int flags)
+{
+    const bool was_served = is_served;
+    if (was_served)
+        peers_before_fork();
+    const int result = NEXT(unshare)(flags);
+    const int saved = errno;
+    if (was_served)
+        peers_in_parent();
+    errno = saved;
+    return result;
 }
 
 /* The page was not inherited. */

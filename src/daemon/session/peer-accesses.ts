@@ -3,7 +3,7 @@
  * sanitizer in the program must know it before it happens, since from then on the program may act on it.
  *
  * The daemon waits for the program, at most LIMIT_MS; a process that is stopped it does not wait for. What a late
- * program has not taken is not told; from its MAX_LATE-th time on nothing is.
+ * program has not taken is not told; from its MAX_LATE-th time on nothing is, nor while it has used up its time.
  */
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { addToWord, loadWord, setWord } from '../../host/memory/fence.ts'
@@ -18,6 +18,12 @@ const LIMIT_MS = 500
 /** The program runs within this time, or its state is looked at. */
 const SLICE_MS = 20
 const MAX_LATE = 16
+/** The place of the number of threads among `statFieldsOf`. */
+const THREADS_FIELD = 17
+/** Of the time that others may wait for the program: longer waits count, and it has a tenth of the time. */
+const SHORT_MS = 2
+const BUDGET_MS = 3000
+const SHARE = 0.1
 
 const AT = offsetsOf(Messages.peerAccess)
 const POSTED = AT.posted >> 2
@@ -32,6 +38,9 @@ export class PeerAccesses implements PeerListener {
   readonly #mapping: Mapping
   #posted = 0
   #late = 0
+  /** Milliseconds that are left, and since when, in microseconds. */
+  #left = BUDGET_MS
+  #since = nowMicroseconds()
 
   /** `fd`: the file of process `pid`; not used afterwards. Throws as `RingPool.map`. */
   constructor(pid: number, fd: number) {
@@ -44,7 +53,8 @@ export class PeerAccesses implements PeerListener {
   tell(hi: number, lo: number, length: number, access: number, qpn: number): void {
     const { i32, u32 } = this.#mapping
     if (loadWord(i32, IS_ENDED) !== 0) return
-    if (this.#late >= MAX_LATE || loadWord(i32, TAKEN) !== this.#posted) {
+    if (this.#left <= 0) this.#charge(0)
+    if (this.#left <= 0 || this.#late >= MAX_LATE || loadWord(i32, TAKEN) !== this.#posted) {
       addToWord(i32, MISSED, 1)
       return
     }
@@ -57,7 +67,9 @@ export class PeerAccesses implements PeerListener {
     this.#posted = (this.#posted + 1) & 0x7fff_ffff
     setWord(i32, POSTED, this.#posted)
     wakeWord(this.#mapping.address + AT.posted)
+    const begin = nowMicroseconds()
     this.#wait()
+    this.#charge((nowMicroseconds() - begin) / 1000)
   }
 
   #wait(): void {
@@ -77,9 +89,18 @@ export class PeerAccesses implements PeerListener {
     }
   }
 
-  /** Whether the process is neither stopped nor has ended. */
+  /** After a wait of so many milliseconds. */
+  #charge(waited: number): void {
+    const now = nowMicroseconds()
+    const earned = ((now - this.#since) / 1000) * SHARE
+    this.#left = Math.min(BUDGET_MS, this.#left + earned) - (waited > SHORT_MS ? waited : 0)
+    this.#since = now
+  }
+
+  /** Whether the process is neither stopped nor has ended. Its main thread may have ended before others. */
   #runs(): boolean {
-    return !/[TtZX]/.test(statFieldsOf(this.#pid)?.[0] ?? 'X')
+    const fields = statFieldsOf(this.#pid)
+    return fields?.[0] === 'Z' ? Number(fields[THREADS_FIELD]) > 1 : !/[TtX]/.test(fields?.[0] ?? 'X')
   }
 
   close(): void {

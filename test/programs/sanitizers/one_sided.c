@@ -332,6 +332,16 @@ static void *write_small_flags(void *nothing)
     write_part(11, 3);
     take(&here);
     take(&here);
+    /* the end of a longer one */
+    here.buffer[4 * LENGTH - 2] = 1;
+    write_part(3 * LENGTH, LENGTH);
+    take(&here);
+    /* the upper half of a word */
+    here.buffer[5 * LENGTH + 4] = 1;
+    write_part(4 * LENGTH, LENGTH);
+    write_part(5 * LENGTH + 4, 4);
+    take(&here);
+    take(&here);
     return nothing;
 }
 
@@ -345,6 +355,52 @@ CASE(small_flags)
     while (!__atomic_load_n((bool *)(there.buffer + 13), __ATOMIC_ACQUIRE))
         sched_yield();
     plain += there.buffer[2 * LENGTH];
+    while (!__atomic_load_n((uint16_t *)(there.buffer + 4 * LENGTH - 2), __ATOMIC_ACQUIRE))
+        sched_yield();
+    plain += there.buffer[3 * LENGTH];
+    await_word(&there, 5 * LENGTH, 1ull << 32);
+    plain += there.buffer[4 * LENGTH];
+    pthread_join(thread, NULL);
+}
+
+/* The producer reads how far the owner is. */
+static void *produce_by_reads(void *nothing)
+{
+    for (uint64_t i = 1; i <= 20; i++) {
+        *word(&here, 56) = i;
+        write_part(0, LENGTH);
+        take(&here);
+        do {
+            post(&here, IBV_WR_RDMA_READ, part(&here, LENGTH, 8), address_of(&there) + LENGTH, there.mr->rkey);
+            take(&here);
+        } while (*word(&here, LENGTH) != i);
+    }
+    return nothing;
+}
+
+CASE(credits_by_read)
+{
+    pthread_t thread;
+    in_thread(&thread, produce_by_reads);
+    for (uint64_t i = 1; i <= 20; i++) {
+        await_word(&there, 56, i);
+        plain += there.buffer[8];
+        there.buffer[8] = 0;
+        __atomic_store_n(word(&there, LENGTH), i, __ATOMIC_RELEASE);
+    }
+    pthread_join(thread, NULL);
+}
+
+/* A queue pair in ERR takes no request. */
+CASE(ended)
+{
+    pthread_t thread;
+    in_thread(&thread, write_small_flags);
+    while (!__atomic_load_n(there.buffer + 5 * LENGTH + 4, __ATOMIC_RELAXED))
+        sched_yield();
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    check(ibv_modify_qp(there.qp, &attr, IBV_QP_STATE), "ibv_modify_qp to ERR");
+    plain += there.buffer[LENGTH];
     pthread_join(thread, NULL);
 }
 
@@ -459,16 +515,21 @@ struct greeting {
     uint32_t number, rkey;
 };
 static int from_other, to_other;
+/* Their streams; NULL: calls of the system. */
+static FILE *reads_other, *writes_other;
 
 static void wait_for_other(void)
 {
     char byte;
-    check(read(from_other, &byte, 1) != 1, "read");
+    check(reads_other ? fgetc(reads_other) == EOF : read(from_other, &byte, 1) != 1, "read");
 }
 
 static void tell_other(void)
 {
-    check(write(to_other, "", 1) != 1, "write");
+    if (writes_other)
+        check(fprintf(writes_other, "%d", 0) != 1 || fflush(writes_other) != 0, "fprintf");
+    else
+        check(write(to_other, "", 1) != 1, "write");
 }
 
 /* Connects `here` to the end of another process, of which it returns what it has said. */
@@ -500,6 +561,10 @@ CASE(other_process)
     memset(here.buffer, child ? 1 : 2, SIZE);
     const struct greeting other = greet();
     for (int i = 0; i < 8; i++) {
+        if (i == 4) {
+            reads_other = need(fdopen(from_other, "r"), "fdopen");
+            writes_other = need(fdopen(to_other, "w"), "fdopen");
+        }
         if (child == 0) {
             post(&here, IBV_WR_RDMA_WRITE, part(&here, 0, SIZE), other.address, other.rkey);
             take(&here);
@@ -523,16 +588,23 @@ CASE(other_process)
 }
 #endif
 
+/* The main thread ends before the program. Not under ThreadSanitizer, whose own thread does not end. */
+CASE(last_thread)
+{
+    pthread_exit(NULL);
+}
+
 #define ROW(name) {#name, name}
 static const struct {
     const char *name;
     void (*run)(void);
 } cases[] = {
-    ROW(reposted_too_early), ROW(changed_while_read), ROW(torn_middle), ROW(written_after_free),
+    ROW(reposted_too_early), ROW(changed_while_read), ROW(torn_middle), ROW(written_after_free), ROW(last_thread),
     ROW(written_past_object), ROW(ring_without_credits), ROW(torn_read), ROW(by_completion), ROW(freed_in_time),
     ROW(forked), ROW(flag_before_data), ROW(tail_before_payload),
 #ifndef SRD
     ROW(other_queue_pair), ROW(by_message), ROW(by_immediate), ROW(flag_last), ROW(flag_follows), ROW(small_flags),
+    ROW(credits_by_read), ROW(ended),
     ROW(ring_with_credits), ROW(seqlock), ROW(counter), ROW(other_process),
 #endif
 };

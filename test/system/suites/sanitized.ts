@@ -88,6 +88,8 @@ export const programs: Readonly<Record<string, Cases>> = {
       flag_last: RC_ONLY,
       flag_follows: RC_ONLY,
       small_flags: RC_ONLY,
+      credits_by_read: RC_ONLY,
+      ended: RC_ONLY,
       ring_with_credits: RC_ONLY,
       seqlock: RC_ONLY,
       counter: RC_ONLY,

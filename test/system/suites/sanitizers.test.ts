@@ -83,6 +83,16 @@ for (const sanitizer of [ASAN, TSAN] as const)
       assert.equal(status, 0, stdout + stderr)
     })
 
+    if (sanitizer === ASAN)
+      it('ends with the last thread of its own', async t => {
+        const program = build(t, 'sanitizers/one_sided', sanitizer)
+        if (program === undefined) return
+        const { env } = await startDaemon(t)
+        const settings = { ...env, ASAN_OPTIONS: 'detect_leaks=0' }
+        const { status, stderr } = await run(t, program, ['last_thread'], { env: settings })
+        assert.equal(status, 0, stderr)
+      })
+
     it('makes findings of `userdma check`', async t => {
       for (const id of FINDINGS[sanitizer]) {
         const of = (define: string) =>
