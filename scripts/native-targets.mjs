@@ -15,8 +15,8 @@ const LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpt
 const isOwnLibrary = path =>
   ['waits', 'frees', 'host', 'clock', 'run'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
-/** What runtimes of sanitizers need of each library that is preloaded first. */
-const startsOfRuntimes = () => sourcesIn('shim/sanitizers').filter(path => path.endsWith('runtimes.c'))
+/** Of sanitizers, without the calls that only a library that redirects has. */
+const sanitizers = () => sourcesIn('shim/sanitizers').filter(path => !path.endsWith('calls.c'))
 
 /** `folder`: below build/. */
 export const nativeTargets = (folder = 'native') => [
@@ -65,7 +65,7 @@ const libraries = () => [
   },
   {
     name: 'host',
-    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder'), ...startsOfRuntimes()],
+    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder'), ...sanitizers()],
     needs: VERBS,
     without: "`--host` does not run: programs on the machine's devices are not observed",
   },

@@ -33,6 +33,7 @@ static void fail_completion(struct ibv_cq_ex *cq)
 void note_completion(struct ibv_cq_ex *cq)
 {
     const int saved = errno;
+    sanitizers_polled();
     if (MUST_ASK(USERDMA_ASK_COMPLETIONS))
         fail_completion(cq);
     struct {
@@ -90,6 +91,7 @@ static void record_batch(const struct ibv_qp *qp, uint32_t stack)
             const size_t bytes = batch.requests[i].elements * sizeof batch.list[0];
             memcpy(at, &batch.requests[i], sizeof batch.requests[i]);
             memcpy(at + sizeof batch.requests[i], &batch.list[batch.first[i]], bytes);
+            sanitizers_posts(qp->context->cmd_fd, qp->qp_num, &batch.requests[i], &batch.list[batch.first[i]]);
             at += sizeof batch.requests[i] + bytes;
         }
         char *record = (char *)first - sizeof(struct userdma_post_record) - sizeof(struct userdma_record);

@@ -10,6 +10,7 @@
  *   queues.c       posts and polls (../recorder/)
  *   extended.c     posts by ibv_wr_*, polls of extended CQs
  *   stacks.c       records of stacks (../recorder/)
+ *   sanitizers.c   what posts and polls show to a sanitizer of the program (../sanitizers/)
  *   faults.c       faults of calls, posts and completions (--allow-host-faults)
  *
  * Rules for all files: a program behaves as without the library, unless a fault rule acts. So errno is kept, and
@@ -89,6 +90,18 @@ void stacks_in_child(void);
 /* As stack_here; 0: stacks are not recorded. */
 extern bool host_records_stacks;
 #define STACK_HERE() (host_records_stacks ? stack_here() : 0)
+
+/* ---- sanitizers.c ---- */
+
+void sanitizers_begin(void);
+/* `iova`: what requests call the start of the region. */
+void sanitizers_registered(const struct ibv_mr *mr, uint64_t iova);
+void sanitizers_deregistered(const struct ibv_mr *mr);
+/* Before the provider posts a send. */
+void sanitizers_posts(int fd, uint32_t number, const struct userdma_request_record *request,
+                      const struct userdma_element_record *elements);
+/* A completion was polled, or requests have ended otherwise. */
+void sanitizers_polled(void);
 
 /* ---- faults.c ---- */
 

@@ -14,6 +14,7 @@
 
 #include "../recorder/acknowledgements.h"
 #include "../recorder/refusals.h"
+#include "../sanitizers/sanitizers.h"
 
 /* ---- posts ---- */
 
@@ -223,6 +224,7 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
             struct userdma_request_record *made = at;
             put_send(made, qp, list);
             at = put_elements(made + 1, list->sg_list, made->elements);
+            sanitizers_posts(qp->context->cmd_fd, qp->qp_num, made, (void *)(made + 1));
         }
         if (first)
             post_end(first, at);
@@ -364,6 +366,8 @@ static void note_some(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count
 
 void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count)
 {
+    if (count > 0)
+        sanitizers_polled();
     for (; count > USERDMA_OBSERVE_MAX_REQUESTS; count -= USERDMA_OBSERVE_MAX_REQUESTS) {
         note_some(cq, wc, USERDMA_OBSERVE_MAX_REQUESTS);
         wc += USERDMA_OBSERVE_MAX_REQUESTS;
@@ -410,6 +414,8 @@ bool provider_wraps(struct ibv_context *context, bool is_new)
         if (kind_of(context->cmd_fd) == 0)
             descriptor_received(context->cmd_fd, USERDMA_RECORD_RECEIVED);
         record_text(USERDMA_RECORD_CONTEXT, context->cmd_fd, 0, context->device->name);
+        if (UNLIKELY(sanitizers_watch))
+            sanitizers_opened(context->cmd_fd, context->device->name);
         event_descriptor(context, context->async_fd, USERDMA_FILE_ASYNC);
     }
     return true;
@@ -424,18 +430,22 @@ struct ibv_comp_channel *around_ibv_create_comp_channel(struct ibv_comp_channel 
     return channel;
 }
 
-/* ---- functions of libibverbs around which nothing is done ---- */
+/* ---- functions of libibverbs ---- */
 
 struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
                                  void *address, size_t length, int access)
 {
-    return original(pd, address, length, access);
+    struct ibv_mr *const mr = original(pd, address, length, access);
+    sanitizers_registered(mr, (uintptr_t)address);
+    return mr;
 }
 
 struct ibv_mr *around_ibv_reg_mr_iova(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int),
                                       struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
 {
-    return original(pd, address, length, iova, access);
+    struct ibv_mr *const mr = original(pd, address, length, iova, access);
+    sanitizers_registered(mr, iova);
+    return mr;
 }
 
 struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t,
@@ -443,18 +453,26 @@ struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd 
                                        struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
                                        unsigned int access)
 {
-    return original(pd, address, length, iova, access);
+    struct ibv_mr *const mr = original(pd, address, length, iova, access);
+    sanitizers_registered(mr, iova);
+    return mr;
 }
 
 int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int),
                         struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
 {
-    return original(mr, flags, pd, address, length, access);
+    const int error = original(mr, flags, pd, address, length, access);
+    if (error == 0)
+        sanitizers_registered(mr, (uintptr_t)mr->addr);
+    return error;
 }
 
 int around_ibv_dereg_mr(int (*original)(struct ibv_mr *), struct ibv_mr *mr)
 {
-    return original(mr);
+    const int error = original(mr);
+    if (error == 0)
+        sanitizers_deregistered(mr); /* only the address of `mr` is used */
+    return error;
 }
 
 int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *srq)
@@ -465,7 +483,9 @@ int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *sr
 int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int), struct ibv_qp *qp,
                          struct ibv_qp_attr *attributes, int mask)
 {
-    return original(qp, attributes, mask);
+    const int error = original(qp, attributes, mask);
+    sanitizers_polled();
+    return error;
 }
 
 int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
@@ -474,6 +494,7 @@ int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
         return original(qp);
     batches_destroying(qp);
     const int error = original(qp);
+    sanitizers_polled();
     if (error == 0)
         batches_destroyed(qp); /* only the address of `qp` is used */
     return error;
@@ -481,6 +502,7 @@ int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
 
 void note_direct(const char *name)
 {
+    sanitizers_bypassed();
     record_text(USERDMA_RECORD_DIRECT, -1, 0, name);
 }
 

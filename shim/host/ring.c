@@ -243,6 +243,7 @@ __attribute__((constructor(101))) static void begin(void)
         }
     recorder_is_on = requests_are_noted = true;
     stacks_begin();
+    sanitizers_begin();
     flight_open();
     faults_begin(&((struct userdma_observe_head *)file)->asks);
     pthread_atfork(before_fork, NULL, in_child);

@@ -2,8 +2,10 @@
  * Under valgrind a buffer's received bytes are initialised, its other bytes are not.
  */
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { lacking, ownProgram, removeDevice, run, start, startDaemon } from '../programs.ts'
+import { repoRoot } from '../../paths.ts'
+import { lacking, ownProgram, removeDevice, run, start, startDaemon, userdma } from '../programs.ts'
 
 const program = ownProgram('initialised')
 /** Exit status if valgrind reports an error. */
@@ -44,6 +46,17 @@ describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
       assert.equal(status, expected, stderr)
       assert.equal(/Uninitialised byte/.test(stderr), expected !== 0, stderr)
     }
+  })
+
+  it('the library of --host tells of posts, too', async t => {
+    const { env } = await startDaemon(t)
+    const under = async (...options: readonly string[]): Promise<number> => {
+      const args = ['run', ...options, '--', 'valgrind', '-q', join(repoRoot, 'build', 'findings', 'outside-objects')]
+      const { stderr } = await run(t, userdma, args, { env })
+      return stderr.match(/are not the program's/g)?.length ?? 0
+    }
+    // Here the machine's devices are those of a daemon, whose library tells at the post and at the completion.
+    assert.deepEqual([await under('--socket', env.USERDMA_SOCKET ?? ''), await under('--host')], [2, 3])
   })
 
   it('bytes that arrived before the device was removed are initialised', async t => {
