@@ -32,7 +32,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   verbs: { headers: [], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check'] },
   files: { headers: ['files.h'], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check'] },
   '.': { headers: [], calls: ['recorder', 'loading', 'sanitizers', 'session', 'check', 'files'] },
-  host: { headers: [], calls: ['recorder'] },
+  host: { headers: [], calls: ['recorder', 'sanitizers'] },
   clock: { headers: [], calls: [] },
   frees: { headers: [], calls: [] },
   waits: { headers: [], calls: [] },
