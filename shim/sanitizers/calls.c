@@ -6,14 +6,11 @@
 #define _GNU_SOURCE
 #include "sanitizers.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/epoll.h>
 #include <sys/msg.h>
 #include <sys/resource.h>
-#include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -56,12 +53,6 @@ TELLS(int, msgsnd, (int queue, const void *message, size_t size, int flags), (qu
 TELLS(ssize_t, sendfile, (int out, int in, off_t *offset, size_t count), (out, in, offset, count))
 HEARS(int, accept, (int fd, struct sockaddr *address, socklen_t *length), (fd, address, length))
 HEARS(int, accept4, (int fd, struct sockaddr *address, socklen_t *length, int flags), (fd, address, length, flags))
-HEARS(int, poll, (struct pollfd *list, nfds_t count, int timeout), (list, count, timeout))
-HEARS(int, ppoll, (struct pollfd *list, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
-      (list, count, timeout, mask))
-HEARS(int, select, (int count, fd_set *reads, fd_set *writes, fd_set *others, struct timeval *timeout),
-      (count, reads, writes, others, timeout))
-HEARS(int, epoll_wait, (int fd, struct epoll_event *events, int most, int timeout), (fd, events, most, timeout))
 
 /* ---- streams ---- */
 

@@ -338,7 +338,7 @@ int session_prepare(int fd, const struct shim_guard *guard)
     const struct fd_entry *entry = fd_lookup(fd);
     if (entry && is_visible_socket(entry->kind)) {
         struct pollfd hung = {.fd = fd};
-        if (!session_is_connected() && NEXT(poll)(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
+        if (!session_is_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* the daemon of `fd` has ended */
         return session_ensure_connected(guard, false) ? 0 : session_refusal();
     }

@@ -119,7 +119,7 @@ static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
     const uint64_t now = shim_nanoseconds(), left = deadline > now ? deadline - now : 0;
     const struct timespec limit = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
     struct pollfd poll = {.fd = fd, .events = POLLIN};
-    return NEXT(ppoll)(&poll, 1, deadline == UINT64_MAX ? NULL : &limit, mask) != 0;
+    return ppoll(&poll, 1, deadline == UINT64_MAX ? NULL : &limit, mask) != 0;
 }
 
 bool detached_wait(int *fd, char **own_slot, const struct shim_guard *guard, uint64_t deadline)

@@ -154,7 +154,7 @@ static bool channel_wait(int fd, int kind)
 {
     char first;
     if (fd_kind(fd) != kind)
-        return NEXT(poll)(NULL, 0, -1) > 0;
+        return poll(NULL, 0, -1) > 0;
     return recv(fd, &first, sizeof first, MSG_PEEK) >= 0;
 }
 
@@ -243,7 +243,7 @@ bool device_is_dead(int fd)
     struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE), .events = POLLRDHUP};
     const int saved = errno;
     /* POLLNVAL: the program has closed the socket. */
-    const bool is_shut = NEXT(poll)(&doorbell, 1, 0) > 0 && !(doorbell.revents & POLLNVAL);
+    const bool is_shut = poll(&doorbell, 1, 0) > 0 && !(doorbell.revents & POLLNVAL);
     errno = saved;
     return is_shut;
 }

@@ -19,7 +19,7 @@ static void print_once(const char *subject, const char *reason)
     is_printed = true;
     /* A pipe without a reader would raise SIGPIPE, and a full pipe block. */
     struct pollfd output = {.fd = STDERR_FILENO, .events = POLLOUT};
-    if (NEXT(poll)(&output, 1, 0) <= 0 || output.revents != POLLOUT)
+    if (poll(&output, 1, 0) <= 0 || output.revents != POLLOUT)
         return;
     dprintf(STDERR_FILENO, "userdma: %s at %s: %s\n", subject, shim_socket_path, reason);
 }

@@ -192,7 +192,7 @@ bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive
     session_check_socket();
     if (session.fd >= 0 && must_be_alive) {
         struct pollfd hung = {.fd = session.fd};
-        if (NEXT(poll)(&hung, 1, 0) > 0)
+        if (poll(&hung, 1, 0) > 0)
             session_disconnect();
     }
     return session.fd >= 0 || session_connect(guard);
