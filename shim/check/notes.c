@@ -121,6 +121,14 @@ void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, u
         event_posted_again(fd, stack, head, queue, number, taken);
 }
 
+void note_posted_next(int fd, uint32_t queue, uint32_t number, uint64_t id, uint64_t head, uint32_t count,
+                      uint32_t steps, uint32_t stack)
+{
+    static unsigned reports;
+    if (may_report(&reports))
+        event_posted_next(fd, stack, id, head, queue, number, count, steps);
+}
+
 /* A send of the process had elements: an unused one may be left of it. */
 static bool has_sent_elements;
 
