@@ -8,7 +8,7 @@ import { QpState } from '../../../spec/enums.ts'
 import type { KnownObject } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import type { NotedEvent } from './log.ts'
-import { isFailure, Kind, type StoryRecorder } from './recorder.ts'
+import { isFailure, Kind, opcodeOf, type StoryRecorder } from './recorder.ts'
 
 const { ERR, RESET } = QpState.values
 
@@ -36,7 +36,7 @@ const lastOf = (
   return undefined
 }
 
-const isReceivePost = ({ kind, detail }: Event): boolean => kind === Kind.POSTED && detail < 0
+const isReceivePost = ({ kind, detail }: Event): boolean => kind === Kind.POSTED && opcodeOf(detail) < 0
 
 /** Receives that were dropped, and none was posted afterwards. */
 const droppedReceives = (events: readonly Event[]): Event | undefined =>
@@ -56,7 +56,7 @@ const lastRefusal = (events: readonly Event[]): Event | undefined =>
 /** A message that is not repeated: its receiver has dropped it, or no device got it. */
 const isLostMessage = ({ kind, detail, known }: Event): boolean =>
   (kind === Kind.NOT_READY && known?.lost.drops !== undefined) ||
-  (kind === Kind.POSTED && detail >= 0 && known?.lost.unreached !== undefined)
+  (kind === Kind.POSTED && opcodeOf(detail) >= 0 && known?.lost.unreached !== undefined)
 
 const firstFailure = (events: readonly Event[]): Event | undefined =>
   events.find(({ kind, detail }) => kind === Kind.COMPLETED && isFailure(detail))

@@ -15,11 +15,20 @@ import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { callName } from '../c-words.ts'
 import type { DetectorServices, Topic } from '../detector.ts'
-import { type KnownObject, shortName, stateName } from '../objects.ts'
+import { hex, type KnownObject, shortName, stateName } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import { decisiveOf, type Event } from './decisive.ts'
 import type { NotedEvent } from './log.ts'
-import { contextSubject, endKinds, isFailure, Kind, opcodeOf, type StoryRecorder, statusOf } from './recorder.ts'
+import {
+  contextSubject,
+  destinationOf,
+  endKinds,
+  isFailure,
+  Kind,
+  opcodeOf,
+  type StoryRecorder,
+  statusOf,
+} from './recorder.ts'
 
 /** Maximum objects of a story, and users of a queue among them. */
 const MAX_OBJECTS = 24
@@ -130,6 +139,14 @@ const bytesText = (group: Group): string => {
   const { events, last } = group
   if (events.some(({ amount }) => amount !== last.amount)) return `${counted(amountIn(group), 'byte')} in all`
   return `${counted(last.amount, 'byte')}${countIn(group) > 1 ? ' each' : ''}`
+}
+
+/** Where datagrams go; empty: they are none. */
+const toText = ({ events }: Group): string => {
+  const numbers = new Set(events.map(({ detail }) => destinationOf(detail)))
+  const [first = 0] = numbers
+  if (first === 0) return ''
+  return numbers.size > 1 ? `, to ${numbers.size} queue pairs` : `, to QP ${hex(first)}`
 }
 
 /** Programs of the TypeScript library know the words of the object model. */
@@ -258,6 +275,10 @@ export class Stories {
     }
     if (waiting !== undefined) for (const qp of services.objects.queuePairsOf(waiting).slice(-MAX_USERS)) add(qp)
     for (const object of [...found]) if (object.isQp) add(services.peerInNet(object))
+    if (waiting !== undefined)
+      for (const { id, isQp, attributes } of [...found])
+        if (isQp && attributes.address === undefined)
+          for (const partner of this.#recorder.partnersOf(id)) add(services.objects.findKept(partner))
     for (const object of [...found])
       if (object.isQp) {
         for (const use of ['sendCq', 'recvCq', 'srq']) add(object.uses.get(use))
@@ -281,7 +302,8 @@ export class Stories {
       // The number of a state or an errno tells events apart; a number of bytes does not.
       const fixed = kind === Kind.CALLED || kind === Kind.REFUSED || kind === Kind.REFUSED_POST ? amount : peer
       const place = isConnecting(event) ? '' : `${fixed} ${stack.join('\n')}`
-      const key = `${subject.log.program?.pid} ${subject.id} ${kind} ${detail} ${place}`
+      const what = kind === Kind.POSTED ? opcodeOf(detail) : detail
+      const key = `${subject.log.program?.pid} ${subject.id} ${kind} ${what} ${place}`
       const known = part.get(key)
       if (known !== undefined) {
         known.events.push(event)
@@ -344,7 +366,7 @@ export class Stories {
     const { kind, detail } = last
     switch (kind) {
       case Kind.POSTED:
-        return `posted ${requestText(detail)} ${wrIdText(group)}, ${bytesText(group)}`
+        return `posted ${requestText(opcodeOf(detail))} ${wrIdText(group)}, ${bytesText(group)}${toText(group)}`
       case Kind.COMPLETED:
         return this.#completedText(group)
       case Kind.ENDED:

@@ -30,7 +30,8 @@ const MAX_LINKS = 4096
 
 /**
  * The kinds of noted events, with what their numbers say:
- * - POSTED: `index` postIndex or −1, `wrId`, `amount` bytes, `detail` opcode, of a receive −1, `peer` PostQueue
+ * - POSTED: `index` postIndex or −1, `wrId`, `amount` bytes, `detail` opcode and the QPN that a datagram is for or 0,
+ *   `peer` PostQueue
  * - COMPLETED: `index` of the queue, `wrId`, `amount` bytes, `detail` status and opcode of the request, `peer` the
  *   owner of the received message or 0, `peerWrId` its wr_id
  * - ENDED: `index`, `wrId`, `detail` opcode
@@ -65,9 +66,10 @@ const { SEND } = PostQueue
 /** Opcodes are below, and -1 is for receives. */
 const STATUS = 2 ** 16
 
-/** The two numbers of `detail` of COMPLETED. */
-const completedDetail = (status: number, opcode: number): number => status * STATUS + opcode + 1
+/** The two numbers of `detail` of COMPLETED, and of POSTED. */
+const detailOf = (number: number, opcode: number): number => number * STATUS + opcode + 1
 export const statusOf = (detail: number): number => Math.floor(detail / STATUS)
+export const destinationOf = statusOf
 export const opcodeOf = (detail: number): number => (detail % STATUS) - 1
 
 /** Classes of which a story tells the calls beside refused ones, besides queue pairs and SRQs. */
@@ -126,6 +128,12 @@ export class StoryRecorder {
     return this.#linked.get(id)
   }
 
+  /** From which queue pair a queue has received last, and which queues have last received from it. */
+  partnersOf(id: number): readonly number[] {
+    const receivers = [...this.#subjects.values()].filter(({ partner }) => partner === id)
+    return [this.#subjects.get(id)?.partner ?? 0, ...receivers.map(subject => subject.id)]
+  }
+
   #logOf(program: KnownObject['program']): ProcessLog {
     const pid = program?.pid
     let log = this.#logs.get(pid)
@@ -171,7 +179,8 @@ export class StoryRecorder {
 
   // ---- requests ----
 
-  #posted({ owner, queue, postIndex = -1, wrId, opcode, length, time }: WorkRequest): void {
+  #posted(request: WorkRequest): void {
+    const { owner, queue, postIndex = -1, wrId, opcode, length, time, destination, destQpn = 0 } = request
     const subject = this.#queueOf(owner)
     if (subject === undefined) return
     if (queue !== SEND) subject.receives++
@@ -179,7 +188,7 @@ export class StoryRecorder {
     event.index = postIndex
     event.wrId = wrId
     event.amount = length
-    event.detail = opcode
+    event.detail = detailOf(destination === undefined ? 0 : destQpn, opcode)
     event.peer = queue
     subject.log.note(subject, event)
   }
@@ -204,10 +213,11 @@ export class StoryRecorder {
     event.index = request.index
     event.wrId = request.wrId
     event.amount = bytes
-    event.detail = completedDetail(status, request.opcode)
+    event.detail = detailOf(status, request.opcode)
     if (message !== undefined) {
       event.peer = message.owner
       event.peerWrId = message.wrId
+      if (request.queue !== SEND) subject.partner = message.owner
     }
     if (isFailure(event.detail)) subject.log.beginPart()
     subject.log.complete(subject, event)
