@@ -499,9 +499,25 @@ void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t s
 
 /* ---- calls ---- */
 
+/* Calls that signals have ended are told up to this number. */
+#define MAX_INTERRUPTED 1024
+
 void note_refusal(int fd, const struct userdma_refused_by_library *refusal)
 {
+    static unsigned interrupted;
+    if (refusal->error == EINTR && __atomic_fetch_add(&interrupted, 1, __ATOMIC_RELAXED) >= MAX_INTERRUPTED)
+        return;
     event_refused_by_library(fd, stack_here(), refusal);
+}
+
+void userdma_interrupted(const char *function)
+{
+    const int saved = errno;
+    struct userdma_refused_by_library refusal = {.error = EINTR};
+    strncpy(refusal.function, function, sizeof refusal.function - 1);
+    if (recorder_is_on)
+        note_refusal(-1, &refusal);
+    errno = saved;
 }
 
 void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)

@@ -5,6 +5,7 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../../spec/check/findings.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { QpState } from '../../../spec/enums.ts'
+import { Errno } from '../../../spec/errno.ts'
 import type { KnownObject } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import type { NotedEvent } from './log.ts'
@@ -46,7 +47,7 @@ const droppedReceives = (events: readonly Event[]): Event | undefined =>
 const lastRefusal = (events: readonly Event[]): Event | undefined =>
   lastOf(
     events,
-    ({ kind }) => kind === Kind.REFUSED || kind === Kind.REFUSED_POST,
+    ({ kind, amount }) => (kind === Kind.REFUSED && amount !== Errno.EINTR) || kind === Kind.REFUSED_POST,
     (later, { kind, detail, peer }) =>
       kind === Kind.REFUSED
         ? later.kind === Kind.CALLED && later.detail === detail

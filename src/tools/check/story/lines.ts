@@ -10,7 +10,7 @@ import { type FindingId, findings } from '../../../spec/check/findings.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
-import { errnoName } from '../../../spec/errno.ts'
+import { Errno, errnoName } from '../../../spec/errno.ts'
 import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { callName } from '../c-words.ts'
@@ -166,6 +166,9 @@ const callText = (method: string, { last, events }: Group): string => {
 /** Whether a call is one of those by which a queue pair is connected: they are one line. */
 const isConnecting = ({ kind, amount }: Event): boolean => kind === Kind.CALLED && CONNECTING.has(amount)
 
+/** Whether a signal has ended a call. */
+const isInterrupted = ({ kind, amount }: Event): boolean => kind === Kind.REFUSED && amount === Errno.EINTR
+
 /** The event of a queue pair that is moved to ERR is raised in the call, which is noted at its end. Sorted by time. */
 const raiseBehindCalls = (noted: Event[]): void => {
   for (const [i, event] of noted.entries()) {
@@ -215,10 +218,11 @@ export class Stories {
     }
     noted.sort((a, b) => a.time - b.time)
     raiseBehindCalls(noted)
-    const stacks = this.#stacksOf(noted)
+    const told = noted.filter((event, i) => !isInterrupted(event) || this.#givesUp(noted, i))
+    const stacks = this.#stacksOf(told)
     const stackOf = (event: Event): Stack => stacks.get(event) ?? event.stack
-    const decisive = decisiveOf(id, noted, named, occurrence, this.#recorder, stackOf)
-    const own = this.#grouped(noted, stackOf).map(group =>
+    const decisive = decisiveOf(id, told, named, occurrence, this.#recorder, stackOf)
+    const own = this.#grouped(told, stackOf).map(group =>
       this.#line(group, decisive !== undefined && group.events.includes(decisive)),
     )
     const ownLines: Story = before ?? own
@@ -245,6 +249,18 @@ export class Stories {
       },
       ...shown,
     ]
+  }
+
+  /** Whether the program, whose call a signal has ended, ends or destroys something before it learns anything. */
+  #givesUp(events: readonly Event[], place: number): boolean {
+    const { log } = events[place]!.subject
+    const end = events.find(({ subject, kind, detail, amount }, i) => {
+      if (i <= place || subject.log !== log) return false
+      const isLeft =
+        kind === Kind.CALLED && (amount === ERR || /\.(destroy|disconnect)$/.test(this.#recorder.methodOf(detail)))
+      return isLeft || kind === Kind.POLLED || kind === Kind.READ_EVENT || kind === Kind.ENDED_PROGRAM
+    })
+    return end !== undefined && end.kind !== Kind.POLLED && end.kind !== Kind.READ_EVENT
   }
 
   /** The identifier of a CONNECT_REQUEST is not known when the event is read. */
@@ -382,11 +398,13 @@ export class Stories {
       case Kind.CALLED:
         return callText(this.#recorder.methodOf(detail), group)
       case Kind.REFUSED:
+        if (isInterrupted(last))
+          return `${nameOfCall(this.#recorder.methodOf(detail), last)} was interrupted by a signal`
         return `${nameOfCall(this.#recorder.methodOf(detail), last)} was refused: ${errnoName(last.amount)}`
       case Kind.REFUSED_POST:
         return `the post of ${requestText(detail)} ${wrIdText(group)} was refused: ${errnoName(last.amount)}`
       case Kind.READ_EVENT:
-        return `read the event ${nameIn(CmEventType.values, detail)}${last.amount === 0 ? '' : `, status ${last.amount}`}`
+        return `read the event ${nameIn(CmEventType.values, detail)}${last.amount === 0 ? '' : `, status ${last.amount}`}${last.sender === undefined ? '' : `, before ESTABLISHED of ${last.sender.name}`}`
       case Kind.RAISED_EVENT:
         return `raised the event ${nameIn(AsyncEventType.values, detail)}`
       default:
