@@ -115,6 +115,12 @@ static inline void event_posted_again(int fd, uint32_t stack, uint64_t wr_id, ui
     message_send(fd, USERDMA_POSTED_AGAIN, stack, &body, sizeof body, true);
 }
 
+static inline void event_posted_next(int fd, uint32_t stack, uint64_t wr_id, uint64_t head_id, uint32_t queue, uint32_t number, uint32_t count, uint32_t steps)
+{
+    const struct userdma_posted_next body = {.wr_id = wr_id, .head_id = head_id, .queue = queue, .number = number, .count = count, .steps = steps};
+    message_send(fd, USERDMA_POSTED_NEXT, stack, &body, sizeof body, true);
+}
+
 static inline void event_elements_unused(int fd, uint32_t stack, uint64_t wr_id, uint64_t address, uint32_t queue, uint32_t number, uint32_t bytes, uint32_t lkey, uint32_t is_left)
 {
     const struct userdma_elements_unused body = {.wr_id = wr_id, .address = address, .queue = queue, .number = number, .bytes = bytes, .lkey = lkey, .is_left = is_left};

@@ -86,6 +86,7 @@
 #define USERDMA_IMMEDIATE_IN_HOST_ORDER 50u
 #define USERDMA_READS_OVERLAP 51u
 #define USERDMA_POSTED_AGAIN 52u
+#define USERDMA_POSTED_NEXT 59u
 #define USERDMA_ELEMENTS_UNUSED 53u
 #define USERDMA_OTHER_MEMBER 54u
 #define USERDMA_POLLED_IN_HANDLER 55u
@@ -901,6 +902,16 @@ struct userdma_posted_again {
 };
 _Static_assert(sizeof(struct userdma_posted_again) == 24, "layout of struct userdma_posted_again");
 
+struct userdma_posted_next {
+    uint64_t wr_id;
+    uint64_t head_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t count;
+    uint32_t steps;
+};
+_Static_assert(sizeof(struct userdma_posted_next) == 32, "layout of struct userdma_posted_next");
+
 struct userdma_elements_unused {
     uint64_t wr_id;
     uint64_t address;
@@ -1047,6 +1058,7 @@ union userdma_preload_event {
     struct userdma_immediate_in_host_order immediate_in_host_order;
     struct userdma_reads_overlap reads_overlap;
     struct userdma_posted_again posted_again;
+    struct userdma_posted_next posted_next;
     struct userdma_elements_unused elements_unused;
     struct userdma_other_member other_member;
     struct userdma_polled_in_handler polled_in_handler;

@@ -105,6 +105,8 @@ EXPORT void userdma_wait_owner(void *wait, uint32_t owner);
 EXPORT void userdma_wait_descriptors(void *wait, const int *descriptors, uint32_t count);
 /* The thread has looked at a descriptor without waiting. */
 EXPORT void userdma_looked(void);
+/* A signal has ended a wait of this function: it returned EINTR. Preserves errno. */
+EXPORT void userdma_interrupted(const char *function);
 /* The program installs its own handler of a signal. */
 EXPORT void userdma_handles_signal(int signal);
 /* It signals a condition variable, or posts a semaphore. */

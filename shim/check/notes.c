@@ -121,6 +121,14 @@ void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, u
         event_posted_again(fd, stack, head, queue, number, taken);
 }
 
+void note_posted_next(int fd, uint32_t queue, uint32_t number, uint64_t id, uint64_t head, uint32_t count,
+                      uint32_t steps, uint32_t stack)
+{
+    static unsigned reports;
+    if (may_report(&reports))
+        event_posted_next(fd, stack, id, head, queue, number, count, steps);
+}
+
 /* A send of the process had elements: an unused one may be left of it. */
 static bool has_sent_elements;
 
@@ -491,9 +499,25 @@ void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t s
 
 /* ---- calls ---- */
 
+/* Calls that signals have ended are told up to this number. */
+#define MAX_INTERRUPTED 1024
+
 void note_refusal(int fd, const struct userdma_refused_by_library *refusal)
 {
+    static unsigned interrupted;
+    if (refusal->error == EINTR && __atomic_fetch_add(&interrupted, 1, __ATOMIC_RELAXED) >= MAX_INTERRUPTED)
+        return;
     event_refused_by_library(fd, stack_here(), refusal);
+}
+
+void userdma_interrupted(const char *function)
+{
+    const int saved = errno;
+    struct userdma_refused_by_library refusal = {.error = EINTR};
+    strncpy(refusal.function, function, sizeof refusal.function - 1);
+    if (recorder_is_on)
+        note_refusal(-1, &refusal);
+    errno = saved;
 }
 
 void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)

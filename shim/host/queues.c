@@ -93,6 +93,12 @@ void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, u
     (void)fd, (void)queue, (void)number, (void)head, (void)taken, (void)stack;
 }
 
+void note_posted_next(int fd, uint32_t queue, uint32_t number, uint64_t id, uint64_t head, uint32_t count,
+                      uint32_t steps, uint32_t stack)
+{
+    (void)fd, (void)queue, (void)number, (void)id, (void)head, (void)count, (void)steps, (void)stack;
+}
+
 /* Needs a device of ours: the events of an adapter are not counted. */
 void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)
 {

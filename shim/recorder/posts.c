@@ -128,11 +128,40 @@ static TLS struct {
     do {                                                                                                               \
         __typeof__(first) at = (first);                                                                                \
         uint32_t taken = 0;                                                                                            \
+        chain.of = NULL;                                                                                               \
         for (; at && at != (bad_wr); at = at->next)                                                                    \
             taken++;                                                                                                   \
         if (at && taken > 0 && at->wr_id != (first)->wr_id) {                                                          \
             rest.of = (of_), rest.list = (first), rest.bad = at;                                                       \
             rest.head = (first)->wr_id, rest.bad_id = at->wr_id, rest.taken = taken;                                   \
+        }                                                                                                              \
+    } while (0)
+
+/*
+ * The `next` of the first request of the list that the thread has posted last, if that was not refused, and how many
+ * lists in a row have begun with the `next` of the list before, which was posted with it.
+ */
+static TLS struct {
+    const void *of, *next, *after, *elements;
+    uint64_t head, id;
+    uint32_t steps;
+} chain;
+
+/* Before a post to the queue of `of`: reports such a list, and keeps the `next` of this one. */
+#define CHECK_NEXT(fd, of_, queue, number, list, stack)                                                                \
+    do {                                                                                                               \
+        __typeof__(list) first = (list), next = first ? first->next : NULL;                                            \
+        if (LIKELY(!next && chain.of != (of_)))                                                                        \
+            break;                                                                                                     \
+        if (!first || chain.of != (of_) || chain.next != first || chain.id != first->wr_id || chain.after != next ||   \
+            chain.elements != first->sg_list)                                                                          \
+            chain.steps = 0;                                                                                           \
+        else                                                                                                           \
+            note_posted_next(fd, queue, number, first->wr_id, chain.head, LENGTH(first), ++chain.steps, stack);        \
+        chain.of = next ? (of_) : NULL;                                                                                \
+        if (next) {                                                                                                    \
+            chain.next = next, chain.after = next->next, chain.elements = next->sg_list;                               \
+            chain.head = first->wr_id, chain.id = next->wr_id;                                                         \
         }                                                                                                              \
     } while (0)
 
@@ -210,6 +239,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     batches_posting(qp);
     const uint32_t stack = note_posting_sends(qp, list, FRAME);
     CHECK_AGAIN(qp->context->cmd_fd, SENDS_OF(qp), USERDMA_POST_SEND, qp->qp_num, list, stack);
+    CHECK_NEXT(qp->context->cmd_fd, SENDS_OF(qp), USERDMA_POST_SEND, qp->qp_num, list, stack);
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
     struct queue_lock *const lock = locks_enter(SENDS_OF(qp));
     note_sends(qp, list, FRAME, stack, lock != NULL);
@@ -259,6 +289,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = note_posting_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
     CHECK_AGAIN(fd, RECEIVES_OF(qp), USERDMA_POST_RECEIVE, qp->qp_num, list, stack);
+    CHECK_NEXT(fd, RECEIVES_OF(qp), USERDMA_POST_RECEIVE, qp->qp_num, list, stack);
     PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
     struct queue_lock *const lock = locks_enter(RECEIVES_OF(qp));
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME, stack, lock != NULL);
@@ -294,6 +325,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     const int fd = srq->context->cmd_fd;
     const uint32_t stack = note_posting_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
     CHECK_AGAIN(fd, srq, USERDMA_POST_SHARED, srq->handle, list, stack);
+    CHECK_NEXT(fd, srq, USERDMA_POST_SHARED, srq->handle, list, stack);
     struct queue_lock *const lock = locks_enter(srq);
     note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME, stack, lock != NULL);
     const int error = BY_PROVIDER(provider_post_srq_recv(original, srq, list, bad));

@@ -20,7 +20,7 @@ static TLS struct {
 /* Errors that say nothing about the call: the program tries again, or the system lacks resources. */
 static bool is_of_moment(int error)
 {
-    return error == EAGAIN || error == EINTR || error == EINPROGRESS || error == ETIMEDOUT || error == ENOSYS ||
+    return error == EAGAIN || error == EINPROGRESS || error == ETIMEDOUT || error == ENOSYS ||
            error == EIO;
 }
 

@@ -151,6 +151,12 @@ uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const st
 /* Before the post of a list from `head` on, of which an earlier post has taken `taken` requests. */
 void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, uint32_t taken, uint32_t stack);
 /*
+ * Before the post of a list of `count` requests from `id` on, which the last post has posted as the `next` of `head`:
+ * the `steps`th such list in a row.
+ */
+void note_posted_next(int fd, uint32_t queue, uint32_t number, uint64_t id, uint64_t head, uint32_t count,
+                      uint32_t steps, uint32_t stack);
+/*
  * Then, with the lock of the queue (locks.h), before the provider posts. `is_ordered`: the lock is held; else nothing
  * may be matched with the queue by position.
  */

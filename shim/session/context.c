@@ -420,7 +420,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         events_waited();
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
-    if (result < 0)
+    /* EMFILE: the device has refused nothing, this process may not have the reply's descriptor. */
+    if (result < 0 && result != -EMFILE)
         refusals_of_device++;
     return result < 0 ? -1 : result;
 }

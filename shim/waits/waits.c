@@ -65,6 +65,7 @@ __attribute__((weak, visibility("default"))) void userdma_sleep_ends(void *sleep
 __attribute__((weak, visibility("default"))) void userdma_wait_owner(void *wait, uint32_t owner);
 __attribute__((weak, visibility("default"))) void userdma_wait_descriptors(void *wait, const int *fds, uint32_t count);
 __attribute__((weak, visibility("default"))) void userdma_looked(void);
+__attribute__((weak, visibility("default"))) void userdma_interrupted(const char *function);
 __attribute__((weak, visibility("default"))) void userdma_signals(const void *object, const void *caller);
 
 /*
@@ -779,6 +780,16 @@ static void looked(void *caller)
         userdma_looked();
 }
 
+/* The result of a poll by `function`, whose wait is `mark`: it tells whether a signal has ended it. */
+#define POLLED(function, arguments)                                                                                    \
+    ({                                                                                                                 \
+        const int result = NEXT(function) arguments;                                                                   \
+        ends(mark);                                                                                                    \
+        if (UNLIKELY(result < 0 && errno == EINTR) && mark && userdma_interrupted)                                     \
+            userdma_interrupted(#function);                                                                            \
+        result;                                                                                                        \
+    })
+
 /* The wait of a poll for `count` descriptors. `milliseconds`: −1: without limit. */
 static void *begins_poll(struct pollfd *polled, nfds_t count, int milliseconds, void *caller)
 {
@@ -797,35 +808,27 @@ EXPORT int poll(struct pollfd *polled, nfds_t count, int milliseconds)
         return found;
     }
     void *const mark = begins_poll(polled, count, milliseconds, CALLER);
-    const int result = NEXT(poll)(polled, count, milliseconds);
-    ends(mark);
-    return result;
+    return POLLED(poll, (polled, count, milliseconds));
 }
 
 EXPORT int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
 {
     void *const mark = begins_poll(polled, count, timeout ? 0 : -1, CALLER);
-    const int result = NEXT(ppoll)(polled, count, timeout, mask);
-    ends(mark);
-    return result;
+    return POLLED(ppoll, (polled, count, timeout, mask));
 }
 
 /* Sets of descriptors are not noted. */
 EXPORT int select(int count, fd_set *reads, fd_set *writes, fd_set *others, struct timeval *timeout)
 {
     void *const mark = begins_on(USERDMA_WAIT_DESCRIPTOR, 0, NULL, 0, timeout ? TIMED : 0, CALLER, false);
-    const int result = NEXT(select)(count, reads, writes, others, timeout);
-    ends(mark);
-    return result;
+    return POLLED(select, (count, reads, writes, others, timeout));
 }
 
 EXPORT int pselect(int count, fd_set *reads, fd_set *writes, fd_set *others, const struct timespec *timeout,
                    const sigset_t *mask)
 {
     void *const mark = begins_on(USERDMA_WAIT_DESCRIPTOR, 0, NULL, 0, timeout ? TIMED : 0, CALLER, false);
-    const int result = NEXT(pselect)(count, reads, writes, others, timeout, mask);
-    ends(mark);
-    return result;
+    return POLLED(pselect, (count, reads, writes, others, timeout, mask));
 }
 
 EXPORT int epoll_wait(int fd, struct epoll_event *events, int most, int milliseconds)
@@ -837,26 +840,20 @@ EXPORT int epoll_wait(int fd, struct epoll_event *events, int most, int millisec
     }
     void *const mark =
         begins_on(USERDMA_WAIT_EPOLL, (uint32_t)fd, NULL, 0, milliseconds < 0 ? 0 : TIMED, CALLER, true);
-    const int result = NEXT(epoll_wait)(fd, events, most, milliseconds);
-    ends(mark);
-    return result;
+    return POLLED(epoll_wait, (fd, events, most, milliseconds));
 }
 
 EXPORT int epoll_pwait(int fd, struct epoll_event *events, int most, int milliseconds, const sigset_t *mask)
 {
     void *const mark =
         begins_on(USERDMA_WAIT_EPOLL, (uint32_t)fd, NULL, 0, milliseconds < 0 ? 0 : TIMED, CALLER, false);
-    const int result = NEXT(epoll_pwait)(fd, events, most, milliseconds, mask);
-    ends(mark);
-    return result;
+    return POLLED(epoll_pwait, (fd, events, most, milliseconds, mask));
 }
 
 int epoll_pwait2(int fd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask)
 {
     void *const mark = begins_on(USERDMA_WAIT_EPOLL, (uint32_t)fd, NULL, 0, timeout ? TIMED : 0, CALLER, false);
-    const int result = NEXT(epoll_pwait2)(fd, events, most, timeout, mask);
-    ends(mark);
-    return result;
+    return POLLED(epoll_pwait2, (fd, events, most, timeout, mask));
 }
 
 /* ---- message queues and semaphores ---- */

@@ -167,6 +167,22 @@ export const PreloadEvents = {
     layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['taken', 'u32'], ['reserved', 'u32']),
   },
   /**
+   * A list of `count` requests, from `wrId` on, is posted, of which the last post has posted the first already as the
+   * `next` of its own first one, `headId`: the `steps`th such list in a row.
+   */
+  postedNext: {
+    type: 59,
+    about: 'queue',
+    layout: layout(
+      ['wrId', 'u64'],
+      ['headId', 'u64'],
+      ['queue', 'u32'],
+      ['number', 'u32'],
+      ['count', 'u32'],
+      ['steps', 'u32'],
+    ),
+  },
+  /**
    * num_sge is 0, and the first element of sg_list has `bytes` bytes at `address`, and this lkey. isLeft: 1: earlier
    * sends of the process had elements.
    */

@@ -768,8 +768,17 @@ interface Refusal {
   readonly object?: string
 }
 
+/** Of any function that opens a descriptor, or gets one of the device. */
+const outOfDescriptors: Refusal = {
+  reason: 'the program has as many descriptors open as it may (RLIMIT_NOFILE)',
+  advice:
+    'close descriptors that are not used any more, or raise the limit (ulimit -n), and check the result of the call',
+  severity: 'warning',
+}
+
 /** Why a library has refused a call, from `refusedByLibrary`. `values`: in the order of `facts` of the function. */
 export const refusalReason = (name: string, errno: number, values: readonly bigint[]): Refusal => {
+  if (errno === Errno.EMFILE) return outOfDescriptors
   const function_ = Object.hasOwn(refusals, name) ? refusals[name as RefusingFunctionName] : undefined
   if (function_ === undefined) return { reason: undefined, severity: 'note' }
   const { facts: names, reasons, object } = function_ as RefusingFunction

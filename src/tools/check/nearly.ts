@@ -205,6 +205,25 @@ interface WrongAccess {
   readonly context: number
 }
 
+const SCALED_ONCE =
+  "add the index to a pointer of the element's type, or index times size to a number of bytes, not both"
+
+/**
+ * An offset that is an index times the square of the length, far behind the range: an index that is one too large is
+ * more frequent.
+ */
+const scaledTwice = (offset: bigint, length: bigint, size: bigint): Near | undefined => {
+  const square = length * length
+  const isSo = length > 1n && offset >= 2n * size && offset % square === 0n && offset / length + length <= size
+  return isSo
+    ? {
+        line: `the offset ${hex(offset)} is ${offset / square} times ${length} times ${length}: an index may have been multiplied by the size of its element twice`,
+        isNamed: false,
+        advice: SCALED_ONCE,
+      }
+    : undefined
+}
+
 /** What the address was meant to be, or, if that is in the range, the length. */
 export const nearAccess = (
   objects: KnownObjects,
@@ -239,7 +258,10 @@ export const nearAccess = (
       ...membersOf(theirs),
     ],
   )
-  if (near?.isNamed || start === 0n || start >= size || start + size >= range.start) return near
+  if (near?.isNamed) return near
+  const twice = scaledTwice(start - range.start, end - start, size)
+  if (twice !== undefined) return twice
+  if (start === 0n || start >= size || start + size >= range.start) return near
   return {
     line: `${hex(start)} is less than the length of the range: an offset, an index or a length, and no address`,
     isNamed: false,

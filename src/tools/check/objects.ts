@@ -415,6 +415,11 @@ export class KnownObjects {
     return found
   }
 
+  /** As `find`, else the destroyed one. */
+  findKept(id: number): KnownObject | undefined {
+    return this.find(id) ?? this.#destroyed.get(id)
+  }
+
   /** The queue pair with this number, else the last destroyed one. Of an XRC target: the object of its first opener. */
   qp(device: number, qpn: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} qp ${qpn}`)

@@ -116,6 +116,48 @@ static void unsignaled(void)
     close_two(&two);
 }
 
+/*
+ * Requests that were linked once: the notification goes with its data, and then alone. And a list for which there is
+ * room for one: its rest is posted from bad_wr on as places come free.
+ */
+static void linked(void)
+{
+    struct two two = open_two(IBV_QPT_RC, 0);
+    struct ibv_send_wr *bad, *left, list[DEPTH];
+    struct ibv_sge sge = piece(memory[0], BLOCK);
+    struct ibv_send_wr notify = {.wr_id = 2, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
+    struct ibv_send_wr data = {.wr_id = 1, .next = &notify, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE};
+    data.wr.rdma.remote_addr = (uintptr_t)memory[1];
+    data.wr.rdma.rkey = mr->rkey;
+    for (int round = 0; round < ROUNDS; round++) {
+        fill(memory[0], round, BLOCK);
+        for (int i = 0; i < 3; i++) {
+            post_receive(two.qp[1], 3, memory[2], 8);
+            check(ibv_post_send(two.qp[0], i == 0 ? &data : &notify, &bad), "ibv_post_send");
+            next_of(two.cq[1], 3);
+            next_of(two.cq[0], 2);
+        }
+        must(is_filled(memory[1], round, BLOCK), "bytes");
+    }
+    for (int i = 0; i < DEPTH; i++) {
+        list[i] = (struct ibv_send_wr){.wr_id = i, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
+        list[i].next = i + 1 < DEPTH ? &list[i + 1] : NULL;
+    }
+    int outstanding = 0;
+    for (struct ibv_send_wr one = {.opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
+         ibv_post_send(two.qp[0], &one, &bad) == 0; outstanding++)
+        ;
+    for (left = list; left; outstanding--) {
+        next(two.cq[0]);
+        const int error = ibv_post_send(two.qp[0], left, &bad);
+        for (const struct ibv_send_wr *end = error ? bad : NULL; left != end; left = left->next)
+            outstanding++;
+    }
+    while (outstanding-- > 0)
+        next(two.cq[0]);
+    close_two(&two);
+}
+
 /* The bytes of an inline send may change when the post returns. */
 static void inline_sends(void)
 {
@@ -1321,6 +1363,7 @@ int main(int count, char **arguments)
     } cases[] = {
         {"ping-pong", ping_pong, false},       {"credits", credits, false},
         {"unsignaled", unsignaled, false},     {"inline", inline_sends, false},
+        {"linked", linked, false},
         {"batches", batches, false},           {"reads", reads, false},
         {"fenced-add", fenced_add, false},     {"atomics", atomics, false},
         {"datagrams", datagrams, false},       {"multicast", multicast, false},

@@ -131,6 +131,59 @@ static int only_offset(void)
     return ended();
 }
 
+/* The index of a pointer to elements is multiplied by their size. */
+static int scaled_twice(void)
+{
+    struct { char bytes[64]; } *elements;
+    make_pair(&one, &other);
+    elements = (void *)other.buffer;
+    struct ibv_sge sge = {.addr = address_of(&one), .length = sizeof *elements, .lkey = one.mr->lkey};
+    const uint64_t wrong = (uintptr_t)elements + 3 * sizeof *elements * sizeof *elements;
+    post(&one, IBV_WR_RDMA_WRITE, sge, wrong, other.mr->rkey);
+    completion(&one);
+    return ended();
+}
+
+/* Immediate data in the host's order. Returns that of the completion. */
+static uint32_t host_immediate(void)
+{
+    make_pair(&one, &other);
+    post_receive(&other, all_of(&other));
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+    request.imm_data = 3;
+    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
+    struct ibv_wc wc;
+    while (ibv_poll_cq(other.cq, 1, &wc) == 0)
+        ;
+    completion(&one);
+    return wc.imm_data;
+}
+
+/* The receiver converts it, for an index. */
+static int wrong_immediate(void)
+{
+    static struct { char bytes[65536]; } table[4];
+    volatile char *const element = table[ntohl(host_immediate())].bytes;
+    return *element;
+}
+
+/* It is a number of messages for which the receiver has receives. */
+static int lacking_after_immediate(void)
+{
+    host_immediate();
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+    completion(&one);
+    return ended();
+}
+
+/* No mistake: both ends agree. */
+static int agreed_immediate(void)
+{
+    return host_immediate() == 3 ? ended() : 1;
+}
+
 /* The opcodes of completions are not those of requests. */
 static int completion_opcode(enum ibv_wr_opcode opcode, int receives)
 {
@@ -269,7 +322,9 @@ static const struct {
     {"cut-number-ud", cut_number_of_datagrams}, {"cut-key", cut_key},
     {"packed-address", packed_address},     {"only-offset", only_offset},
     {"wc-opcode", wc_opcode},               {"immediate-and-none", immediate_and_none},
-    {"cut-wr-id", cut_wr_id},
+    {"cut-wr-id", cut_wr_id},               {"scaled-twice", scaled_twice},
+    {"wrong-immediate", wrong_immediate},   {"agreed-immediate", agreed_immediate},
+    {"lacking-after-imm", lacking_after_immediate},
     {"zero-based", zero_based},             {"moderated", moderated},
     {"channel-first", channel_first},       {"early-qp", early_queue_pair},
     {"own-number", own_number},             {"own-wakeup", own_wakeup},

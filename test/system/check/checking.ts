@@ -32,6 +32,7 @@ export interface FindingJson {
   readonly program: { readonly command: string }
   readonly moments: readonly MomentJson[]
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
+  readonly story?: readonly { readonly text: string }[]
 }
 
 interface OmissionJson {

@@ -17,7 +17,7 @@ const everywhere = ['ping-pong', 'credits', 'reads', 'datagrams', 'renewal', 'te
 const withThreads = [...everywhere, 'threads', 'own-stacks', 'processes', 'budgets', 'forks']
 const ofInfiniBand = [
   ...withThreads,
-  ...['unsignaled', 'inline', 'batches', 'fenced-add', 'atomics', 'multicast', 'uc', 'srq', 'xrc', 'windows'],
+  ...['unsignaled', 'inline', 'linked', 'batches', 'fenced-add', 'atomics', 'multicast', 'uc', 'srq', 'xrc', 'windows'],
   ...['cm', 'streams', 'rings', 'zero-based', 'moderated', 'pool'],
 ]
 /** The kinds that run on a device. */

@@ -21,6 +21,16 @@ const nearlyRight: Readonly<Record<string, readonly RegExp[]>> = {
   'only-offset': [
     /^remote-out-of-bounds: .* \/ 0x40 is less than the length of the range: an offset, an index or a length, and no address$/,
   ],
+  'scaled-twice': [
+    /^remote-out-of-bounds: .* \/ the offset 0x3000 is 3 times 64 times 64: an index may have been multiplied by the size/,
+  ],
+  'wrong-immediate': [
+    /^program-died: died of SIGSEGV, at an access to 0x\w+, .* imm_data of send .* is 0x3000000 in network byte order, .*: 3 without htonl$/,
+  ],
+  'lacking-after-imm': [
+    /^no-receive-posted: (?!.*IBV_WC).* imm_data of send .* is 0x3000000 in network byte order, [^/]*: 3 without htonl \//,
+  ],
+  'agreed-immediate': [],
   'wc-opcode': [
     /^no-receive-posted: .* \/ WRITE_WITH_IMM wr_id 1 has taken a receive: IBV_WC_RDMA_WRITE, of completions, /,
   ],

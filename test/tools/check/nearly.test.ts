@@ -82,3 +82,18 @@ test('an offset is no address, and a value near the range is neither', () => {
   assert.equal(access(START, 0x6400_0000n), '0x64000000 may be in the other byte order')
   assert.equal(access(START, 0x10_0000n), undefined)
 })
+
+test('an index that was multiplied twice, and one that is too large', () => {
+  const objects = new KnownObjects(() => {})
+  const lineOfAccess = (offset: bigint, length: bigint): string | undefined =>
+    nearAccess(objects, {
+      ...{ start: START + offset, end: START + offset + length, range: { start: START, end: START + SIZE } },
+      ...{ region: undefined, context: 1 },
+    })?.line
+  assert.equal(
+    lineOfAccess(33n * 64n * 64n, 64n),
+    'the offset 0x21000 is 33 times 64 times 64: an index may have been multiplied by the size of its element twice',
+  )
+  // the first element behind the range, one of a longer array, and no index of the range
+  for (const offset of [SIZE, 33n * 64n * 64n + 64n, SIZE * 64n]) assert.equal(lineOfAccess(offset, 64n), undefined)
+})

@@ -273,6 +273,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/findings/event-ignored.ts MAX_KEPT': { because: 'what is used now is about the latest' },
   'src/tools/check/findings/ignored-posts.ts MAX_REFUSED': { because: 'later ones are most often the same mistake' },
   'src/tools/check/objects.ts MAX_CONTEXTS': { because: 'names of objects of more contexts are those of handles' },
+  'shim/check/notes.c MAX_INTERRUPTED': { because: 'a program that a signal has ended so often goes on' },
   'shim/check/outstanding.c MAX_POLLED_GONE': { because: 'the first ones tell the mistake' },
   'src/tools/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
   'src/tools/check/latest-requests.ts MAX_ENDED': { because: 'a block is told at the next call of its program' },

@@ -126,6 +126,35 @@ test('an event that a move to ERR raises comes after the move, which is noted wh
   ])
 })
 
+test('a wait for a datagram has what its last receiver did, and to which queue pair', () => {
+  const scenario = requestScenario()
+  const { checker, create, post, complete } = scenario
+  const client = create('ud_qp', {}, { qpNum: 3 })
+  const server = { id: 90, handle: 90, class: { name: 'ud_qp' } }
+  checker.event({
+    event: 'called',
+    ...{ time: 0, device: 'rxe0', deviceNumber: 0, context: 1, class: 'ud_qp', method: 'create', why: 'call' },
+    program: { pid: 2, command: 'server' },
+    object: server,
+    args: {},
+    out: { qpNum: 4 },
+    stack: [],
+  })
+  const datagram = { opcode: SEND, destination: { gid: new Uint8Array(16), qkey: 1 }, wrId: 1n }
+  const filled = post({ ...receive, owner: server.id, number: 4, wrId: 5n })
+  const sent = post({ ...datagram, owner: client, number: 3, destQpn: 4 })
+  complete(sent)
+  complete(filled, WcStatus.values.SUCCESS, { message: sent })
+  post({ ...datagram, owner: server.id, number: 4, destQpn: 4 })
+  assert.deepEqual(texts(storyOfWait(scenario)).slice(-5), [
+    'QP 0x3: posted SEND wr_id 1, 64 bytes, to QP 0x4 (1)',
+    'QP 0x3: completed SEND wr_id 1 (1)',
+    'QP 0x4: posted receive wr_id 5, 64 bytes (1)',
+    'QP 0x4: received 64 bytes from QP 0x3 into receive wr_id 5 (1)',
+    'QP 0x4: posted SEND wr_id 1, 64 bytes, to QP 0x4 (1)',
+  ])
+})
+
 test('RESET that drops receives is decisive for a wait, unless receives are posted again', () => {
   const scenario = requestScenario()
   const { checker, peer, call, post } = scenario

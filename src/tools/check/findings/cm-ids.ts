@@ -13,7 +13,8 @@ import { Errno, errnoName } from '../../../spec/errno.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
-import type { Occurrence } from '../reporting.ts'
+import type { FindingContent, Occurrence } from '../reporting.ts'
+import { OVERTAKEN } from '../story/recorder.ts'
 
 /** Fields of rdma_conn_param with their largest values. Linux uses larger ones as if they were these. */
 const limits = {
@@ -56,6 +57,15 @@ interface EarlyAccept {
 
 type ConnectionParameters = Readonly<Record<keyof typeof limits | 'qpNum', number>>
 
+/** What a refused call of an identifier says of events that the program may have taken for others. */
+export const overtakenContent = (services: DetectorServices, id: KnownObject | undefined): Partial<FindingContent> => {
+  if (id === undefined || !services.ask(OVERTAKEN)?.(id)) return {}
+  return {
+    details: [`CONNECT_REQUEST of another client was read after ${id.name} had accepted, before its ESTABLISHED`],
+    advice: 'look at event->event and event->id: the events of all identifiers of a channel come as they happen',
+  }
+}
+
 export const createCmIdDetector = (services: DetectorServices): Detector => {
   /** By `CoreObject.id` of the identifier. */
   const refusals = new Map<number, RefusedStep[]>()
@@ -87,7 +97,12 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
   const reportRefused = (id: KnownObject): void => {
     for (const { method, occurrence, text, isArgumentError, hasSucceeded } of refusals.get(id.id) ?? []) {
       const isError = steps.has(method) && isArgumentError && !hasSucceeded
-      services.report('refused-call', occurrence, { text, severity: isError ? 'error' : 'note', objects: [id] })
+      services.report('refused-call', occurrence, {
+        text,
+        severity: isError ? 'error' : 'note',
+        objects: [id],
+        ...overtakenContent(services, id),
+      })
     }
     refusals.delete(id.id)
   }

@@ -6,6 +6,7 @@
 
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
+import { findings } from '../../../spec/check/findings.ts'
 import { VERBS_LIBRARIES } from '../../../spec/check/frames.ts'
 import type { Death, UseOfGone } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
@@ -17,6 +18,7 @@ import { requiredArguments, requiredParts } from '../arguments.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
+import { IMMEDIATES } from './immediate-byte-order.ts'
 import { REFUSALS, type RefusedCreation } from './refused-call.ts'
 
 interface Kind {
@@ -198,17 +200,27 @@ const memberOfNull = (refused: RefusedCreation | undefined, { fault, address }: 
 /** The requests of all programs that are kept, of which the completions have come last. */
 const MAX_COMPLETED = 64
 
+interface Completed {
+  readonly requests: readonly (WorkRequest | undefined)[]
+  /** What the receives among them have received. */
+  readonly messages: readonly (WorkRequest | undefined)[]
+}
+
 /** Behind a wr_id that is a pointer, so many bytes are of its object; below, it is none. */
 const OBJECT_BYTES = 4096n
 const LEAST_POINTER = 65_536n
+
+/** Whether the program has accessed an address that may be one. */
+const isAtAddress = ({ fault }: Death): boolean => fault === AddressFault.UNMAPPED || fault === AddressFault.PROTECTED
 
 /** A line if a program died at the latest wr_id that looks so, as if it were a pointer. */
 const atWrId = (
   { objects }: DetectorServices,
   completed: readonly (WorkRequest | undefined)[],
-  { fault, address = 0n, program }: Death,
+  death: Death,
 ): { readonly request: WorkRequest; readonly line: string } | undefined => {
-  if (fault !== AddressFault.UNMAPPED && fault !== AddressFault.PROTECTED) return undefined
+  if (!isAtAddress(death)) return undefined
+  const { address = 0n, program } = death
   const isAt = (start: bigint): boolean => start >= LEAST_POINTER && address >= start && address < start + OBJECT_BYTES
   const isOf = ({ owner, wrId, numbered }: WorkRequest): boolean =>
     numbered === undefined &&
@@ -225,6 +237,17 @@ const atWrId = (
   return { request, line }
 }
 
+/** A line if the last message that a program has received has immediate data that it may have misread. */
+const immediateOf = (services: DetectorServices, { requests, messages }: Completed, death: Death) => {
+  if (!isAtAddress(death)) return undefined
+  const { objects } = services
+  const isOf = (request: WorkRequest | undefined): boolean =>
+    request !== undefined && request.opcode < 0 && objects.find(request.owner)?.program?.pid === death.program?.pid
+  const message = messages[requests.findLastIndex(isOf)]
+  const sender = message && objects.find(message.owner)
+  return sender && services.ask(IMMEDIATES)?.(sender, message.wrId)
+}
+
 const WR_ID_ADVICE =
   'convert a pointer to wr_id and back by uintptr_t, keep it in 64 bits, and free its object after the poll'
 
@@ -233,7 +256,7 @@ const reportDeath = (
   services: DetectorServices,
   death: Death,
   refused: RefusedCreation | undefined,
-  completed: readonly (WorkRequest | undefined)[],
+  completed: Completed,
 ): void => {
   const { signal, isInOurs, lastCall = '', stack } = death
   const member = memberOfNull(refused, death)
@@ -250,34 +273,41 @@ const reportDeath = (
   const place = verbs === undefined ? '' : ` in ${verbs}`
   const last =
     stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
-  const pointer = atWrId(services, completed, death)
+  const pointer = atWrId(services, completed.requests, death)
+  const immediate = pointer === undefined ? immediateOf(services, completed, death) : undefined
   const advice =
     pointer !== undefined
       ? WR_ID_ADVICE
-      : verbs &&
-        `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`
+      : immediate !== undefined
+        ? findings['immediate-byte-order'].advice
+        : verbs &&
+          `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
     text: `died of ${signal}${place}${accessText(death)}${last}`,
     ...(verbs === undefined && { severity: 'warning' }),
     ...(advice !== undefined && { advice }),
     ...(pointer && { details: [pointer.line], moments: [services.postMoment(pointer.request)] }),
+    ...(immediate !== undefined && { details: [`the last message that was received: ${immediate}`] }),
   })
 }
 
 export const createGoneDetector = (services: DetectorServices): Detector => {
-  /** A ring of the latest: each completion passes here. */
-  const completed: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
+  /** Rings of the latest: each completion passes here. */
+  const requests: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
+  const messages: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
   let next = 0
+  const inOrder = <T>(ring: readonly T[]): T[] => [...ring.slice(next), ...ring.slice(0, next)]
   return {
     on: {
-      completed(request) {
-        completed[next] = request
+      completed(request, { message }) {
+        requests[next] = request
+        messages[next] = message
         next = (next + 1) % MAX_COMPLETED
       },
       usedGone: use => reportGone(services, use),
       died(death) {
         const refused = services.need(REFUSALS).creationOf(death.program?.pid)
-        reportDeath(services, death, refused, [...completed.slice(next), ...completed.slice(0, next)])
+        reportDeath(services, death, refused, { requests: inOrder(requests), messages: inOrder(messages) })
       },
     },
   }

@@ -22,6 +22,7 @@ import type { Detector, DetectorServices, RefusedCall, Topic } from '../detector
 import { refusalReason } from '../library-refusals.ts'
 import { isVerbsClass, type KnownObject, type KnownObjects, participles, type QpAttributes } from '../objects.ts'
 import { type FindingContent, MAX_NAMED } from '../reporting.ts'
+import { overtakenContent } from './cm-ids.ts'
 import { IGNORED_EVENTS } from './event-ignored.ts'
 import { OUTAGES } from './outages.ts'
 
@@ -165,7 +166,8 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     const left =
       name === 'ibv_query_gid_ex' && errno === Errno.ENODATA && whoLeft(refusal.deviceNumber, Number(facts[1] ?? -1n))
     const details = left ? [left] : []
-    services.report('refused-call', occurrence, { text, advice, severity, details, objects: [known] })
+    const content = { text, advice, severity, details, objects: [known], ...overtakenContent(services, known) }
+    services.report('refused-call', occurrence, content)
   }
 
   return {

@@ -13,6 +13,7 @@ import type { Detector, DetectorServices } from '../detector.ts'
 import { createDeviceWrites } from '../device-writes.ts'
 import type { KnownObject } from '../objects.ts'
 import { keepLatest, outstandingRequests } from '../outstanding.ts'
+import { POSTED_NEXT } from './list-posted-again.ts'
 
 const { FENCE } = SendFlags.values
 
@@ -42,6 +43,7 @@ export const createSendChangeDetector = (services: DetectorServices): Detector =
     sources.digest?.(device, request, checksAll)
 
   const report = (owner: KnownObject, request: WorkRequest): void => {
+    if (services.ask(POSTED_NEXT)?.(owner, request)) return
     const region = objects.region(owner.device, request.elements[0]!.lkey)
     const completion = request.isSignaled ? 'its completion' : 'the completion of a later request'
     services.report('send-buffer-changed', services.occurrenceAtPost(owner, request), {

@@ -10,6 +10,7 @@ import { PostQueue } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'
+import { IMMEDIATES } from '../findings/immediate-byte-order.ts'
 import type { KnownObject } from '../objects.ts'
 import { formerLives } from './former-life.ts'
 import { ReceiveQueues } from './receives.ts'
@@ -71,7 +72,10 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
     receiveCounts(sender, peer) {
       if (peer.class === 'xrc_tgt_qp') return []
       const counts = receives.counts(sender, sends.outstandingMessages(sender.id), peer)
-      return [counts, ...(peer.class === 'driver_qp' ? [EFA_DROPS_EMPTY] : sends.opcodeLines(sender))]
+      const immediate = [sender, peer].map(qp => services.ask(IMMEDIATES)?.(qp)).find(line => line !== undefined)
+      // An opcode that was mistaken has no immediate data.
+      const why = immediate === undefined ? sends.opcodeLines(sender) : [immediate]
+      return [counts, ...(peer.class === 'driver_qp' ? [EFA_DROPS_EMPTY] : why)]
     },
   })
 

@@ -5,10 +5,11 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../../spec/check/findings.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { QpState } from '../../../spec/enums.ts'
+import { Errno } from '../../../spec/errno.ts'
 import type { KnownObject } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import type { NotedEvent } from './log.ts'
-import { isFailure, Kind, type StoryRecorder } from './recorder.ts'
+import { isFailure, Kind, opcodeOf, type StoryRecorder } from './recorder.ts'
 
 const { ERR, RESET } = QpState.values
 
@@ -36,7 +37,7 @@ const lastOf = (
   return undefined
 }
 
-const isReceivePost = ({ kind, detail }: Event): boolean => kind === Kind.POSTED && detail < 0
+const isReceivePost = ({ kind, detail }: Event): boolean => kind === Kind.POSTED && opcodeOf(detail) < 0
 
 /** Receives that were dropped, and none was posted afterwards. */
 const droppedReceives = (events: readonly Event[]): Event | undefined =>
@@ -46,7 +47,7 @@ const droppedReceives = (events: readonly Event[]): Event | undefined =>
 const lastRefusal = (events: readonly Event[]): Event | undefined =>
   lastOf(
     events,
-    ({ kind }) => kind === Kind.REFUSED || kind === Kind.REFUSED_POST,
+    ({ kind, amount }) => (kind === Kind.REFUSED && amount !== Errno.EINTR) || kind === Kind.REFUSED_POST,
     (later, { kind, detail, peer }) =>
       kind === Kind.REFUSED
         ? later.kind === Kind.CALLED && later.detail === detail
@@ -56,7 +57,7 @@ const lastRefusal = (events: readonly Event[]): Event | undefined =>
 /** A message that is not repeated: its receiver has dropped it, or no device got it. */
 const isLostMessage = ({ kind, detail, known }: Event): boolean =>
   (kind === Kind.NOT_READY && known?.lost.drops !== undefined) ||
-  (kind === Kind.POSTED && detail >= 0 && known?.lost.unreached !== undefined)
+  (kind === Kind.POSTED && opcodeOf(detail) >= 0 && known?.lost.unreached !== undefined)
 
 const firstFailure = (events: readonly Event[]): Event | undefined =>
   events.find(({ kind, detail }) => kind === Kind.COMPLETED && isFailure(detail))

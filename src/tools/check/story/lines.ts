@@ -10,16 +10,25 @@ import { type FindingId, findings } from '../../../spec/check/findings.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
-import { errnoName } from '../../../spec/errno.ts'
+import { Errno, errnoName } from '../../../spec/errno.ts'
 import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { callName } from '../c-words.ts'
 import type { DetectorServices, Topic } from '../detector.ts'
-import { type KnownObject, shortName, stateName } from '../objects.ts'
+import { hex, type KnownObject, shortName, stateName } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import { decisiveOf, type Event } from './decisive.ts'
 import type { NotedEvent } from './log.ts'
-import { contextSubject, endKinds, isFailure, Kind, opcodeOf, type StoryRecorder, statusOf } from './recorder.ts'
+import {
+  contextSubject,
+  destinationOf,
+  endKinds,
+  isFailure,
+  Kind,
+  opcodeOf,
+  type StoryRecorder,
+  statusOf,
+} from './recorder.ts'
 
 /** Maximum objects of a story, and users of a queue among them. */
 const MAX_OBJECTS = 24
@@ -132,6 +141,14 @@ const bytesText = (group: Group): string => {
   return `${counted(last.amount, 'byte')}${countIn(group) > 1 ? ' each' : ''}`
 }
 
+/** Where datagrams go; empty: they are none. */
+const toText = ({ events }: Group): string => {
+  const numbers = new Set(events.map(({ detail }) => destinationOf(detail)))
+  const [first = 0] = numbers
+  if (first === 0) return ''
+  return numbers.size > 1 ? `, to ${numbers.size} queue pairs` : `, to QP ${hex(first)}`
+}
+
 /** Programs of the TypeScript library know the words of the object model. */
 const nameOfCall = (method: string, { subject }: Event): string =>
   subject.log.program === undefined ? method : callName(method)
@@ -148,6 +165,9 @@ const callText = (method: string, { last, events }: Group): string => {
 
 /** Whether a call is one of those by which a queue pair is connected: they are one line. */
 const isConnecting = ({ kind, amount }: Event): boolean => kind === Kind.CALLED && CONNECTING.has(amount)
+
+/** Whether a signal has ended a call. */
+const isInterrupted = ({ kind, amount }: Event): boolean => kind === Kind.REFUSED && amount === Errno.EINTR
 
 /** The event of a queue pair that is moved to ERR is raised in the call, which is noted at its end. Sorted by time. */
 const raiseBehindCalls = (noted: Event[]): void => {
@@ -198,10 +218,11 @@ export class Stories {
     }
     noted.sort((a, b) => a.time - b.time)
     raiseBehindCalls(noted)
-    const stacks = this.#stacksOf(noted)
+    const told = noted.filter((event, i) => !isInterrupted(event) || this.#givesUp(noted, i))
+    const stacks = this.#stacksOf(told)
     const stackOf = (event: Event): Stack => stacks.get(event) ?? event.stack
-    const decisive = decisiveOf(id, noted, named, occurrence, this.#recorder, stackOf)
-    const own = this.#grouped(noted, stackOf).map(group =>
+    const decisive = decisiveOf(id, told, named, occurrence, this.#recorder, stackOf)
+    const own = this.#grouped(told, stackOf).map(group =>
       this.#line(group, decisive !== undefined && group.events.includes(decisive)),
     )
     const ownLines: Story = before ?? own
@@ -228,6 +249,18 @@ export class Stories {
       },
       ...shown,
     ]
+  }
+
+  /** Whether the program, whose call a signal has ended, ends or destroys something before it learns anything. */
+  #givesUp(events: readonly Event[], place: number): boolean {
+    const { log } = events[place]!.subject
+    const end = events.find(({ subject, kind, detail, amount }, i) => {
+      if (i <= place || subject.log !== log) return false
+      const isLeft =
+        kind === Kind.CALLED && (amount === ERR || /\.(destroy|disconnect)$/.test(this.#recorder.methodOf(detail)))
+      return isLeft || kind === Kind.POLLED || kind === Kind.READ_EVENT || kind === Kind.ENDED_PROGRAM
+    })
+    return end !== undefined && end.kind !== Kind.POLLED && end.kind !== Kind.READ_EVENT
   }
 
   /** The identifier of a CONNECT_REQUEST is not known when the event is read. */
@@ -258,6 +291,10 @@ export class Stories {
     }
     if (waiting !== undefined) for (const qp of services.objects.queuePairsOf(waiting).slice(-MAX_USERS)) add(qp)
     for (const object of [...found]) if (object.isQp) add(services.peerInNet(object))
+    if (waiting !== undefined)
+      for (const { id, isQp, attributes } of [...found])
+        if (isQp && attributes.address === undefined)
+          for (const partner of this.#recorder.partnersOf(id)) add(services.objects.findKept(partner))
     for (const object of [...found])
       if (object.isQp) {
         for (const use of ['sendCq', 'recvCq', 'srq']) add(object.uses.get(use))
@@ -281,7 +318,8 @@ export class Stories {
       // The number of a state or an errno tells events apart; a number of bytes does not.
       const fixed = kind === Kind.CALLED || kind === Kind.REFUSED || kind === Kind.REFUSED_POST ? amount : peer
       const place = isConnecting(event) ? '' : `${fixed} ${stack.join('\n')}`
-      const key = `${subject.log.program?.pid} ${subject.id} ${kind} ${detail} ${place}`
+      const what = kind === Kind.POSTED ? opcodeOf(detail) : detail
+      const key = `${subject.log.program?.pid} ${subject.id} ${kind} ${what} ${place}`
       const known = part.get(key)
       if (known !== undefined) {
         known.events.push(event)
@@ -344,7 +382,7 @@ export class Stories {
     const { kind, detail } = last
     switch (kind) {
       case Kind.POSTED:
-        return `posted ${requestText(detail)} ${wrIdText(group)}, ${bytesText(group)}`
+        return `posted ${requestText(opcodeOf(detail))} ${wrIdText(group)}, ${bytesText(group)}${toText(group)}`
       case Kind.COMPLETED:
         return this.#completedText(group)
       case Kind.ENDED:
@@ -360,11 +398,13 @@ export class Stories {
       case Kind.CALLED:
         return callText(this.#recorder.methodOf(detail), group)
       case Kind.REFUSED:
+        if (isInterrupted(last))
+          return `${nameOfCall(this.#recorder.methodOf(detail), last)} was interrupted by a signal`
         return `${nameOfCall(this.#recorder.methodOf(detail), last)} was refused: ${errnoName(last.amount)}`
       case Kind.REFUSED_POST:
         return `the post of ${requestText(detail)} ${wrIdText(group)} was refused: ${errnoName(last.amount)}`
       case Kind.READ_EVENT:
-        return `read the event ${nameIn(CmEventType.values, detail)}${last.amount === 0 ? '' : `, status ${last.amount}`}`
+        return `read the event ${nameIn(CmEventType.values, detail)}${last.amount === 0 ? '' : `, status ${last.amount}`}${last.sender === undefined ? '' : `, before ESTABLISHED of ${last.sender.name}`}`
       case Kind.RAISED_EVENT:
         return `raised the event ${nameIn(AsyncEventType.values, detail)}`
       default:

@@ -97,6 +97,8 @@ export interface Subject {
   total: number
   /** Receives that are posted and not taken. */
   receives: number
+  /** The queue pair, by `CoreObject.id`, whose message was received last; 0: none. */
+  partner: number
   /** Completions that were polled so far, of a CQ. */
   polled: number
   /** Of a context: it was told that it ends. */
@@ -298,6 +300,7 @@ export class ProcessLog {
       log: this,
       total: 0,
       receives: 0,
+      partner: 0,
       polled: 0,
       hasEnded: false,
       isForgotten: false,

@@ -8,16 +8,18 @@ import type {
   CheckedFailure,
   ContextEnd,
   Death,
+  LibraryRefusal,
   ProgramEvent,
   RefusedPost,
 } from '../../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { isQueuePairClass, isSrqClass } from '../../../spec/classes/ids.ts'
+import { CmEventType } from '../../../spec/enums.ts'
 import { Errno } from '../../../spec/errno.ts'
 import { changesNothing, roleOf } from '../../../spec/methods.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import { type KnownObject, queueOf } from '../objects.ts'
 import { NewEvent, ProcessLog, type Subject } from './log.ts'
 
@@ -30,15 +32,18 @@ const MAX_LINKS = 4096
 
 /**
  * The kinds of noted events, with what their numbers say:
- * - POSTED: `index` postIndex or −1, `wrId`, `amount` bytes, `detail` opcode, of a receive −1, `peer` PostQueue
+ * - POSTED: `index` postIndex or −1, `wrId`, `amount` bytes, `detail` opcode and the QPN that a datagram is for or 0,
+ *   `peer` PostQueue
  * - COMPLETED: `index` of the queue, `wrId`, `amount` bytes, `detail` status and opcode of the request, `peer` the
  *   owner of the received message or 0, `peerWrId` its wr_id
  * - ENDED: `index`, `wrId`, `detail` opcode
  * - LOST: a receive without a completion: `wrId`
  * - DROPPED, POLLED: `amount` how many
- * - CALLED, REFUSED: `detail` number of the method, `amount` state of a queue pair or −1; of REFUSED the errno
+ * - CALLED, REFUSED: `detail` number of the method, `amount` state of a queue pair or −1; of REFUSED the errno: with
+ *   EINTR a signal has ended the call, of which `detail` may be the function
  * - REFUSED_POST: `wrId`, `amount` errno, `detail` opcode, `peer` PostQueue
- * - READ_EVENT: `detail` type, `amount` status, `index` the handle of the identifier
+ * - READ_EVENT: `detail` type, `amount` status, `index` the handle of the identifier, `peer` of a CONNECT_REQUEST the
+ *   identifier that has accepted, and has no ESTABLISHED, or 0
  * - RAISED_EVENT: `detail` type
  * - ENDED_PROGRAM: `detail` EndKind
  */
@@ -61,13 +66,15 @@ export const Kind = {
 export const endKinds = ['close', 'exit', 'kill', 'died'] as const
 
 const { SUCCESS } = WcStatus.values
+const { CONNECT_REQUEST } = CmEventType.values
 const { SEND } = PostQueue
 /** Opcodes are below, and -1 is for receives. */
 const STATUS = 2 ** 16
 
-/** The two numbers of `detail` of COMPLETED. */
-const completedDetail = (status: number, opcode: number): number => status * STATUS + opcode + 1
+/** The two numbers of `detail` of COMPLETED, and of POSTED. */
+const detailOf = (number: number, opcode: number): number => number * STATUS + opcode + 1
 export const statusOf = (detail: number): number => Math.floor(detail / STATUS)
+export const destinationOf = statusOf
 export const opcodeOf = (detail: number): number => (detail % STATUS) - 1
 
 /** Classes of which a story tells the calls beside refused ones, besides queue pairs and SRQs. */
@@ -82,6 +89,9 @@ const isSilent = (name: string): boolean =>
 /** What a context's events without an object are about. */
 export const contextSubject = (context: number): number => -1 - context
 
+/** Whether a CONNECT_REQUEST was read after an identifier has accepted, before an event of it. */
+export const OVERTAKEN: Topic<(id: KnownObject) => boolean> = { name: 'overtaken identifiers' }
+
 export class StoryRecorder {
   readonly detector: Detector
   readonly #services: DetectorServices
@@ -94,11 +104,15 @@ export class StoryRecorder {
   readonly #event = new NewEvent()
   readonly #methods: string[] = []
   readonly #methodNumbers = new Map<string, number>()
+  /** By channel: the identifier that has accepted a connection last, until an event of it is read. */
+  readonly #accepted = new Map<number, KnownObject>()
+  readonly #overtaken = new WeakSet<KnownObject>()
   /** Queue pairs of identifiers, and identifiers of queue pairs, by `CoreObject.id`. */
   readonly #linked = new Map<number, number>()
 
   constructor(services: DetectorServices) {
     this.#services = services
+    services.tell(OVERTAKEN, id => this.#overtaken.has(id))
     this.detector = {
       on: {
         posted: request => this.#posted(request),
@@ -124,6 +138,12 @@ export class StoryRecorder {
   /** The queue pair of an identifier, or the identifier of a queue pair, by `CoreObject.id`. */
   linkedTo(id: number): number | undefined {
     return this.#linked.get(id)
+  }
+
+  /** From which queue pair a queue has received last, and which queues have last received from it. */
+  partnersOf(id: number): readonly number[] {
+    const receivers = [...this.#subjects.values()].filter(({ partner }) => partner === id)
+    return [this.#subjects.get(id)?.partner ?? 0, ...receivers.map(subject => subject.id)]
   }
 
   #logOf(program: KnownObject['program']): ProcessLog {
@@ -171,7 +191,8 @@ export class StoryRecorder {
 
   // ---- requests ----
 
-  #posted({ owner, queue, postIndex = -1, wrId, opcode, length, time }: WorkRequest): void {
+  #posted(request: WorkRequest): void {
+    const { owner, queue, postIndex = -1, wrId, opcode, length, time, destination, destQpn = 0 } = request
     const subject = this.#queueOf(owner)
     if (subject === undefined) return
     if (queue !== SEND) subject.receives++
@@ -179,7 +200,7 @@ export class StoryRecorder {
     event.index = postIndex
     event.wrId = wrId
     event.amount = length
-    event.detail = opcode
+    event.detail = detailOf(destination === undefined ? 0 : destQpn, opcode)
     event.peer = queue
     subject.log.note(subject, event)
   }
@@ -204,10 +225,11 @@ export class StoryRecorder {
     event.index = request.index
     event.wrId = request.wrId
     event.amount = bytes
-    event.detail = completedDetail(status, request.opcode)
+    event.detail = detailOf(status, request.opcode)
     if (message !== undefined) {
       event.peer = message.owner
       event.peerWrId = message.wrId
+      if (request.queue !== SEND) subject.partner = message.owner
     }
     if (isFailure(event.detail)) subject.log.beginPart()
     subject.log.complete(subject, event)
@@ -255,6 +277,9 @@ export class StoryRecorder {
       case 'refusedPost':
         this.#refusedPost(event)
         return
+      case 'refusedByLibrary':
+        if (event.errno === Errno.EINTR) this.#interrupted(event)
+        return
       case 'failed':
         this.#failed(event)
         return
@@ -296,11 +321,19 @@ export class StoryRecorder {
     }
     const called = `${name}.${method}`
     if (!isTold(name) || isSilent(called) || (method === 'create' && name !== 'cm_id')) return
-    if (name === 'cm_id') this.#link(call, object.id)
+    const qp = name === 'cm_id' ? this.#link(call, object.id) : undefined
+    // rdma_establish names no queue pair, and datagrams have no ESTABLISHED.
+    const id = method === 'accept' && qp !== undefined && qp.class !== 'ud_qp' && this.#services.objects.find(object.id)
+    if (id) this.#accepted.set(context, id)
     const { state } = args as { readonly state?: number }
     const detail = this.#methodNumber(called)
     this.#note(log.subject(object.id), Kind.CALLED, { detail, amount: state ?? -1, time }, call.stack)
     this.#byThread(log, call)
+  }
+
+  #interrupted({ program, context = -1, function: name, time, stack }: LibraryRefusal): void {
+    const numbers = { detail: this.#methodNumber(name), amount: Errno.EINTR, time }
+    this.#note(this.#logOf(program).subject(contextSubject(context)), Kind.REFUSED, numbers, stack)
   }
 
   #byThread(log: ProcessLog, { thread }: CheckedCall): void {
@@ -308,11 +341,11 @@ export class StoryRecorder {
   }
 
   /** A call that names the queue pair of an identifier. */
-  #link({ args, program, queuePair }: CheckedCall, id: number): void {
+  #link({ args, program, queuePair }: CheckedCall, id: number): KnownObject | undefined {
     const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
     const qpn = queuePair ?? qpNum
     const qp = qpn === undefined || qpn === 0 ? undefined : this.#services.objects.qpOfProgram(program, qpn)
-    if (qp === undefined) return
+    if (qp === undefined) return undefined
     for (const [from, to] of [
       [id, qp.id],
       [qp.id, id],
@@ -321,6 +354,7 @@ export class StoryRecorder {
       const [oldest] = this.#linked.keys()
       if (this.#linked.size > MAX_LINKS) this.#linked.delete(oldest!)
     }
+    return qp
   }
 
   #readEvent(call: CheckedCall, { type, status, object: handle }: CheckedCall['out']): void {
@@ -330,7 +364,12 @@ export class StoryRecorder {
     const subject = this.#logOf(program).subject(id?.id ?? contextSubject(context))
     const code = typeof status === 'number' ? status | 0 : 0
     const detail = typeof type === 'number' ? type : -1
-    this.#note(subject, Kind.READ_EVENT, { detail, amount: code, time, index: Number(handle) }, stack)
+    const accepted = this.#accepted.get(context)
+    const overtaken = type === CONNECT_REQUEST ? accepted : undefined
+    if (overtaken !== undefined) this.#overtaken.add(overtaken)
+    else if (id === accepted) this.#accepted.delete(context)
+    const peer = overtaken?.id ?? 0
+    this.#note(subject, Kind.READ_EVENT, { detail, amount: code, time, index: Number(handle), peer }, stack)
     this.#byThread(subject.log, call)
   }
 
