@@ -95,10 +95,12 @@ const RequestView = ({
   )
 }
 
-/** What a flow of InfiniBand has beside its LIDs. */
+/** What a flow of InfiniBand has beside its LIDs, and one of RoCE v1 in place of IP and UDP. */
 const fabricFacts = ({ source, trafficClass, sl = 0, grh }: PacketFlow): [string, string][] =>
   lidOf(source) < 0
-    ? []
+    ? grh === undefined
+      ? []
+      : [['RoCE', 'v1: a GRH, without IP and UDP']]
     : [
         ['Service level', String(sl)],
         [

@@ -202,6 +202,8 @@ export interface SoftState<Own = unknown> {
   own: Own | undefined
   readonly limits: QueueLimits
   readonly ethernetLink: EthernetLink
+  /** The types of RoCE's GIDs (`GidType`), of which each address has one, in the order of ib_core's table. */
+  readonly gidTypes: readonly number[]
   /** Changes when another interface replaces the device's own (interface.ts). */
   identity: Identity
   readonly port: Port

@@ -85,9 +85,9 @@ export const fabric = (
 }
 
 /** The path to the port of another device. */
-const addressOf = (m: Machine, other: number): object =>
+const addressOf = (m: Machine, other: number, sgidIndex = GID_INDEX): object =>
   m.devices[other]?.subnetPort === undefined
-    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 } }
+    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex, isGlobal: 1, port: 1 } }
     : { ibAddress: { ...zeroRecord(IbAddress), dlid: other + 1, sl: 3, port: 1 } }
 
 const PAGE = 4096
@@ -179,6 +179,8 @@ export interface Request {
   /** `key`: the access key of a target of DC, instead of the Q_Key. */
   readonly destination?: {
     readonly gid: Uint8Array
+    /** Of the own GID. */
+    readonly gidIndex?: number
     readonly qpn: number
     readonly qkey?: number
     readonly key?: bigint
@@ -199,6 +201,8 @@ export interface Request {
 }
 
 const BYTES = 1 << 18
+/** RoCE v2 of a device's address: before it are v1 and v2 of the link-local one, and v1. */
+const GID_INDEX = 3
 
 type Modification = { readonly state?: number } & { readonly [name: string]: unknown }
 
@@ -450,13 +454,13 @@ export const program = (
       qpn: out.qpNum,
       uidx,
       modify,
-      /** `inInit`: called in INIT. */
-      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}): void {
+      /** `inInit`: called in INIT. `gidIndex`: of the own GID. */
+      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}, gidIndex = GID_INDEX): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
         inInit()
         modify({
           state: RTR,
-          ...addressOf(m, other),
+          ...addressOf(m, other, gidIndex),
           pathMtu: 3,
           destQpn: peer.qpn,
           rqPsn: PSN,
@@ -518,7 +522,10 @@ export const program = (
               view.setUint16(at + 14, lid)
               view.setUint8(at + 27, 9)
             }
-            view.setUint32(at + 28, lid === undefined ? 1 << 20 : isGlobal ? 1 << 30 : 0)
+            view.setUint32(
+              at + 28,
+              lid === undefined ? (destination.gidIndex ?? GID_INDEX) << 20 : isGlobal ? 1 << 30 : 0,
+            )
             pages.bytes.set(destination.gid, at + 32)
           }, 48)
         if (remote !== undefined)
@@ -581,7 +588,7 @@ export const program = (
         rae: 1,
         mtu: 3,
         min_rnr_nak: 1,
-        my_addr_index: 1,
+        my_addr_index: GID_INDEX,
       },
     })
     const modify = (args: object): never => assert.fail(`no command modifies a target: ${Object.keys(args)}`)
@@ -753,7 +760,7 @@ export const program = (
       return { object, rkey: out.rkey }
     },
     handleOf: (other: number): void => {
-      const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
+      const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: GID_INDEX, isGlobal: 1, port: 1 }
       call(Ah, 'create', 0, { pd, userHandle: 0n, address: path })
     },
     /** Types of the asynchronous events so far. */

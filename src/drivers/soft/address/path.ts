@@ -3,10 +3,11 @@
  * IBA annex A17). A port is of one of two kinds, and `Paths` is what differs: a GID alone is the path on RoCE, a LID on
  * InfiniBand, where packets may have a GRH (infiniband.ts). No other file of the device asks which it is.
  */
-import { findGid, type GidTable, getGid } from '../../../core/devices/gids.ts'
+import { findGid, type GidTable, type GidTableEntry, getGid } from '../../../core/devices/gids.ts'
 import type { MadAddress } from '../../../core/driver-contract.ts'
 import { SystemError } from '../../../host/errno.ts'
 import type { IbAddress } from '../../../spec/classes/qp/qp.ts'
+import { GidType } from '../../../spec/enums.ts'
 import { CallError, callError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import { because, coded, the } from '../../../spec/reason.ts'
@@ -202,7 +203,14 @@ export const openPath = (port: Port, path: FlowAddress, method: string): number 
   }
 }
 
-/** The path from `source` on a port of RoCE. */
+/** A path of RoCE v1: a GRH with the addresses stands in place of IP and UDP. */
+const withGrh = (flow: FlowAddress): FlowAddress => ({
+  ...flow,
+  sourcePort: 0,
+  grh: { source: flow.source, destination: flow.destination },
+})
+
+/** The path of RoCE v2 from `source`. */
 export const flowAddress = (
   port: Pick<Port, 'hasSourcePorts'>,
   source: Uint8Array,
@@ -220,8 +228,9 @@ export const flowAddress = (
 /** Paths of a port of RoCE: each is global. */
 export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
   const none: Address = { ...noAddress, isGlobal: 1 }
+  const isV1 = (type: number | undefined): boolean => type === GidType.values.ROCE_V1
   /** The source GID that an address vector selects. Checks come in Linux's order. */
-  const sourceOf = (address: Address, method: string): Uint8Array => {
+  const sourceOf = (address: Address, method: string): GidTableEntry => {
     const call = the.method(method)
     requirePort(address, method)
     if (!address.isGlobal)
@@ -231,7 +240,8 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
           'not-global',
         )`${call}: ${the.addressField('isGlobal')} is 0: a RoCE path needs a global route (a GID index, \`-g\`)`,
       )
-    const { gid } = getGid(gids(), address.sgidIndex)
+    const entry = getGid(gids(), address.sgidIndex)
+    const { gid, type } = entry
     if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
       throw new CallError(
         'EINVAL',
@@ -239,7 +249,18 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
           'gid-families',
         )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`,
       )
-    return gid
+    if (isV1(type) && port.hasRoceV1 !== true)
+      throw new CallError(
+        'EOPNOTSUPP',
+        coded(
+          'gid-roce-v1',
+        )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} is of RoCE v1, whose frames (ethertype 0x8915) UDP sockets do not carry; GID index ${findGid(gids(), gid)} has the same address on RoCE v2`,
+      )
+    return entry
+  }
+  const opened = (source: Uint8Array, address: GivenAddress, isOfV1: boolean, method: string, owner?: PathOwner) => {
+    const flow = flowAddress(port, source, address, owner)
+    return openPath(port, isOfV1 ? withGrh(flow) : flow, method)
   }
   return {
     grhBuilder: roceGrh,
@@ -255,12 +276,14 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
     hopLimitOf: () => HOP_LIMIT,
     check: sourceOf,
     gidIndexOf: ({ sgidIndex }) => sgidIndex,
-    open: (address, method, owner) =>
-      openPath(port, flowAddress(port, sourceOf(address, method), address, owner), method),
-    peerOf: ({ dgid }) => port.peerOf(dgid),
+    open: (address, method, owner) => {
+      const { gid, type } = sourceOf(address, method)
+      return opened(gid, address, isV1(type), method, owner)
+    },
+    peerOf: ({ dgid, sgidIndex }) => port.peerOf(dgid, isV1(gids().entries[sgidIndex]?.type)),
     back: ({ source, flowLabel, trafficClass }) => ({ ...none, dgid: source, flowLabel, trafficClass, port: 1 }),
-    openBack: ({ source, destination, flowLabel, trafficClass }, method, owner) =>
-      openPath(port, flowAddress(port, destination, { ...none, dgid: source, flowLabel, trafficClass }, owner), method),
+    openBack: ({ source, destination, flowLabel, trafficClass, grh }, method, owner) =>
+      opened(destination, { ...none, dgid: source, flowLabel, trafficClass }, grh !== undefined, method, owner),
     peerAddress: ({ dgid }) => dgid,
     datagramAddress: ({ dgid }) => dgid,
     leadsTo: ({ dgid }, port) => findGid(port.gids, dgid) >= 0,
