@@ -1,5 +1,5 @@
 /*
- * The GID table of mlx5 devices: RoCE v1 and v2 of each address, in ib_core's order; and data on RoCE v1.
+ * The GID table of mlx5 devices: RoCE v1 and v2 of each address, in ib_core's order; data on RoCE v1; hop limits.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -16,6 +16,9 @@ import { ipv4, machine, program, RDMA_WRITE, SEND } from './machine.ts'
 
 const { ROCE_V1, ROCE_V2 } = GidType.values
 const V1 = 2
+/** Bytes of an Ethernet frame, and of a GRH, with IPv4's TTL. */
+const TTL = 14 + 8
+const GRH_TTL = 20 + 8
 
 const tableOf = ({ devices: [first] }: ReturnType<typeof machine>): (readonly [string, number] | undefined)[] => {
   const { gids } = first!.device.ports[0]!
@@ -53,7 +56,7 @@ describe('the GID table', () => {
 })
 
 /** Two devices, and the frames that they send. */
-const twoDevices = () => {
+const twoDevices = (options: Parameters<typeof program>[2] = {}) => {
   const frames: Uint8Array[] = []
   const onPort = (port: Port): void => {
     addTap(port, run => {
@@ -65,7 +68,7 @@ const twoDevices = () => {
     })
   }
   const m = machine(2, 'drop=0', onPort)
-  return { m, frames, programs: [program(m, 0), program(m, 1)] as const }
+  return { m, frames, programs: [program(m, 0, options), program(m, 1, options)] as const }
 }
 
 /** IBA 7.8.1: ones for the LRH, for traffic class, flow label and hop limit, and for byte 4 of the BTH. */
@@ -132,5 +135,40 @@ describe('RoCE v1', () => {
     qb.connect(qa, 0)
     qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
     assert.equal(completionsOf(m, a, 1)[0]!.syndrome, 0x15)
+  })
+})
+
+describe('the hop limit of packets', () => {
+  it("is the route's for connected queue pairs, and as given in the address of a datagram", () => {
+    const { m, frames, programs } = twoDevices()
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1)
+    qb.connect(qa, 0)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+    completionsOf(m, a, 1)
+    assert.deepEqual(new Set(frames.map(frame => frame[TTL])), new Set([64]))
+    const [ua, ub] = [a.queuePair('ud'), b.queuePair('ud')]
+    ua.activate()
+    ub.activate()
+    for (const hopLimit of [0, 1, 255]) {
+      frames.length = 0
+      ub.receive(b.element(0, 2048))
+      const destination = { gid: ipv4(2), qpn: ub.qpn, hopLimit }
+      ua.post({ opcode: SEND, data: [a.element(0, 100)], destination })
+      completionsOf(m, b, 1)
+      assert.deepEqual([frames[0]![TTL], b.bytes[GRH_TTL]], [hopLimit, hopLimit])
+    }
+  })
+
+  it('is as given for queue pairs of firmware commands', () => {
+    const { m, frames, programs } = twoDevices({ commands: true })
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1)
+    qb.connect(qa, 0)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+    completionsOf(m, a, 1)
+    assert.equal(frames[0]![TTL], 5)
   })
 })

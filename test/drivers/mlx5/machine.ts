@@ -87,7 +87,7 @@ export const fabric = (
 /** The path to the port of another device. */
 const addressOf = (m: Machine, other: number, sgidIndex = GID_INDEX): object =>
   m.devices[other]?.subnetPort === undefined
-    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex, isGlobal: 1, port: 1 } }
+    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex, hopLimit: 5, isGlobal: 1, port: 1 } }
     : { ibAddress: { ...zeroRecord(IbAddress), dlid: other + 1, sl: 3, port: 1 } }
 
 const PAGE = 4096
@@ -184,6 +184,7 @@ export interface Request {
     readonly qpn: number
     readonly qkey?: number
     readonly key?: bigint
+    readonly hopLimit?: number
     /** On InfiniBand. */
     readonly lid?: number
     readonly sl?: number
@@ -213,14 +214,21 @@ const commandsFor = (args: Modification): readonly (readonly [CommandName, objec
   const { sqPsn = 0, timeout = 0, retryCnt = 0, rnrRetry = 0, maxRdAtomic = 1, maxDestRdAtomic = 1 } = args
   const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
   const has = (right: number): number => +(((accessFlags as number) & right) !== 0)
-  const { dgid = new Uint8Array(16), sgidIndex = 0 } = (address ?? {}) as { dgid?: Uint8Array; sgidIndex?: number }
+  const given = (address ?? {}) as { dgid?: Uint8Array; sgidIndex?: number; hopLimit?: number }
+  const { dgid = new Uint8Array(16), sgidIndex = 0, hopLimit = 0 } = given
   switch (args.state) {
     case INIT: {
       const rights = { rre: has(REMOTE_READ), rwe: has(REMOTE_WRITE), rae: has(REMOTE_ATOMIC) }
       return [['RST2INIT_QP', { primary_address_path: { vhca_port_num: port }, q_key: qkey, ...rights }]]
     }
     case RTR: {
-      const path = { rgid_rip: dgid, src_addr_index: sgidIndex, vhca_port_num: 1, udp_sport: 0xdcba }
+      const path = {
+        rgid_rip: dgid,
+        src_addr_index: sgidIndex,
+        hop_limit: hopLimit,
+        vhca_port_num: 1,
+        udp_sport: 0xdcba,
+      }
       const rest = { mtu: pathMtu, remote_qpn: destQpn, next_rcv_psn: rqPsn, min_rnr_nak: minRnrTimer }
       return [
         ['INIT2RTR_QP', { primary_address_path: path, ...rest, log_rra_max: Math.log2(maxDestRdAtomic as number) }],
@@ -516,11 +524,11 @@ export const program = (
             if (destination.key === undefined) view.setUint32(at, destination.qkey ?? QKEY)
             else view.setBigUint64(at, destination.key)
             view.setUint32(at + 8, (destination.qpn | 0x8000_0000) >>> 0)
-            const { lid, sl = 0, isGlobal = false } = destination
+            const { lid, sl = 0, isGlobal = false, hopLimit = 9 } = destination
+            view.setUint8(at + 27, hopLimit)
             if (lid !== undefined) {
               view.setUint8(at + 12, sl)
               view.setUint16(at + 14, lid)
-              view.setUint8(at + 27, 9)
             }
             view.setUint32(
               at + 28,

@@ -356,7 +356,12 @@ export class Initiators {
       isGlobal: paths.none.isGlobal | ((source >>> DATAGRAM_GRH_SHIFT) & 1),
     }
     try {
-      initiator.flow = paths.open(address, 'DC', { ecn, qpn: object.state.qpn, destQpn: targetQpn })
+      initiator.flow = paths.open(address, 'DC', {
+        ecn,
+        qpn: object.state.qpn,
+        destQpn: targetQpn,
+        hopLimit: address.hopLimit,
+      })
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.#fail(initiator, NO_PATH)

@@ -19,8 +19,11 @@ import { type GrhBuilderOf, roceGrh } from './grh.ts'
 
 /** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/** Hop limit of RoCE's packets: that of an address vector is ignored. Linux ignores it except for groups. */
-const HOP_LIMIT = 64
+/**
+ * Hop limit of the route, which takes the place of an address vector's where Linux resolves the path: connected queue
+ * pairs (ib_resolve_unicast_gid_dmac), and address handles of rxe.
+ */
+export const ROUTE_HOP_LIMIT = 64
 
 /** An address vector, of either kind. On RoCE `dlid` and `srcPathBits` are 0. */
 export type Address = RecordOf<typeof IbAddress>
@@ -105,8 +108,9 @@ export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined; readonly paths: Pick<Paths, 'hopLimitOf'> },
   given: GivenAddress,
   dmac?: Uint8Array,
+  hopLimit = device.paths.hopLimitOf(given),
 ): StoredAddress => {
-  const address = copyAddress(given, device.paths.hopLimitOf(given))
+  const address = copyAddress(given, hopLimit)
   const last = device.lastAddress
   if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
   const kept = dmac === undefined ? address : { ...address, dmac: copyOfBytes(dmac) }
@@ -121,6 +125,8 @@ interface PathOwner {
   /** Both ends, if the path is that of one queue pair. */
   readonly qpn?: number | undefined
   readonly destQpn?: number | undefined
+  /** On RoCE: of an adapter that sends the hop limit as given. Absent: that of the route. */
+  readonly hopLimit?: number | undefined
 }
 
 /**
@@ -215,13 +221,13 @@ export const flowAddress = (
   port: Pick<Port, 'hasSourcePorts'>,
   source: Uint8Array,
   address: GivenAddress,
-  { ecn = 0, qpn = 0, destQpn = 0 }: PathOwner = {},
+  { ecn = 0, qpn = 0, destQpn = 0, hopLimit = ROUTE_HOP_LIMIT }: PathOwner = {},
 ): FlowAddress => ({
   source,
   destination: address.dgid,
   sourcePort: port.hasSourcePorts ? sourcePortOf(address.flowLabel & 0xfffff, qpn, destQpn) : SOURCE_PORT,
   trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
-  hopLimit: HOP_LIMIT,
+  hopLimit,
   flowLabel: address.flowLabel & 0xfffff,
 })
 
@@ -273,7 +279,7 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
     given: ({ address }) => address && copyAddress(address),
     answer: stored => ({ address: copyWithoutLids(stored), ...(stored.dmac && { dmac: stored.dmac.slice() }) }),
     noAlternate: () => ({ alternatePath: { ...copyWithoutLids(none), altPort: 0, pkeyIndex: 0, timeout: 0 } }),
-    hopLimitOf: () => HOP_LIMIT,
+    hopLimitOf: () => ROUTE_HOP_LIMIT,
     check: sourceOf,
     gidIndexOf: ({ sgidIndex }) => sgidIndex,
     open: (address, method, owner) => {
