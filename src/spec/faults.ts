@@ -192,7 +192,7 @@ export const FaultSettings = {
   },
   gid: {
     example: 'gid=1',
-    help: "the device's address leaves, and returns at an index so much higher, as if others had come first",
+    help: "the device's address leaves, and returns at a place so much higher in the GID table, as if others had come first: on rxe an index, on mlx5 two (RoCE v1 and v2)",
     targets: HAPPENINGS,
   },
   cable: {

@@ -30,6 +30,7 @@ export type ReasonCode =
   | 'not-global'
   | 'gid-empty'
   | 'gid-families'
+  | 'gid-roce-v1'
   | 'no-transition'
   | 'attributes-missing'
   | 'attributes-not-taken'

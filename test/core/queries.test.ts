@@ -82,15 +82,18 @@ test('setGid refuses an index beyond the table, and a GID that has not 16 bytes'
   assert.throws(() => setGid(gids, 0, { gid: new Uint8Array(4), type: ROCE_V2, ifindex: 0 }), /16 bytes, not 4/)
 })
 
-test('a GID is found by its bytes, and by its type if one is named', () => {
+test('a GID is found by its bytes, RoCE v1 only if there is no other, and by its type if one is named', () => {
   const { device } = openTestDevice()
   const [{ gids }] = device.ports
   const bytes = gid(1)
   setGid(gids, 2, { gid: bytes, type: ROCE_V1, ifindex: 0 })
   setGid(gids, 5, { gid: bytes, type: ROCE_V2, ifindex: 0 })
   bytes[0] = 0
-  assert.deepEqual([findGid(gids, gid(1)), findGid(gids, gid(1), ROCE_V2), findGid(gids, gid(2))], [2, 5, -1])
+  const found = () => [findGid(gids, gid(1)), findGid(gids, gid(1), ROCE_V1), findGid(gids, gid(2))]
+  assert.deepEqual(found(), [5, 2, -1])
   assert.equal(getGid(gids, 5).type, ROCE_V2)
+  setGid(gids, 5, undefined)
+  assert.deepEqual(found(), [2, 2, -1])
 })
 
 test('queryGidTable returns the filled entries, and fails if there are more than `max`', () => {

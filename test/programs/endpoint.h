@@ -37,7 +37,7 @@ UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void fail(const ch
 
 struct options {
     const char *device; /* NULL: the first device */
-    int gid_index;      /* -1: that of the first IPv4 address; 0 if there is none */
+    int gid_index;      /* -1: that of the first IPv4 address on RoCE v2; 0 if there is none */
     int mtu;            /* bytes */
     bool events;
     uint8_t timeout, retry_count, rnr_retry; /* as in struct ibv_qp_attr: the timeout is 4.096 us * 2^timeout */
@@ -101,12 +101,13 @@ static int choose_gid(struct ibv_context *context, int wanted)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     struct ibv_port_attr port;
-    union ibv_gid gid;
+    struct ibv_gid_entry entry;
     if (wanted >= 0)
         return wanted;
     NEED(ibv_query_port(context, 1, &port) == 0, "ibv_query_port: %s", strerror(errno));
     for (int i = 0; i < port.gid_tbl_len; i++)
-        if (ibv_query_gid(context, 1, i, &gid) == 0 && memcmp(gid.raw, mapped, sizeof mapped) == 0)
+        if (ibv_query_gid_ex(context, 1, i, &entry, 0) == 0 && entry.gid_type != IBV_GID_TYPE_ROCE_V1 &&
+            memcmp(entry.gid.raw, mapped, sizeof mapped) == 0)
             return i;
     return 0;
 }

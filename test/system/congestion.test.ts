@@ -40,11 +40,20 @@ describe('congestion', { skip: lacking('ibv_rc_pingpong', 'tshark') }, () => {
   it('is notified by CNPs between an rxe and an mlx5 device over UDP', async t => {
     const daemon = await startDaemon(t, { devices: DEVICES, link: 'udp', fault: 'dir=sent,opcode=RC_SEND_*,ecn=10%' })
     const pcap = join(temporaryFolder(t), 'packets.pcapng')
-    const args = ['-g', '1', '-n', '60', '-s', '8000', '-m', '1024', '-c', '-p', String(await freePort())]
-    const server: Running = start(t, 'ibv_rc_pingpong', ['-d', 'rxe0', ...args], { env: daemon.env })
+    const args = ['-n', '60', '-s', '8000', '-m', '1024', '-c', '-p', String(await freePort())]
+    const server: Running = start(t, 'ibv_rc_pingpong', ['-d', 'rxe0', '-g', '1', ...args], { env: daemon.env })
     await untilListening(Number(args.at(-1)), server.ended)
     const traced = ['trace', '--socket', daemon.socket, '-o', '/dev/null', '--pcap', pcap, '--']
-    const client = await run(t, userdma, [...traced, 'ibv_rc_pingpong', '-d', 'mlx5_0', ...args, 'localhost'])
+    const client = await run(t, userdma, [
+      ...traced,
+      'ibv_rc_pingpong',
+      '-d',
+      'mlx5_0',
+      '-g',
+      '3',
+      ...args,
+      'localhost',
+    ])
     assert.equal(client.status, 0, client.stdout + client.stderr)
     assert.equal((await server.ended).status, 0)
 

@@ -95,10 +95,14 @@ const RequestView = ({
   )
 }
 
-/** What a flow of InfiniBand has beside its LIDs. */
-const fabricFacts = ({ source, trafficClass, sl = 0, grh }: PacketFlow): [string, string][] =>
+/** What a flow has beside its addresses: on InfiniBand of LRH and GRH, on RoCE of IP, or of RoCE v1's GRH. */
+const fabricFacts = ({ source, trafficClass, hopLimit, sl = 0, grh }: PacketFlow): [string, string][] =>
   lidOf(source) < 0
-    ? []
+    ? [
+        ...(grh === undefined ? [] : ([['RoCE', 'v1: a GRH, without IP and UDP']] as [string, string][])),
+        ['DSCP', String(trafficClass >> 2)],
+        ['TTL', String(hopLimit)],
+      ]
     : [
         ['Service level', String(sl)],
         [

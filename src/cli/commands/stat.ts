@@ -114,8 +114,14 @@ export const printFromDaemon = async (
   }
 }
 
+const DEFAULT_HOPS = 64
+
 /** Requests in a queue, and its size. */
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
+
+/** DSCP and TTL of the packets are shown where they are not the default. */
+const peerText = ({ qpn, address, dscp = 0, hopLimit = DEFAULT_HOPS }: NonNullable<QpStat['peer']>): string =>
+  `0x${qpn.toString(16)} at ${address}${dscp === 0 ? '' : `, DSCP ${dscp}`}${hopLimit === DEFAULT_HOPS ? '' : `, TTL ${hopLimit}`}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
 export const qpsText = (qps: readonly QpStat[]): string => {
@@ -128,7 +134,7 @@ export const qpsText = (qps: readonly QpStat[]): string => {
     pid === 0 ? '-' : `${pid} ${printable(command)}`,
     type,
     state,
-    peer === undefined ? '-' : `0x${peer.qpn.toString(16)} at ${peer.address}`,
+    peer === undefined ? '-' : peerText(peer),
     requestsText(send),
     `${requestsText(receive)}${receive.shared ? ' shared' : ''}`,
   ])

@@ -1,7 +1,7 @@
 /*
  * The GID table of one port (IBA 4.1.1), filled by the driver.
  */
-import { LinkLayer } from '../../spec/enums.ts'
+import { GidType, LinkLayer } from '../../spec/enums.ts'
 import { callError, codedError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 
@@ -84,18 +84,26 @@ export const getGid = (table: GidTable, index: number): GidTableEntry => {
   return entry
 }
 
+const { ROCE_V1 } = GidType.values
+
 const isSame = (a: Uint8Array, b: Uint8Array): boolean => {
   for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
   return true
 }
 
-/** The first index with this GID, and with this type if given; -1: none. */
+/**
+ * The first index with this GID, and with this type if given; otherwise that of RoCE v1 only if there is no other. -1:
+ * none.
+ */
 export const findGid = ({ entries, end }: GidTable, gid: Uint8Array, type?: number): number => {
+  let ofV1 = -1
   for (let i = 0; i < end; i++) {
     const entry = entries[i]
-    if (entry !== undefined && (type === undefined || entry.type === type) && isSame(entry.gid, gid)) return i
+    if (entry === undefined || (type !== undefined && entry.type !== type) || !isSame(entry.gid, gid)) continue
+    if (type !== undefined || entry.type !== ROCE_V1) return i
+    if (ofV1 < 0) ofV1 = i
   }
-  return -1
+  return ofV1
 }
 
 /** Whether port 1 of a device has the GID. */

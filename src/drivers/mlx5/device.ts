@@ -24,7 +24,7 @@ import {
   NULL_KEY,
   REPEAT_BLOCK,
 } from '../../spec/drivers/mlx5.ts'
-import { PortState } from '../../spec/enums.ts'
+import { GidType, PortState } from '../../spec/enums.ts'
 import { adapterLink } from '../../spec/link-rate.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
@@ -137,6 +137,7 @@ const kindFor = (station: Station | undefined, site: RoceSite): DeviceKind<Mlx5S
   attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
   extended: extended(station !== undefined),
   ethernetLink: adapterLink,
+  gidTypes: [GidType.values.ROCE_V1, GidType.values.ROCE_V2],
   objectLimits,
   // libmlx5 has the device check that a key belongs to the queue pair, which a free one does not
   freeKeyStatus: WcStatus.values.MW_BIND_ERR,

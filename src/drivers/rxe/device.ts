@@ -14,6 +14,7 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
+import { GidType } from '../../spec/enums.ts'
 import { ethernetLink } from '../../spec/link-rate.ts'
 import { cqClass } from '../rings/cq-class.ts'
 import { ringFormat, sharedRings } from '../rings/format.ts'
@@ -66,6 +67,7 @@ const kind: DeviceKind<undefined> = {
   attributes: deviceAttributes,
   extended: extendedAttributes(),
   ethernetLink,
+  gidTypes: [GidType.values.ROCE_V2],
   own: () => undefined,
 }
 

@@ -5,7 +5,6 @@
  * Core passes calls to the class handlers. `poll` moves work requests and packets. The daemon's loop or the library's
  * network calls `poll` after a doorbell, after the port's `wake`, and at `nextTimeout`.
  */
-import { setGid } from '../../core/devices/gids.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
@@ -28,7 +27,7 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
-import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
+import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import type { EthernetLink } from '../../spec/link-rate.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
@@ -53,7 +52,7 @@ import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
 import { createFailures } from './failures.ts'
 import { fabricAttributes, InfinibandPort } from './infiniband-port.ts'
-import { deviceLink } from './interface.ts'
+import { addGid, deviceLink, setDefaultGid } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { createPostScan, type PostScan, SLICE_ROWS } from './posts.ts'
 import { queueWork } from './queues.ts'
@@ -115,6 +114,8 @@ export interface DeviceKind<Own> {
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   /** Of RoCE ports. */
   readonly ethernetLink: EthernetLink
+  /** As in `SoftState`. */
+  readonly gidTypes: readonly number[]
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
   /** See `regionMemory` (memory.ts). */
@@ -287,7 +288,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   #createState(
-    { limits, ethernetLink }: DeviceKind<Own>,
+    { limits, ethernetLink, gidTypes }: DeviceKind<Own>,
     { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
     random: () => number,
     isReused: boolean,
@@ -301,6 +302,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       own: undefined,
       limits: torment?.limits(name, limits) ?? limits,
       ethernetLink,
+      gidTypes,
       identity,
       port,
       paths,
@@ -383,9 +385,9 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         ...kind.objectLimits,
       },
     })
-    gids.forEach((gid, index) => {
-      setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
-    })
+    const [defaultGid, ...others] = gids
+    if (defaultGid !== undefined) setDefaultGid(device, defaultGid)
+    for (const gid of others) addGid(device, gid)
     return device
   }
 

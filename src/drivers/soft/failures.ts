@@ -123,13 +123,28 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       device.engine().query(peerRow).destQpn === own.state.qpn &&
       address !== undefined &&
       state().paths.leadsTo(address, deviceOf().ports[0]!)
-    return isConnected ? { device, row: peerRow, end: peer.state } : undefined
+    return isConnected
+      ? { device, row: peerRow, end: peer.state, gids: peer.context?.device.ports[0]?.gids }
+      : undefined
+  }
+
+  /** Both ends have addresses of RoCE, of different versions. */
+  const causeByVersion = (row: number): Cause | undefined => {
+    const own = objectOf(row)?.state.address
+    const peer = connectedTo(row)
+    const other = peer?.end.address
+    if (own === undefined || peer === undefined || other === undefined) return undefined
+    const { type } = deviceOf().ports[0]!.gids.entries[own.sgidIndex] ?? {}
+    const peerType = peer.gids?.entries[other.sgidIndex]?.type
+    if (type === undefined || peerType === undefined || type === peerType) return undefined
+    return createCause('ROCE_VERSION', { index: own.sgidIndex, version: type, peerIndex: other.sgidIndex })
   }
 
   return {
     send(row, words, at, status, given) {
       const { peer } = peerOf(row) ?? {}
-      const cause = (given.id === 'NO_ANSWER' && causeByLid(deviceOf(), state(), row)) || given
+      const known = given.id === 'NO_ANSWER' ? (causeByLid(deviceOf(), state(), row) ?? causeByVersion(row)) : undefined
+      const cause = known ?? given
       reportQp(row, {
         kind: 'send',
         ...requestIn(words, at),

@@ -2,7 +2,8 @@
  * A soft device follows its network interface, as Linux's rxe does: link state and MTU become the port's state and
  * active MTU, addresses become GIDs, and programs get port events (IBA 11.6.3).
  *
- * GID 0 is the link-local default and stays. Another address gets the first free index. When an address is removed, its
+ * As in ib_core (roce_gid_mgmt), an address has an entry for each type that the device has (`gidTypes`), RoCE v1 before
+ * v2. The first entries are the link-local default's and stay. Another address gets the first free indices. When an address is removed, its
  * entry is empty, and the other indices do not change; the index is free when no queue pair or address handle uses it
  * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it.
  * After a change of the MAC all GIDs leave and return, the default with another address, as on Linux (roce_gid_mgmt,
@@ -10,7 +11,7 @@
  *
  * `deviceLink` joins these functions with the port.
  */
-import { findGid, isFreeIndex, setGid } from '../../core/devices/gids.ts'
+import { findGid, type GidTableEntry, isFreeIndex, setGid } from '../../core/devices/gids.ts'
 import { defaultGid } from '../../core/devices/identity.ts'
 import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
@@ -67,27 +68,54 @@ export const replaceInterface = (device: Device<SoftState>, interfaceName: strin
   state.port.setInterface?.(interfaceIndex)
 }
 
-/** The interface has a new address: adds the GID, unless the table has it or is full. */
-export const addGid = (device: Device<SoftState>, address: Uint8Array): PortEvent | undefined => {
+const entryOf = ({ state }: Device<SoftState>, gid: Uint8Array, type: number): GidTableEntry => ({
+  gid,
+  type,
+  ifindex: state.identity.interfaceIndex,
+})
+
+/** Sets the entries of the default GID, except those whose index is in use. Returns whether there are any. */
+export const setDefaultGid = (device: Device<SoftState>, gid: Uint8Array): boolean => {
   const { gids } = device.ports[0]
-  if (findGid(gids, address) >= 0) return undefined
-  const index = gids.entries.findIndex((_, i) => i > 0 && isFreeIndex(gids, i))
-  if (index < 0) return undefined
-  setGid(gids, index, { gid: address, type: GidType.values.ROCE_V2, ifindex: device.state.identity.interfaceIndex })
-  return GID_CHANGE
+  let isSet = false
+  device.state.gidTypes.forEach((type, i) => {
+    if (!isFreeIndex(gids, i)) return
+    setGid(gids, i, entryOf(device, gid, type))
+    isSet = true
+  })
+  return isSet
 }
 
-/** The interface has lost an address: removes the GID, unless it is GID 0. */
+/** The interface has a new address: adds the GID of each type, unless the table has it or is full. */
+export const addGid = (device: Device<SoftState>, address: Uint8Array): PortEvent | undefined => {
+  const { gids } = device.ports[0]
+  const { gidTypes } = device.state
+  if (findGid(gids, address) >= 0) return undefined
+  let event: PortEvent | undefined
+  for (const type of gidTypes) {
+    const index = gids.entries.findIndex((_, i) => i >= gidTypes.length && isFreeIndex(gids, i))
+    if (index < 0) break
+    setGid(gids, index, entryOf(device, address, type))
+    event = GID_CHANGE
+  }
+  return event
+}
+
+/** The interface has lost an address: removes its GIDs, unless it is the default one. */
 export const removeGid = (device: Device<SoftState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]
-  const index = findGid(gids, address)
-  if (index <= 0) return undefined
-  setGid(gids, index, undefined)
-  return GID_CHANGE
+  let event: PortEvent | undefined
+  for (let i = device.state.gidTypes.length; i < gids.end; i++) {
+    const entry = gids.entries[i]
+    if (entry === undefined || !isSameAddress(entry.gid, address)) continue
+    setGid(gids, i, undefined)
+    event = GID_CHANGE
+  }
+  return event
 }
 
 /**
- * The interface has another MAC: all GIDs leave, then the new default GID comes, unless the index 0 is in use, and each
+ * The interface has another MAC: all GIDs leave, then the new default GID comes, unless its index is in use, and each
  * other address, those of IPv4 first. Each step is an event.
  */
 export const replaceMac = (device: Device<SoftState>, mac: Uint8Array): readonly PortEvent[] => {
@@ -96,7 +124,9 @@ export const replaceMac = (device: Device<SoftState>, mac: Uint8Array): readonly
   const [before, ...own] = state.identity.gids
   const gid = defaultGid(mac)
   if (before === undefined || isSameAddress(before, gid)) return []
-  const others = gids.entries.slice(1).flatMap(entry => entry?.gid ?? [])
+  const others = gids.entries
+    .slice(state.gidTypes.length)
+    .flatMap(entry => (entry?.type === GidType.values.ROCE_V2 ? [entry.gid] : []))
   gids.entries.forEach((entry, i) => {
     if (entry !== undefined) setGid(gids, i, undefined)
   })
@@ -104,10 +134,7 @@ export const replaceMac = (device: Device<SoftState>, mac: Uint8Array): readonly
   state.port.removeAddress(before)
   state.port.addAddress(gid)
   state.identity = { ...state.identity, gids: [gid, ...own] }
-  if (isFreeIndex(gids, 0)) {
-    setGid(gids, 0, { gid, type: GidType.values.ROCE_V2, ifindex: state.identity.interfaceIndex })
-    events.push(GID_CHANGE)
-  }
+  if (setDefaultGid(device, gid)) events.push(GID_CHANGE)
   for (const address of [...others.filter(isMappedIpv4), ...others.filter(other => !isMappedIpv4(other))])
     if (addGid(device, address) !== undefined) events.push(GID_CHANGE)
   return events

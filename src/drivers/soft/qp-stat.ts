@@ -13,14 +13,21 @@ const stateName = (state: number): string => stateNames.find(([, value]) => valu
 
 const qpFacts = (state: SoftState, { state: qp, class: cls }: QpObject): QpFacts => {
   const { destQpn, sqPsn, rqPsn } = state.engine().query(qp.row)
-  const dgid = qp.address?.dgid
+  const { address } = qp
+  const isRoce = state.fabric === undefined
   const lastFailure = state.failures.last(qp.row)
   const { send, receive } = qp
   return {
     qpn: qp.qpn,
     type: cls.name,
     state: stateName(state.engine().stateOf(qp.row)),
-    ...(dgid !== undefined && { peer: { qpn: qp.targetQpn ?? destQpn, address: addressText(dgid) } }),
+    ...(address !== undefined && {
+      peer: {
+        qpn: qp.targetQpn ?? destQpn,
+        address: addressText(address.dgid),
+        ...(isRoce && { dscp: address.trafficClass >> 2, hopLimit: address.hopLimit }),
+      },
+    }),
     send: { pending: send.pending(), depth: send.capacity },
     receive: {
       pending: receive.pending(),

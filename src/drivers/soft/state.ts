@@ -82,6 +82,8 @@ export interface QueuePair extends QpQueues {
   firstPsns: FirstPsns
   /** The GID index that the queue pair holds (`holdGid`); -1: none. RESET does not release it. */
   heldGid: number
+  /** Made by commands of the firmware: the hop limit of its packets is as given. */
+  sendsGivenHops?: boolean
   /** The peer's number for people, if the engine's is that of a responder of DC. */
   targetQpn?: number | undefined
   /** The port's flow to the peer; -1 without a path. */
@@ -202,6 +204,8 @@ export interface SoftState<Own = unknown> {
   own: Own | undefined
   readonly limits: QueueLimits
   readonly ethernetLink: EthernetLink
+  /** The types of RoCE's GIDs (`GidType`), of which each address has one, in the order of ib_core's table. */
+  readonly gidTypes: readonly number[]
   /** Changes when another interface replaces the device's own (interface.ts). */
   identity: Identity
   readonly port: Port

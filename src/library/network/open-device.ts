@@ -3,6 +3,8 @@
  * Imported with the first such device, because a program of a daemon needs none.
  */
 
+import { findGid, type GidTable } from '../../core/devices/gids.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import { libraryDriver } from '../../drivers/registered.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
@@ -14,7 +16,7 @@ import { addressText } from '../../transport/wire/address.ts'
 import type { Link } from '../../uapi/tool.ts'
 import type { Carrier } from '../verbs/carrier.ts'
 import { type Device, deviceOn } from '../verbs/device.ts'
-import { ADDRESS_GID_INDEX, type LocalPath, NO_PATH } from '../verbs/plan.ts'
+import { type LocalPath, NO_PATH } from '../verbs/plan.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './carrier.ts'
 import type { AttachedDevice, DevicePlace, LocalNetwork, RecordOptions } from './contract.ts'
 import { infinibandPath } from './infiniband.ts'
@@ -30,10 +32,18 @@ const firstFree = (first: number, candidate: (n: number) => string, isUsed: (tex
   return candidate(n)
 }
 
+/** Index of the device's own address in `Identity.gids`. */
+const OWN_GID = 1
+
+const ownGid = (table: GidTable, { gids }: Identity): Pick<LocalPath, 'gid' | 'gidIndex'> => ({
+  gid: gids[OWN_GID]!,
+  gidIndex: findGid(table, gids[OWN_GID]!),
+})
+
 /** The path of a soft device. */
 export const softPath = ({ network: { device, link, subnetPort } }: AttachedDevice): LocalPath =>
   subnetPort === undefined
-    ? { gid: link.identity.gids[ADDRESS_GID_INDEX]!, gidIndex: ADDRESS_GID_INDEX, pathMtu: link.pathMtu }
+    ? { ...ownGid(device.ports[0]!.gids, link.identity), pathMtu: link.pathMtu }
     : infinibandPath(device)
 
 /** The path of port 1 of a device that is not a soft device; NO_PATH without a link or without ports. */
@@ -117,7 +127,7 @@ export const openFromNetwork = async (
   const soft = network.softDevice(name)
   if (soft !== undefined) {
     const path = softPath(soft)
-    return deviceOn(carrier, name, addressText(soft.network.link.identity.gids[ADDRESS_GID_INDEX]!), () => path)
+    return deviceOn(carrier, name, addressText(soft.network.link.identity.gids[OWN_GID]!), () => path)
   }
   return deviceOn(carrier, name, '', () => pathOfPort(carrier, network.core.devices.get(name)?.driver.link))
 }

@@ -64,8 +64,6 @@ export interface LocalPath {
   readonly lid?: number
 }
 
-/** Index of the address in the GID table of a soft device; entry 0 is the link-local GID. */
-export const ADDRESS_GID_INDEX = 1
 /** The path of a device without ports, or whose link or address is unknown. */
 export const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 

@@ -236,6 +236,13 @@ const table = {
     text: 'dgid {dgid} is no GID of {port}, to which LID {lid} leads',
     advice: TELL_GRH,
   },
+  ROCE_VERSION: {
+    code: 0x317,
+    results: ['RETRY_EXC_ERR'],
+    text: "GID index {index} is of RoCE v{version}, and the peer's GID index {peerIndex} is not: adapters drop packets of the other version",
+    advice:
+      'choose indices of one type on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX): of each address, v1 comes before v2',
+  },
   PORT_NOT_ACTIVE: {
     code: 0x312,
     results: ['RETRY_EXC_ERR'],

@@ -1,6 +1,6 @@
 /*
  * The path of a packet: the addresses by which its network forwards it, and the fields of the headers that a sender
- * chooses. On RoCE these are the IP and UDP headers, on InfiniBand the LRH and perhaps a GRH
+ * chooses. On RoCE v2 these are the IP and UDP headers, on RoCE v1 a GRH, on InfiniBand the LRH and perhaps a GRH
  * (docs/decisions/infiniband.md).
  */
 
@@ -11,7 +11,7 @@ export interface PacketFlow {
    */
   readonly source: Uint8Array
   readonly destination: Uint8Array
-  /** UDP source port; 0 on InfiniBand. */
+  /** UDP source port; 0 on InfiniBand and RoCE v1. */
   readonly sourcePort: number
   /** Of the IP header, or of the GRH. */
   readonly trafficClass: number
@@ -20,6 +20,6 @@ export interface PacketFlow {
   readonly flowLabel: number
   /** InfiniBand's service level, 4 bits; absent: 0. */
   readonly sl?: number | undefined
-  /** The GIDs of InfiniBand's GRH, 16 bytes each; absent: the packets have none. */
+  /** The GIDs of the GRH of InfiniBand or RoCE v1, where they are the addresses; 16 bytes each. Absent: without a GRH. */
   readonly grh?: { readonly source: Uint8Array; readonly destination: Uint8Array } | undefined
 }

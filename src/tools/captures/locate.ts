@@ -124,6 +124,7 @@ export class Locator {
     isFragment: false,
     hopLimit: 0,
     ecn: 0,
+    dscp: 0,
     point: 0,
     part: 0,
     parts: 1,
@@ -312,6 +313,7 @@ export class Locator {
     located.dontFragment = (fragment & 0x4000) !== 0
     located.identification = view.getUint16(at + 4)
     located.ecn = view.getUint8(at + 1) & 3
+    located.dscp = view.getUint8(at + 1) >> 2
     located.hopLimit = view.getUint8(at + 8)
     return this.#protocol(view.getUint8(at + 9), at + headerBytes, at, total === 0 ? -1 : total - headerBytes)
   }
@@ -335,6 +337,7 @@ export class Locator {
     located.identification = 0
     located.dontFragment = true
     located.ecn = (view.getUint8(at + 1) >> 4) & 3
+    located.dscp = (view.getUint16(at) >> 6) & 0x3f
     located.hopLimit = view.getUint8(at + 7)
     const payload = view.getUint16(at + 4)
     let next = view.getUint8(at + 6)
@@ -506,6 +509,7 @@ export class Locator {
     const { located } = this
     located.ipVersion = 0
     located.ecn = 0
+    located.dscp = 0
     located.hopLimit = 0
     located.sourcePort = 0
     located.destinationPort = 0
@@ -526,6 +530,7 @@ export class Locator {
     const { located } = this
     located.ipVersion = 0
     located.ecn = 0
+    located.dscp = (view.getUint16(at) >> 6) & 0x3f
     located.sourcePort = 0
     located.destinationPort = 0
     located.hopLimit = view.getUint8(at + 7)

@@ -25,6 +25,8 @@ export interface Located {
   hopLimit: number
   /** ECN bits of the traffic class. */
   ecn: number
+  /** Its upper bits. */
+  dscp: number
   /** A number for the tags, tunnel and interface of the packet: where it was seen. */
   point: number
   /** Of a frame with several packets: the number of this one, from 0, and how many there are. */

@@ -109,6 +109,10 @@ const bySizeText = (flow: Flow): string => {
   return ` (${parts.join(', ')})`
 }
 
+/** DSCP and TTL of a flow's first packet, where they are not the default. */
+const classText = ({ dscp, hopLimit }: Flow): string =>
+  `${dscp === 0 ? '' : `, DSCP ${dscp}`}${hopLimit === 0 || hopLimit === 64 ? '' : `, TTL ${hopLimit}`}`
+
 const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
   const { peer } = flow
   const seconds = (flow.lastTime - flow.firstTime) / 1e9
@@ -118,7 +122,7 @@ const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
       ? `; answers took ${durationText(peer.delaySum / peer.delays / 1000)} in the mean${bySizeText(peer)}`
       : ''
   const mtu = flow.mtu > 0 ? `, packets of ${flow.mtu}` : ''
-  return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
+  return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}${classText(flow)}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
 }
 
 /** A line of a report; the first one of a problem says its severity. */

@@ -182,6 +182,11 @@ export const refusalAdvice: readonly Advice[] = [
   },
   { code: 'gid-families', advice: 'choose the GID index whose type and address family are those of grh.dgid' },
   {
+    code: 'gid-roce-v1',
+    advice:
+      'choose the GID index that `ibv_query_gid_ex` tells is IBV_GID_TYPE_ROCE_V2, on both ends (NCCL_IB_ROCE_VERSION_NUM=2)',
+  },
+  {
     attributes: ['port', 'address.port'],
     advice: 'ports are counted from 1, and ibv_query_device has their number (phys_port_cnt)',
   },

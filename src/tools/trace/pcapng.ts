@@ -1,17 +1,20 @@
 /*
  * Writes captures as pcapng (draft-ietf-opsawg-pcapng): a section header, an interface for each device, and enhanced
  * packet blocks. Packets of a port have no Ethernet, IP and UDP headers, or LRH, GRH and VCRC. These are built here
- * from the flow of the packet, with the values that the packet's ICRC covers. Packets with LIDs are of an interface of
+ * from the flow of the packet, with the values that the packet's ICRC covers; of RoCE v1 a GRH stands in place of IP and
+ * UDP. Packets with LIDs are of an interface of
  * their own, which is described before the first one: as records of ERF of the type InfiniBand, because Wireshark (4.0)
  * does not know LINKTYPE_INFINIBAND (247). The caller writes the blocks to a file.
  */
 
 import { ErfType, LinkType, PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
+import { ETHERNET_BYTES, EtherType } from '../../spec/wire/ethernet.ts'
 import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
 import { emitFrame } from '../../transport/wire/frame.ts'
-import { fabricHeaders, hasLids, VCRC_BYTES, vcrcOf } from '../../transport/wire/lrh.ts'
+import { GRH_BYTES } from '../../transport/wire/ip.ts'
+import { fabricHeaders, hasLids, isRoceV1, putGrh, VCRC_BYTES, vcrcOf } from '../../transport/wire/lrh.ts'
 
 export interface PcapngOptions {
   /** Interface names, at least one. Packets refer to them by index. */
@@ -72,10 +75,21 @@ const fabricFrameOf = (flow: PacketFlow, payload: Uint8Array): Uint8Array => {
   return frame
 }
 
+const roceV1FrameOf = (flow: PacketFlow, payload: Uint8Array): Uint8Array => {
+  const frame = new Uint8Array(ETHERNET_BYTES + GRH_BYTES + payload.length)
+  frame.set(macFor(flow.destination))
+  frame.set(macFor(flow.source), 6)
+  new DataView(frame.buffer).setUint16(12, EtherType.ROCE_V1)
+  putGrh(frame, ETHERNET_BYTES, flow, payload.length)
+  frame.set(payload, ETHERNET_BYTES + GRH_BYTES)
+  return frame
+}
+
 /** The Ethernet frame of a packet, or InfiniBand's packet. Throws a RangeError if a field does not fit a header. */
 export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | 'payload'>): Uint8Array => {
   const { flow, identification, payload } = packet
   if (hasLids(flow)) return fabricFrameOf(flow, payload)
+  if (isRoceV1(flow)) return roceV1FrameOf(flow, payload)
   const { source, destination, sourcePort, trafficClass, hopLimit } = flow
   const fields = {
     destinationMac: macFor(destination),

@@ -15,11 +15,13 @@ const SOURCE = 1
 const DESTINATION = 5
 const SOURCE_PORT_CLASS_HOPS = 9
 const FLOW_LABEL = 10
-/** InfiniBand's service level, and above it the number of the GRH's GIDs plus one; 0 on RoCE. */
+/** InfiniBand's service level, and above it the number of the GRH's GIDs plus one; 0 on RoCE v2. */
 const LEVEL_AND_GRH = 11
 const FLOW_WORDS = 12
 const GRH_SHIFT = 4
 const ADDRESS_WORDS = 4
+/** In word 0 of a peer's key, beside the port's number. */
+const ROCE_V1_PEER = 0x8000_0000
 
 const requireRange = (name: string, value: number, max: number): void => {
   if (!Number.isInteger(value) || value < 0 || value > max)
@@ -57,9 +59,11 @@ export interface FlowTable {
   destinationAt(flow: number): number
   /**
    * The number of a port's peer; -1 if no open flow of the port has this destination. The address is four words from
-   * index `at` on.
+   * index `at` on. On RoCE v1 an address is another peer than on v2: adapters drop packets of the other version.
    */
-  peerOf(port: number, words: Uint32Array, at: number): number
+  peerOf(port: number, words: Uint32Array, at: number, isRoceV1?: boolean): number
+  /** Whether the flow is one of RoCE v1. */
+  isRoceV1(flow: number): boolean
   /** Increases whenever the result of `peerOf` or the meaning of a flow number may change. */
   version(): number
   /** Number of flows that are open or have runs in flight. */
@@ -170,7 +174,7 @@ export const createFlowTable = (): FlowTable => {
         opened[flow] = 0
       }
       opened[flow]++
-      peerKey[0] = port
+      peerKey[0] = grh > 0 && !isLid(key, DESTINATION) ? (port | ROCE_V1_PEER) >>> 0 : port
       for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = key[DESTINATION + i]
       peerOfFlow[flow] = peers.acquire(peerKey, 0)
       return flow
@@ -198,8 +202,10 @@ export const createFlowTable = (): FlowTable => {
     hasLids: flow => isLid(flows.keys, flow * FLOW_WORDS + SOURCE),
     sourceAt: flow => flow * FLOW_WORDS + SOURCE,
     destinationAt: flow => flow * FLOW_WORDS + DESTINATION,
-    peerOf: (port, words, at) => {
-      peerKey[0] = port
+    isRoceV1: flow =>
+      flows.keys[flow * FLOW_WORDS + LEVEL_AND_GRH] >>> GRH_SHIFT > 0 && !isLid(flows.keys, flow * FLOW_WORDS + SOURCE),
+    peerOf: (port, words, at, isRoceV1 = false) => {
+      peerKey[0] = isRoceV1 ? (port | ROCE_V1_PEER) >>> 0 : port
       for (let i = 0; i < ADDRESS_WORDS; i++) peerKey[1 + i] = words[at + i]
       return peers.find(peerKey, 0)
     },

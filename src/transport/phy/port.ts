@@ -138,6 +138,8 @@ export interface Port {
   readonly sharedWindowBytes?: number | undefined
   /** Whether flows may have any UDP source port at no cost; switches choose among paths by it. Default: false. */
   readonly hasSourcePorts?: boolean | undefined
+  /** Whether flows of RoCE v1 may be opened, which have no UDP datagrams. Default: false. */
+  readonly hasRoceV1?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
   readonly hasGroupSockets: boolean
   readonly counters: PortCounters
@@ -177,7 +179,7 @@ export interface Port {
   reopenFlow(flow: number): void
   closeFlow(flow: number): void
   /** The number of this source address in `ReceivedRun.peer`; -1 if no flow to this address is open. */
-  peerOf(address: Uint8Array): number
+  peerOf(address: Uint8Array, isRoceV1?: boolean): number
 
   /**
    * As in `TransmitSink` (transport/engine/types.ts). When `commit` returns, the ICRCs are written, unless the port

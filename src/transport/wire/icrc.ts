@@ -4,7 +4,7 @@
  * that may change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop
  * limit (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. On InfiniBand it covers the LRH with ones as
  * VL; or, if there is a GRH, ones in place of the LRH, and the GRH with ones as traffic class, flow label and hop
- * limit. The ICRC is stored little-endian.
+ * limit. RoCE v1 has the latter. The ICRC is stored little-endian.
  *
  * Only the UDP payload is read for each packet. A CRC is linear: if a byte at a known offset changes, the CRC changes
  * by a known value (exclusive or). A `Flow` therefore stores the CRC of its IP and UDP headers with lengths and
@@ -97,7 +97,7 @@ const ipv4Of = (address: Uint8Array): Uint8Array | undefined => {
   return isMappedIpv4(address) ? address.subarray(12) : undefined
 }
 
-/** Of a flow with LIDs. */
+/** Of a flow with LIDs, or of RoCE v1: the CRC with a GRH is the same, as ones stand for the LRH. */
 const makeFabricFlow = ({ source, destination, sl, grh }: FlowAddresses): Flow => {
   const prefix = fabricHeaders(
     { source, destination, sourcePort: 0, trafficClass: 0xff, hopLimit: 0xff, flowLabel: 0xfffff, sl, grh },
@@ -130,6 +130,7 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
       `a flow has two IPv4 addresses (4 bytes, or 16 as ::ffff:a.b.c.d) or two IPv6 addresses (16 bytes), or two LIDs, not [${source}] and [${destination}]`,
     )
   }
+  if (addresses.grh !== undefined) return makeFabricFlow(addresses)
   const ip = ONES + (isIpv4 ? IPV4_BYTES : IPV6_BYTES)
   const prefix = new Uint8Array(isIpv4 ? PREFIX4 : PREFIX6).fill(0xff, 0, ONES)
   // Masked fields are ones; lengths and identification are 0.

@@ -19,6 +19,10 @@ const NEXT_TRANSPORT = 0x1b
 export const hasLids = ({ source, destination }: Pick<PacketFlow, 'source' | 'destination'>): boolean =>
   lidOf(source) >= 0 && lidOf(destination) >= 0
 
+/** Whether the flow is one of RoCE v1: a GRH behind the Ethernet header, without IP and UDP. */
+export const isRoceV1 = (flow: Pick<PacketFlow, 'source' | 'destination' | 'grh'>): boolean =>
+  flow.grh !== undefined && !hasLids(flow)
+
 /** Writes the GRH of a packet with `length` bytes from the BTH to the ICRC. */
 export const putGrh = (
   bytes: Uint8Array,

@@ -18,7 +18,13 @@ describe('userdma stat', () => {
   })
 
   it('shows queue pairs with peer, shared receive queue and last error, and "-" for what a queue pair lacks', () => {
-    const connected = { type: 'RC', state: 'ERR', pid: 5, command: 'x', peer: { qpn: 18, address: '127.0.0.2' } }
+    const connected = {
+      type: 'RC',
+      state: 'ERR',
+      pid: 5,
+      command: 'x',
+      peer: { qpn: 18, address: '127.0.0.2', dscp: 26, hopLimit: 5 },
+    }
     const own = { type: 'GSI', state: 'RTS', pid: 0, command: '' }
     const qps = [
       {
@@ -30,10 +36,10 @@ describe('userdma stat', () => {
     ].map((qp, i) => ({ ...qp, device: 'rxe0', qpn: 17 - 16 * i, send: { pending: 3, depth: 8 } }))
     assert.equal(
       qpsText(qps as unknown as QpStat[]),
-      `DEVICE  QPN   PROCESS  TYPE  STATE  PEER               SEND  RECEIVE
-rxe0    0x11  5 x      RC    ERR    0x12 at 127.0.0.2  3/8   2/4 shared
+      `DEVICE  QPN   PROCESS  TYPE  STATE  PEER                               SEND  RECEIVE
+rxe0    0x11  5 x      RC    ERR    0x12 at 127.0.0.2, DSCP 26, TTL 5  3/8   2/4 shared
     last error: SEND wr_id 7: REM_ACCESS
-rxe0    0x1   -        GSI   RTS    -                  3/8   0/16
+rxe0    0x1   -        GSI   RTS    -                                  3/8   0/16
 `,
     )
     assert.equal(qpsText([]), 'no queue pairs\n')

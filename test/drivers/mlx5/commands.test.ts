@@ -190,10 +190,10 @@ describe('queries of the device', () => {
     const { nic_vport_context } = firmware.general(Commands.QUERY_NIC_VPORT_CONTEXT, {})
     assert.equal(nic_vport_context.roce_en, 1)
     assert.deepEqual(nic_vport_context.permanent_address, macOf((device.state as Mlx5Soft).identity))
-    for (const [index, entry] of device.ports[0]!.gids.entries.slice(0, 2).entries()) {
+    for (const [index, entry] of device.ports[0]!.gids.entries.slice(0, 4).entries()) {
       const { roce_address } = firmware.general(Commands.QUERY_ROCE_ADDRESS, { roce_address_index: index })
       assert.deepEqual(roce_address.source_l3_address, entry!.gid)
-      assert.equal(roce_address.roce_version, 2)
+      assert.equal(roce_address.roce_version, index % 2 === 0 ? 0 : 2)
     }
     assertRefused(() => firmware.general(Commands.QUERY_ROCE_ADDRESS, { roce_address_index: 60_000 }), 'noSuchIndex')
     assertRefused(() => firmware.general(Commands.QUERY_VPORT_STATE, { other_vport: 1 }), 'unsupportedFeature')

@@ -85,9 +85,9 @@ export const fabric = (
 }
 
 /** The path to the port of another device. */
-const addressOf = (m: Machine, other: number): object =>
+const addressOf = (m: Machine, other: number, sgidIndex = GID_INDEX): object =>
   m.devices[other]?.subnetPort === undefined
-    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 } }
+    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex, hopLimit: 5, isGlobal: 1, port: 1 } }
     : { ibAddress: { ...zeroRecord(IbAddress), dlid: other + 1, sl: 3, port: 1 } }
 
 const PAGE = 4096
@@ -179,9 +179,12 @@ export interface Request {
   /** `key`: the access key of a target of DC, instead of the Q_Key. */
   readonly destination?: {
     readonly gid: Uint8Array
+    /** Of the own GID. */
+    readonly gidIndex?: number
     readonly qpn: number
     readonly qkey?: number
     readonly key?: bigint
+    readonly hopLimit?: number
     /** On InfiniBand. */
     readonly lid?: number
     readonly sl?: number
@@ -199,6 +202,8 @@ export interface Request {
 }
 
 const BYTES = 1 << 18
+/** RoCE v2 of a device's address: before it are v1 and v2 of the link-local one, and v1. */
+const GID_INDEX = 3
 
 type Modification = { readonly state?: number } & { readonly [name: string]: unknown }
 
@@ -209,14 +214,21 @@ const commandsFor = (args: Modification): readonly (readonly [CommandName, objec
   const { sqPsn = 0, timeout = 0, retryCnt = 0, rnrRetry = 0, maxRdAtomic = 1, maxDestRdAtomic = 1 } = args
   const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
   const has = (right: number): number => +(((accessFlags as number) & right) !== 0)
-  const { dgid = new Uint8Array(16), sgidIndex = 0 } = (address ?? {}) as { dgid?: Uint8Array; sgidIndex?: number }
+  const given = (address ?? {}) as { dgid?: Uint8Array; sgidIndex?: number; hopLimit?: number }
+  const { dgid = new Uint8Array(16), sgidIndex = 0, hopLimit = 0 } = given
   switch (args.state) {
     case INIT: {
       const rights = { rre: has(REMOTE_READ), rwe: has(REMOTE_WRITE), rae: has(REMOTE_ATOMIC) }
       return [['RST2INIT_QP', { primary_address_path: { vhca_port_num: port }, q_key: qkey, ...rights }]]
     }
     case RTR: {
-      const path = { rgid_rip: dgid, src_addr_index: sgidIndex, vhca_port_num: 1, udp_sport: 0xdcba }
+      const path = {
+        rgid_rip: dgid,
+        src_addr_index: sgidIndex,
+        hop_limit: hopLimit,
+        vhca_port_num: 1,
+        udp_sport: 0xdcba,
+      }
       const rest = { mtu: pathMtu, remote_qpn: destQpn, next_rcv_psn: rqPsn, min_rnr_nak: minRnrTimer }
       return [
         ['INIT2RTR_QP', { primary_address_path: path, ...rest, log_rra_max: Math.log2(maxDestRdAtomic as number) }],
@@ -450,13 +462,13 @@ export const program = (
       qpn: out.qpNum,
       uidx,
       modify,
-      /** `inInit`: called in INIT. */
-      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}): void {
+      /** `inInit`: called in INIT. `gidIndex`: of the own GID. */
+      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}, gidIndex = GID_INDEX): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
         inInit()
         modify({
           state: RTR,
-          ...addressOf(m, other),
+          ...addressOf(m, other, gidIndex),
           pathMtu: 3,
           destQpn: peer.qpn,
           rqPsn: PSN,
@@ -512,13 +524,16 @@ export const program = (
             if (destination.key === undefined) view.setUint32(at, destination.qkey ?? QKEY)
             else view.setBigUint64(at, destination.key)
             view.setUint32(at + 8, (destination.qpn | 0x8000_0000) >>> 0)
-            const { lid, sl = 0, isGlobal = false } = destination
+            const { lid, sl = 0, isGlobal = false, hopLimit = 9 } = destination
+            view.setUint8(at + 27, hopLimit)
             if (lid !== undefined) {
               view.setUint8(at + 12, sl)
               view.setUint16(at + 14, lid)
-              view.setUint8(at + 27, 9)
             }
-            view.setUint32(at + 28, lid === undefined ? 1 << 20 : isGlobal ? 1 << 30 : 0)
+            view.setUint32(
+              at + 28,
+              lid === undefined ? (destination.gidIndex ?? GID_INDEX) << 20 : isGlobal ? 1 << 30 : 0,
+            )
             pages.bytes.set(destination.gid, at + 32)
           }, 48)
         if (remote !== undefined)
@@ -581,7 +596,7 @@ export const program = (
         rae: 1,
         mtu: 3,
         min_rnr_nak: 1,
-        my_addr_index: 1,
+        my_addr_index: GID_INDEX,
       },
     })
     const modify = (args: object): never => assert.fail(`no command modifies a target: ${Object.keys(args)}`)
@@ -753,7 +768,7 @@ export const program = (
       return { object, rkey: out.rkey }
     },
     handleOf: (other: number): void => {
-      const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
+      const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: GID_INDEX, isGlobal: 1, port: 1 }
       call(Ah, 'create', 0, { pd, userHandle: 0n, address: path })
     },
     /** Types of the asynchronous events so far. */

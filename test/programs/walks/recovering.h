@@ -123,9 +123,13 @@ UNUSED static bool has_failed(struct device *d)
 UNUSED static int find_gid(struct device *d, union ibv_gid *gid)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    struct ibv_gid_entry entry;
     for (int i = 0; i < 16; i++)
-        if (ibv_query_gid(d->context, 1, i, gid) == 0 && memcmp(gid->raw, mapped, sizeof mapped) == 0)
+        if (ibv_query_gid_ex(d->context, 1, i, &entry, 0) == 0 && entry.gid_type != IBV_GID_TYPE_ROCE_V1 &&
+            memcmp(entry.gid.raw, mapped, sizeof mapped) == 0) {
+            *gid = entry.gid;
             return i;
+        }
     return -1;
 }
 

@@ -99,8 +99,12 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       ['mlx5_0', 'rxe0'],
       ['rxe0', 'mlx5_1'],
     ] as const)
-      for (const program of ['ibv_rc_pingpong', 'ibv_xsrq_pingpong'])
-        assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '100'], { program, devices }))
+      for (const program of ['ibv_rc_pingpong', 'ibv_xsrq_pingpong']) {
+        // RoCE v2 of the address
+        const argsOf = (device: string) => ['-g', device === 'rxe0' ? '1' : '3', '-n', '100']
+        const [args, clientArgs] = [argsOf(devices[0]), argsOf(devices[1])]
+        assertGoodPair(await runPair(t, daemon, args, { program, devices, clientArgs }))
+      }
   })
 
   for (const [where, fault] of [

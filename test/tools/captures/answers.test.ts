@@ -264,3 +264,16 @@ test('what is not decoded is named by its EtherType, protocol or port', () => {
     { number: 200, count: 1 },
   ])
 })
+
+test('the flows of a capture have DSCP and TTL, where these are not the default', () => {
+  const flowsOf = (fields: { trafficClass?: number; hopLimit?: number; isIpv6?: boolean }): string => {
+    const packets = [1, 2].map(psn =>
+      roce({ from: 1, to: 2, opcode: 'RC_SEND_ONLY', qpn: QPN, psn, time: psn * 1000, ...fields }),
+    )
+    return reportLines(analyse(pcapOf(packets)), { name: 'x', top: 5 }).at(-1) as string
+  }
+  assert.doesNotMatch(flowsOf({}), /DSCP|TTL/)
+  // 2: the ECN bits are no part of it
+  for (const isIpv6 of [false, true])
+    assert.match(flowsOf({ trafficClass: (26 << 2) | 2, hopLimit: 63, isIpv6 }), /, DSCP 26, TTL 63, frames 1 to 2/)
+})

@@ -124,14 +124,16 @@ export const deviceCommands = [
     if (index >= entries.length)
       refuseCommand('noSuchIndex', `roce_address_index ${index}; there are 0 to ${entries.length - 1}`)
     if (entry === undefined) return {}
+    const isV2 = entry.type === GidType.values.ROCE_V2
     const [high, low] = macWords(macOf(stateOf(call).soft.identity))
     return {
       roce_address: {
         source_l3_address: entry.gid,
         source_mac_47_32: high,
         source_mac_31_0: low,
-        roce_l3_type: isMappedIpv4(entry.gid) ? L3Type.IPV4 : L3Type.IPV6,
-        roce_version: entry.type === GidType.values.ROCE_V2 ? ROCE_VERSION_2 : ROCE_VERSION_1,
+        // of v1 as Linux's mlx5_ib leaves it
+        roce_l3_type: isV2 && !isMappedIpv4(entry.gid) ? L3Type.IPV6 : L3Type.IPV4,
+        roce_version: isV2 ? ROCE_VERSION_2 : ROCE_VERSION_1,
       },
     }
   }),

@@ -12,6 +12,7 @@
  * requests of other streams. Requests of a stream in error are flushed in ERR, where the row stays as long as there are
  * some, and ends if too many streams are in error.
  */
+
 import { createCause } from '../../../spec/check/causes.ts'
 import {
   DATAGRAM_GID_SHIFT,
@@ -22,6 +23,7 @@ import {
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
+import { isRoceV1 } from '../../../transport/wire/lrh.ts'
 import { type Address, storedAddress } from '../../soft/address/path.ts'
 import { refusal } from '../../soft/queues.ts'
 import type { QpObject, SoftState } from '../../soft/state.ts'
@@ -277,7 +279,11 @@ export class Initiators {
     const initiator = this.#byNumber.get(initiatorQpn)
     if (initiator?.phase !== Phase.CONNECTING || initiator.number !== connection) return
     const { address } = initiator
-    if (address === undefined || this.#soft.paths.peerOf(address) !== this.#soft.port.peerOf(from.source)) return
+    if (
+      address === undefined ||
+      this.#soft.paths.peerOf(address) !== this.#soft.port.peerOf(from.source, isRoceV1(from))
+    )
+      return
     if (status === DcStatus.ACCEPTED) this.#onAccepted(initiator, responderQpn, now)
     else if (status === DcStatus.BUSY) this.#onBusy(initiator, now)
     else this.#fail(initiator, WRONG_KEY)
@@ -350,7 +356,12 @@ export class Initiators {
       isGlobal: paths.none.isGlobal | ((source >>> DATAGRAM_GRH_SHIFT) & 1),
     }
     try {
-      initiator.flow = paths.open(address, 'DC', { ecn, qpn: object.state.qpn, destQpn: targetQpn })
+      initiator.flow = paths.open(address, 'DC', {
+        ecn,
+        qpn: object.state.qpn,
+        destQpn: targetQpn,
+        hopLimit: address.hopLimit,
+      })
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.#fail(initiator, NO_PATH)

@@ -12,6 +12,7 @@ import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { flowsOfPeers } from '../../../transport/phy/port.ts'
 import { ECN_MASK } from '../../../transport/wire/flow.ts'
+import { isRoceV1 } from '../../../transport/wire/lrh.ts'
 import { storedAddress } from '../../soft/address/path.ts'
 import { forgetFailing } from '../../soft/completions.ts'
 import { emptySendQueue } from '../../soft/queues.ts'
@@ -239,7 +240,7 @@ export class Targets {
       minRnrTimer,
       maxDestRdAtomic: Limits.maxRdAtomic,
       flow,
-      peer: soft.port.peerOf(from.source),
+      peer: soft.port.peerOf(from.source, isRoceV1(from)),
     })
     engine.modify(row, RTS, {})
     const responder: QueuePair = {

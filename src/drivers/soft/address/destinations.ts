@@ -14,7 +14,7 @@
 import { CallError } from '../../../spec/errno.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import { isSameAddress } from '../../../transport/wire/address.ts'
-import type { Address, Paths } from './path.ts'
+import { type Address, type Paths, ROUTE_HOP_LIMIT } from './path.ts'
 
 /** The destination of an address handle. */
 export interface AddressHandle {
@@ -138,7 +138,7 @@ const addressIn = (bytes: Uint8Array, { none }: Paths): Address => {
 const openVector = (fields: Fields & Pick<Destinations, 'pd'>): number => {
   const { paths } = fields
   try {
-    return paths.open(addressIn(vector, paths), 'work request')
+    return paths.open(addressIn(vector, paths), 'work request', { hopLimit: vector[Vector.HOP_LIMIT] })
   } catch (error) {
     if (error instanceof CallError) return error.code === 'ENODATA' ? reopenHandle(fields) : -1
     throw error
@@ -150,7 +150,7 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
     const ah = this.ahs.get(number)
     return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
   },
-  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt, local = 0, hopLimit = 0) {
+  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt, local = 0, hopLimit = ROUTE_HOP_LIMIT) {
     vector[Vector.PORT] = port
     vector[Vector.SGID_INDEX] = sgidIndex
     vector[Vector.TRAFFIC_CLASS] = trafficClass

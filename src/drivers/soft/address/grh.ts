@@ -1,6 +1,6 @@
 /*
  * The GRH of a received datagram (IBA 11.4.1.2; annex A17), 40 bytes: the IPv6 header of the packet, or 20 zero bytes
- * and the IPv4 header, as on Linux. On InfiniBand it is that of the packet; without one the 40 bytes are zeros. Sockets
+ * and the IPv4 header, as on Linux. On InfiniBand and RoCE v1 it is that of the packet; without one the 40 bytes are zeros. Sockets
  * deliver only UDP payloads, so the header is built from the port's record of the run, in the port's scratch memory,
  * where the engine copies the datagram's payload behind it.
  */
@@ -14,7 +14,7 @@ import { putGrh } from '../../../transport/wire/lrh.ts'
 
 /** As Linux sends RoCEv2 packets. */
 const DONT_FRAGMENT = true
-/** The service level of a completion, as RoCEv2 adapters set it: bit 3: UDP; low bits: 1: IPv6, 2: IPv4. */
+/** The service level of a completion, as RoCEv2 adapters set it: bit 3: UDP; low bits: 0: RoCE v1, 1: IPv6, 2: IPv4. */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
 const { HAS_GRH, LID_SHIFT } = DatagramPath
@@ -52,8 +52,13 @@ export const roceGrh: GrhBuilderOf = (port, run) => {
   return {
     path: 0,
     header(arena, at, length) {
-      const { source, destination, trafficClass, hopLimit, flowLabel } = run.flowAddress
+      const { source, destination, trafficClass, hopLimit, flowLabel, grh } = run.flowAddress
       const { view } = arena
+      if (grh !== undefined) {
+        this.path = HAS_GRH
+        putGrh(arena.bytes, scratch, run.flowAddress, length)
+        return scratch
+      }
       const udpLength = UDP_BYTES + length
       const isIpv4 = isMappedIpv4(source)
       this.path = (isIpv4 ? SL_IPV4 : SL_IPV6) | HAS_GRH

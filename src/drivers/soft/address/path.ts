@@ -3,10 +3,11 @@
  * IBA annex A17). A port is of one of two kinds, and `Paths` is what differs: a GID alone is the path on RoCE, a LID on
  * InfiniBand, where packets may have a GRH (infiniband.ts). No other file of the device asks which it is.
  */
-import { findGid, type GidTable, getGid } from '../../../core/devices/gids.ts'
+import { findGid, type GidTable, type GidTableEntry, getGid } from '../../../core/devices/gids.ts'
 import type { MadAddress } from '../../../core/driver-contract.ts'
 import { SystemError } from '../../../host/errno.ts'
 import type { IbAddress } from '../../../spec/classes/qp/qp.ts'
+import { GidType } from '../../../spec/enums.ts'
 import { CallError, callError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import { because, coded, the } from '../../../spec/reason.ts'
@@ -18,8 +19,11 @@ import { type GrhBuilderOf, roceGrh } from './grh.ts'
 
 /** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/** Hop limit of RoCE's packets: that of an address vector is ignored. Linux ignores it except for groups. */
-const HOP_LIMIT = 64
+/**
+ * Hop limit of the route, which takes the place of an address vector's where Linux resolves the path: connected queue
+ * pairs (ib_resolve_unicast_gid_dmac), and address handles of rxe.
+ */
+export const ROUTE_HOP_LIMIT = 64
 
 /** An address vector, of either kind. On RoCE `dlid` and `srcPathBits` are 0. */
 export type Address = RecordOf<typeof IbAddress>
@@ -104,8 +108,9 @@ export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined; readonly paths: Pick<Paths, 'hopLimitOf'> },
   given: GivenAddress,
   dmac?: Uint8Array,
+  hopLimit = device.paths.hopLimitOf(given),
 ): StoredAddress => {
-  const address = copyAddress(given, device.paths.hopLimitOf(given))
+  const address = copyAddress(given, hopLimit)
   const last = device.lastAddress
   if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
   const kept = dmac === undefined ? address : { ...address, dmac: copyOfBytes(dmac) }
@@ -120,6 +125,8 @@ interface PathOwner {
   /** Both ends, if the path is that of one queue pair. */
   readonly qpn?: number | undefined
   readonly destQpn?: number | undefined
+  /** On RoCE: of an adapter that sends the hop limit as given. Absent: that of the route. */
+  readonly hopLimit?: number | undefined
 }
 
 /**
@@ -202,26 +209,34 @@ export const openPath = (port: Port, path: FlowAddress, method: string): number 
   }
 }
 
-/** The path from `source` on a port of RoCE. */
+/** A path of RoCE v1: a GRH with the addresses stands in place of IP and UDP. */
+const withGrh = (flow: FlowAddress): FlowAddress => ({
+  ...flow,
+  sourcePort: 0,
+  grh: { source: flow.source, destination: flow.destination },
+})
+
+/** The path of RoCE v2 from `source`. */
 export const flowAddress = (
   port: Pick<Port, 'hasSourcePorts'>,
   source: Uint8Array,
   address: GivenAddress,
-  { ecn = 0, qpn = 0, destQpn = 0 }: PathOwner = {},
+  { ecn = 0, qpn = 0, destQpn = 0, hopLimit = ROUTE_HOP_LIMIT }: PathOwner = {},
 ): FlowAddress => ({
   source,
   destination: address.dgid,
   sourcePort: port.hasSourcePorts ? sourcePortOf(address.flowLabel & 0xfffff, qpn, destQpn) : SOURCE_PORT,
   trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
-  hopLimit: HOP_LIMIT,
+  hopLimit,
   flowLabel: address.flowLabel & 0xfffff,
 })
 
 /** Paths of a port of RoCE: each is global. */
 export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
   const none: Address = { ...noAddress, isGlobal: 1 }
+  const isV1 = (type: number | undefined): boolean => type === GidType.values.ROCE_V1
   /** The source GID that an address vector selects. Checks come in Linux's order. */
-  const sourceOf = (address: Address, method: string): Uint8Array => {
+  const sourceOf = (address: Address, method: string): GidTableEntry => {
     const call = the.method(method)
     requirePort(address, method)
     if (!address.isGlobal)
@@ -231,7 +246,8 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
           'not-global',
         )`${call}: ${the.addressField('isGlobal')} is 0: a RoCE path needs a global route (a GID index, \`-g\`)`,
       )
-    const { gid } = getGid(gids(), address.sgidIndex)
+    const entry = getGid(gids(), address.sgidIndex)
+    const { gid, type } = entry
     if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
       throw new CallError(
         'EINVAL',
@@ -239,7 +255,18 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
           'gid-families',
         )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`,
       )
-    return gid
+    if (isV1(type) && port.hasRoceV1 !== true)
+      throw new CallError(
+        'EOPNOTSUPP',
+        coded(
+          'gid-roce-v1',
+        )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} is of RoCE v1, whose frames (ethertype 0x8915) UDP sockets do not carry; GID index ${findGid(gids(), gid)} has the same address on RoCE v2`,
+      )
+    return entry
+  }
+  const opened = (source: Uint8Array, address: GivenAddress, isOfV1: boolean, method: string, owner?: PathOwner) => {
+    const flow = flowAddress(port, source, address, owner)
+    return openPath(port, isOfV1 ? withGrh(flow) : flow, method)
   }
   return {
     grhBuilder: roceGrh,
@@ -252,15 +279,17 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
     given: ({ address }) => address && copyAddress(address),
     answer: stored => ({ address: copyWithoutLids(stored), ...(stored.dmac && { dmac: stored.dmac.slice() }) }),
     noAlternate: () => ({ alternatePath: { ...copyWithoutLids(none), altPort: 0, pkeyIndex: 0, timeout: 0 } }),
-    hopLimitOf: () => HOP_LIMIT,
+    hopLimitOf: () => ROUTE_HOP_LIMIT,
     check: sourceOf,
     gidIndexOf: ({ sgidIndex }) => sgidIndex,
-    open: (address, method, owner) =>
-      openPath(port, flowAddress(port, sourceOf(address, method), address, owner), method),
-    peerOf: ({ dgid }) => port.peerOf(dgid),
+    open: (address, method, owner) => {
+      const { gid, type } = sourceOf(address, method)
+      return opened(gid, address, isV1(type), method, owner)
+    },
+    peerOf: ({ dgid, sgidIndex }) => port.peerOf(dgid, isV1(gids().entries[sgidIndex]?.type)),
     back: ({ source, flowLabel, trafficClass }) => ({ ...none, dgid: source, flowLabel, trafficClass, port: 1 }),
-    openBack: ({ source, destination, flowLabel, trafficClass }, method, owner) =>
-      openPath(port, flowAddress(port, destination, { ...none, dgid: source, flowLabel, trafficClass }, owner), method),
+    openBack: ({ source, destination, flowLabel, trafficClass, grh }, method, owner) =>
+      opened(destination, { ...none, dgid: source, flowLabel, trafficClass }, grh !== undefined, method, owner),
     peerAddress: ({ dgid }) => dgid,
     datagramAddress: ({ dgid }) => dgid,
     leadsTo: ({ dgid }, port) => findGid(port.gids, dgid) >= 0,

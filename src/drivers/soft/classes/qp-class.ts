@@ -145,7 +145,7 @@ const recordAttributes = (
     state.attributeBits = enSqdAsyncNotify
       ? state.attributeBits | AttributeBits.SQD_EVENT
       : state.attributeBits & ~AttributeBits.SQD_EVENT
-  if (address) state.address = storedAddress(device, address, dmac)
+  if (address) state.address = storedAddress(device, address, dmac, state.sendsGivenHops ? address.hopLimit : undefined)
 }
 
 /** Throws CallError EINVAL for an illegal transition, and for missing or illegal attributes. */
@@ -305,7 +305,8 @@ export const qpClass = (
       let path: { flow: number; peer: number } | undefined
       if (address !== undefined) {
         const { destQpn = device.engine().query(state.row).destQpn } = args
-        const owner = { ecn: device.ecn, qpn: state.qpn, destQpn }
+        const hopLimit = state.sendsGivenHops ? address.hopLimit : undefined
+        const owner = { ecn: device.ecn, qpn: state.qpn, destQpn, hopLimit }
         const flow = paths.open(address, modifyCall, owner)
         closePath(device, state)
         state.flow = flow

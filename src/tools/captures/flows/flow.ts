@@ -86,6 +86,9 @@ export class Flow {
   firstTime = 0
   lastTime = 0
   sourcePort = 0
+  /** Of the first packet; `hopLimit` 0: not known. */
+  dscp = 0
+  hopLimit = 0
   point: number
   /** Packets that another point saw too. */
   copies = 0

@@ -183,6 +183,8 @@ export class FlowTable {
       flow.firstFrame = frame
       flow.firstTime = time
       flow.sourcePort = located.sourcePort
+      flow.dscp = located.dscp
+      flow.hopLimit = located.ipVersion === 0 ? 0 : located.hopLimit
     }
     flow.packets++
     flow.bytes += located.length

@@ -516,7 +516,8 @@ class FailureReports {
     const text = failureText(failure)
     const objects = [qp, peer]
     const times = timeLines(qp)
-    const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
+    const isOfVersion = failure.cause.id === 'ROCE_VERSION'
+    const advice = isOfVersion ? causes.ROCE_VERSION.advice : adviceForNoAnswer(failure.peer?.state !== undefined)
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#services.peerDeviceOf(qp)
       const was = whichWas(this.#services.objects, qp, peer, occurrence.time)

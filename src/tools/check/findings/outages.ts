@@ -38,8 +38,16 @@ interface Span {
 interface Absence extends Span {
   readonly gid: string
   readonly index: number
+  /** How many lower indices had the address: on adapters, RoCE v1 comes before v2. */
+  readonly rank: number
   /** The index at which the address has returned. */
   now: number | undefined
+}
+
+/** The index at which an address is now, of the same rank if it has returned there already; -1: none. */
+const indexIn = (table: readonly (string | undefined)[], { gid, rank }: Absence): number => {
+  const indices = table.flatMap((one, index) => (one === gid ? [index] : []))
+  return indices[rank] ?? indices[0] ?? -1
 }
 
 interface Waiting {
@@ -152,11 +160,12 @@ export class Outages {
     this.#noteMac(device, table[0], now)
     known.forEach((gid, index) => {
       if (gid === undefined || table[index] === gid) return
-      add(this.#absent, { device, gid, index, start: now, end: undefined, now: undefined })
+      const rank = known.slice(0, index).filter(one => one === gid).length
+      add(this.#absent, { device, gid, index, rank, start: now, end: undefined, now: undefined })
     })
     for (const absence of this.#absent) {
       if (absence.device !== device) continue
-      const index = table.indexOf(absence.gid)
+      const index = indexIn(table, absence)
       absence.now = index < 0 ? undefined : index
       if (index >= 0) absence.end ??= now
     }
@@ -210,7 +219,8 @@ export class Outages {
   }
 
   /** A clause. */
-  absenceText({ device, gid, index, start, end, now }: Absence, time: number): string {
+  absenceText(absence: Absence, time: number): string {
+    const { device, gid, index, start, end, now } = absence
     const { sources } = this.#services
     const elsewhere = [...this.#gids].find(([other, table]) => other !== device && table.includes(gid))
     const where =
@@ -218,7 +228,7 @@ export class Outages {
         ? `returned ${before(end ?? start, time)}, at GID index ${now}`
         : elsewhere === undefined
           ? 'has not returned'
-          : `is now GID index ${elsewhere[1].indexOf(gid)} of ${sources.deviceName(elsewhere[0])}`
+          : `is now GID index ${indexIn(elsewhere[1], absence)} of ${sources.deviceName(elsewhere[0])}`
     return `the address ${gid} left GID index ${index} of ${sources.deviceName(device)} ${before(start, time)}, and ${where}`
   }
 

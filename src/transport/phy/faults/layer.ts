@@ -241,6 +241,7 @@ export const withFaults = (
     pathMtu: port.pathMtu,
     pathBytes: port.pathBytes,
     hasSourcePorts: port.hasSourcePorts,
+    hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     setFaults,
     setLink: isNowUp => {

@@ -7,6 +7,7 @@ import type { FaultCounters } from '../../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../../spec/wire/headers.ts'
 import { ECN_CE, ECN_MASK, markedFlow } from '../../wire/flow.ts'
 import { makeFlow, verifyIcrc } from '../../wire/icrc.ts'
+import { isRoceV1 } from '../../wire/lrh.ts'
 import {
   emptyRun,
   emptyTappedRun,
@@ -217,7 +218,7 @@ export const createFaultyReceiving = (
     run.packetBytes = length
     run.count = 1
     run.lastBytes = length
-    run.peer = port.peerOf(tag.flowAddress.source)
+    run.peer = port.peerOf(tag.flowAddress.source, isRoceV1(tag.flowAddress))
     run.flowAddress = tag.flowAddress
     run.identification = tag.identification
     arena.bytes.set(bytes.subarray(offset, offset + length), run.offset)

@@ -54,6 +54,7 @@ const delegate = (port: Port): Port =>
     pathMtu: port.pathMtu,
     pathBytes: port.pathBytes,
     hasSourcePorts: port.hasSourcePorts,
+    hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     get windowBytes() {
       return port.windowBytes

@@ -56,6 +56,7 @@ export class MemoryPort implements Port {
   readonly pathMtu: number
   readonly pathBytes: number | undefined
   readonly hasSourcePorts: boolean
+  readonly hasRoceV1 = true
   readonly hasGroupSockets = false
   readonly counters = {
     sentPackets: 0,
@@ -131,9 +132,9 @@ export class MemoryPort implements Port {
   openFlow = (address: FlowAddress): number => this.#runs.flows.open(this.#number, address)
   reopenFlow = (flow: number): void => this.#runs.flows.reopen(this.#number, flow)
   closeFlow = (flow: number): void => this.#runs.flows.close(this.#number, flow)
-  peerOf = (address: Uint8Array): number => {
+  peerOf = (address: Uint8Array, isRoceV1?: boolean): number => {
     addressWords(address, this.#key, 0)
-    return this.#runs.flows.peerOf(this.#number, this.#key, 0)
+    return this.#runs.flows.peerOf(this.#number, this.#key, 0, isRoceV1)
   }
 
   reserve = (bytes: number): number => {

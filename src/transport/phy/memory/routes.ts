@@ -48,7 +48,7 @@ export class MemoryRoutes {
       this.#reachedOf[flow] = undefined
       const destination = flows.hasLids(flow) ? this.#routeByLid(flow) : this.#routeByAddress(flow)
       this.#routeOf[flow] = destination
-      this.#peerOf[flow] = destination < 0 ? -1 : flows.peerOf(destination, flows.words(), flows.sourceAt(flow))
+      this.#peerOf[flow] = destination < 0 ? -1 : this.#peerAtPort(flow, destination)
       this.#routeVersion[flow] = version
     }
     return this.#routeOf[flow]
@@ -62,10 +62,12 @@ export class MemoryRoutes {
 
   /** `ReceivedRun.peer` of the flow's runs at a port, which may be none to which its route leads now. */
   peerAt(flow: number, portNumber: number): number {
+    return this.route(flow) === portNumber ? this.#peerOf[flow] : this.#peerAtPort(flow, portNumber)
+  }
+
+  #peerAtPort(flow: number, portNumber: number): number {
     const flows = this.#flows
-    return this.route(flow) === portNumber
-      ? this.#peerOf[flow]
-      : flows.peerOf(portNumber, flows.words(), flows.sourceAt(flow))
+    return flows.peerOf(portNumber, flows.words(), flows.sourceAt(flow), flows.isRoceV1(flow))
   }
 
   /** The members of a group that a run with the route of this group reaches. */

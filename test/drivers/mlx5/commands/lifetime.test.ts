@@ -69,7 +69,7 @@ describe('a queue pair of commands', () => {
     )
     assert.deepEqual(
       [path.src_addr_index, path.rgid_rip, path.ack_timeout, qpc.next_send_psn, qpc.retry_count, qpc.rwe],
-      [1, ipv4(2), 14, 7, 7, 1],
+      [3, ipv4(2), 14, 7, 7, 1],
     )
     // rights by the mask only
     fa.modify(x.object, 'RTS2RTS_QP', { qpn: x.qpn, opt_param_mask: 1 << 3, qpc: { rre: 0, rwe: 0 } })

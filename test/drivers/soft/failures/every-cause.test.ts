@@ -221,6 +221,7 @@ type OwnCause = Exclude<
   | 'GRH_OF_OTHER'
   | 'NOT_JOINED'
   | 'GROUP_QPN'
+  | 'ROCE_VERSION'
   | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'

@@ -147,6 +147,7 @@ const move = (call: CallContext, object: CoreObject, input: TransitionInput, ste
     ...(attributes !== undefined && attributesOfClass[attributes](context, stateOf(call).soft.paths)),
     ...optionsOf(object as QpObject, context, input.opt_param_mask, accessFlags, step),
   }
+  ;(object as QpObject).state.sendsGivenHops = true
   callWithin(call, object, { ...object.class.methods.modify!, name: 'modify' }, args)
   return {}
 }
@@ -159,12 +160,12 @@ const setSourcePort = (call: CallContext, { state }: QpObject, udpPort: number):
     state.address ?? refuseCommand('unsupportedFeature', 'opt_param_mask_95_32: the queue pair has no path')
   const engine = soft.engine()
   const moved = { ...address, flowLabel: udpPort & PORT_MASK }
-  const owner = { ecn: soft.ecn, qpn, destQpn: engine.query(row).destQpn }
+  const owner = { ecn: soft.ecn, qpn, destQpn: engine.query(row).destQpn, hopLimit: address.hopLimit }
   const flow = soft.paths.open(moved, 'RTS2RTS_QP', owner)
   engine.modify(row, undefined, { flow })
   soft.port.closeFlow(state.flow)
   state.flow = flow
-  state.address = storedAddress(soft, moved, address.dmac)
+  state.address = storedAddress(soft, moved, address.dmac, moved.hopLimit)
 }
 
 /** Whether a signature error of the queue pair's requests stops its queue. */

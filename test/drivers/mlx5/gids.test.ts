@@ -1,0 +1,174 @@
+/*
+ * The GID table of mlx5 devices: RoCE v1 and v2 of each address, in ib_core's order; data on RoCE v1; hop limits.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { getGid, holdGid, releaseGid } from '../../../src/core/devices/gids.ts'
+import { rocePaths } from '../../../src/drivers/soft/address/path.ts'
+import { AsyncEventType, GidType } from '../../../src/spec/enums.ts'
+import { frameOf } from '../../../src/tools/trace/pcapng.ts'
+import type { FlowAddress, Port } from '../../../src/transport/phy/port.ts'
+import { addTap, forEachPacket } from '../../../src/transport/phy/tap.ts'
+import { addressText } from '../../../src/transport/wire/address.ts'
+import { crc32 } from '../../../src/transport/wire/crc.ts'
+import { completionsOf } from '../machine.ts'
+import { ipv4, machine, program, RDMA_WRITE, SEND } from './machine.ts'
+
+const { ROCE_V1, ROCE_V2 } = GidType.values
+const V1 = 2
+/** Bytes of an Ethernet frame, and of a GRH, with IPv4's TTL. */
+const TTL = 14 + 8
+const GRH_TTL = 20 + 8
+
+const tableOf = ({ devices: [first] }: ReturnType<typeof machine>): (readonly [string, number] | undefined)[] => {
+  const { gids } = first!.device.ports[0]!
+  return gids.entries.slice(0, gids.end).map(entry => entry && [addressText(entry.gid), entry.type])
+}
+
+describe('the GID table', () => {
+  it('has v1 and v2 of the link-local address, then of each address as it came', () => {
+    const m = machine(1)
+    const link = m.devices[0]!.link!
+    const [own, other] = [addressText(ipv4(1)), addressText(ipv4(7))]
+    const local = addressText(link.identity.gids[0]!)
+    const fixed = [
+      [local, ROCE_V1],
+      [local, ROCE_V2],
+    ]
+    const pair = (address: string) => [
+      [address, ROCE_V1],
+      [address, ROCE_V2],
+    ]
+    assert.deepEqual(tableOf(m), [...fixed, ...pair(own)])
+    assert.equal(link.addAddress(ipv4(7), 'spare'), AsyncEventType.values.GID_CHANGE)
+    assert.deepEqual(tableOf(m), [...fixed, ...pair(own), ...pair(other)])
+    link.removeAddress(ipv4(1))
+    assert.deepEqual(tableOf(m), [...fixed, undefined, undefined, ...pair(other)])
+    // one index is in use, as of a queue pair
+    const { gids } = m.devices[0]!.device.ports[0]!
+    holdGid(gids, 3)
+    link.addAddress(ipv4(1), 'own')
+    assert.deepEqual(tableOf(m), [...fixed, [own, ROCE_V1], undefined, ...pair(other), [own, ROCE_V2]])
+    releaseGid(gids, 3)
+    assert.equal(link.removeAddress(link.identity.gids[0]!), undefined)
+    assert.equal(getGid(gids, 1).type, ROCE_V2)
+  })
+})
+
+/** Two devices, and the frames that they send. */
+const twoDevices = (options: Parameters<typeof program>[2] = {}) => {
+  const frames: Uint8Array[] = []
+  const onPort = (port: Port): void => {
+    addTap(port, run => {
+      if (run.direction !== 'sent') return
+      forEachPacket(run, (offset, length, identification) => {
+        const payload = run.arena.bytes.slice(offset, offset + length)
+        frames.push(frameOf({ flow: run.flow, identification, payload }))
+      })
+    })
+  }
+  const m = machine(2, 'drop=0', onPort)
+  return { m, frames, programs: [program(m, 0, options), program(m, 1, options)] as const }
+}
+
+/** IBA 7.8.1: ones for the LRH, for traffic class, flow label and hop limit, and for byte 4 of the BTH. */
+const icrcOf = (frame: Uint8Array): number => {
+  const covered = Uint8Array.of(...new Array<number>(8).fill(0xff), ...frame.subarray(14, frame.length - 4))
+  covered.set([0x6f, 0xff, 0xff, 0xff], 8)
+  covered[8 + 7] = covered[8 + 40 + 4] = 0xff
+  return crc32(covered) >>> 0
+}
+
+describe('RoCE v1', () => {
+  it('is refused where sockets carry UDP, with the index of the same address on v2', () => {
+    const { m } = twoDevices()
+    const { gids } = m.devices[0]!.device.ports[0]!
+    const opened: FlowAddress[] = []
+    const paths = rocePaths({ openFlow: (flow: FlowAddress) => opened.push(flow) } as unknown as Port, () => gids)
+    const path = (sgidIndex: number) => ({ ...paths.none, dgid: ipv4(2), sgidIndex, port: 1 })
+    assert.throws(() => paths.open(path(V1), 'ah.create'), {
+      code: 'EOPNOTSUPP',
+      message: /GID index 2 is of RoCE v1.*ethertype 0x8915.*GID index 3 has the same address/,
+    })
+    paths.open(path(3), 'ah.create')
+    assert.deepEqual(
+      opened.map(({ source, grh }) => [source, grh]),
+      [[ipv4(1), undefined]],
+    )
+  })
+
+  it('carries messages of connected queue pairs, in frames with a GRH and a right ICRC', () => {
+    const { m, frames, programs } = twoDevices()
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1, 7, undefined, V1)
+    qb.connect(qa, 0, 7, undefined, V1)
+    a.bytes.fill(5, 0, 3000)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 3000)], remote: { address: b.address, rkey: b.region.rkey } })
+    completionsOf(m, a, 1)
+    assert.deepEqual(b.bytes.subarray(0, 3000), a.bytes.subarray(0, 3000))
+    assert.ok(frames.length > 3)
+    for (const frame of frames) {
+      assert.deepEqual([frame[12], frame[13], frame[14]! >> 4, frame[20]], [0x89, 0x15, 6, 0x1b])
+      assert.equal(new DataView(frame.buffer).getUint32(frame.length - 4, true), icrcOf(frame))
+    }
+  })
+
+  it('gives datagrams a GRH of IPv6 also for addresses of IPv4', () => {
+    const { m, programs } = twoDevices()
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+    qa.activate()
+    qb.activate()
+    qb.receive(b.element(0, 2048))
+    qa.post({ opcode: SEND, data: [a.element(0, 100)], destination: { gid: ipv4(2), gidIndex: V1, qpn: qb.qpn } })
+    assert.equal(completionsOf(m, b, 1)[0]!.bytes, 140)
+    assert.deepEqual(b.bytes.subarray(8, 40), Uint8Array.of(...ipv4(1), ...ipv4(2)))
+    assert.equal(b.bytes[0]! >> 4, 6)
+  })
+
+  it('does not reach a queue pair whose path is of RoCE v2, as on adapters', () => {
+    const { m, programs } = twoDevices()
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1, 7, undefined, V1)
+    qb.connect(qa, 0)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+    assert.equal(completionsOf(m, a, 1)[0]!.syndrome, 0x15)
+  })
+})
+
+describe('the hop limit of packets', () => {
+  it("is the route's for connected queue pairs, and as given in the address of a datagram", () => {
+    const { m, frames, programs } = twoDevices()
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1)
+    qb.connect(qa, 0)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+    completionsOf(m, a, 1)
+    assert.deepEqual(new Set(frames.map(frame => frame[TTL])), new Set([64]))
+    const [ua, ub] = [a.queuePair('ud'), b.queuePair('ud')]
+    ua.activate()
+    ub.activate()
+    for (const hopLimit of [0, 1, 255]) {
+      frames.length = 0
+      ub.receive(b.element(0, 2048))
+      const destination = { gid: ipv4(2), qpn: ub.qpn, hopLimit }
+      ua.post({ opcode: SEND, data: [a.element(0, 100)], destination })
+      completionsOf(m, b, 1)
+      assert.deepEqual([frames[0]![TTL], b.bytes[GRH_TTL]], [hopLimit, hopLimit])
+    }
+  })
+
+  it('is as given for queue pairs of firmware commands', () => {
+    const { m, frames, programs } = twoDevices({ commands: true })
+    const [a, b] = programs
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1)
+    qb.connect(qa, 0)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+    completionsOf(m, a, 1)
+    assert.equal(frames[0]![TTL], 5)
+  })
+})
