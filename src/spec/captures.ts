@@ -162,8 +162,9 @@ const captureCauses = {
     severity: 'failure',
     rank: 92,
     title: 'the responder expects another PSN than the requester sends',
-    why: "the requester's sq_psn is not the responder's rq_psn, so no packet is in order",
-    advice: 'exchange sq_psn of each end, and set it as rq_psn at the other; mind the byte order',
+    why: "the requester's sq_psn is not the responder's rq_psn, so no packet is in order; or only one end was reset, and what it sends at its old PSNs is answered as a duplicate: its requests succeed without effect",
+    advice:
+      'exchange sq_psn of each end, and set it as rq_psn at the other; mind the byte order; after a reset of one end, reset the other too',
     findings: ['psn-mismatch', 'peer-connected-elsewhere'],
   },
   'sequence-repeats': {

@@ -140,6 +140,11 @@ export class AnswerTracker {
       return 'ack'
     }
     flow.duplicateAcks++
+    if (peer?.former !== undefined && !isResponse && psnDifference(psn, peer.former.lastPsn) > 0) {
+      peer.former.answers++
+      peer.former.answerFrame = frame
+      peer.former.answerPsn = psn
+    }
     if (peer?.repeats !== undefined && (isLast || !isResponse)) answeredAgain(peer.repeats, psn, time)
     // A duplicate of an acknowledgement says nothing about what follows a NAK.
     return flow.lastAnswer === 'rnr' || flow.lastAnswer === 'sequence' ? flow.lastAnswer : 'ack'

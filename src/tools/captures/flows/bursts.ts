@@ -27,6 +27,8 @@ export interface RequestPacket {
   identification: number
   /** Equal for a packet and its repetition. */
   identity: number
+  /** As `identity`, of data that the packet brings. */
+  content: number
   time: number
   frame: number
   /** Nanoseconds since its PSN was sent, or the READ one of whose responses has it; -1: not known. */
@@ -34,6 +36,8 @@ export interface RequestPacket {
   /** A packet with its PSN was sent; and the last one was the same. */
   isKnown: boolean
   isSame: boolean
+  /** The last packet with its PSN had another opcode, or other data behind its headers. */
+  isChanged: boolean
 }
 
 export interface BurstFacts {

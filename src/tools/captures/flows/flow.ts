@@ -62,6 +62,20 @@ for (let number = 0; number < 256; number++) {
 /** What the last answer to a requester was. */
 export type Answer = 'none' | 'ack' | 'sequence' | 'rnr' | 'fatal'
 
+/** Packets that were acknowledged, and are sent again with other data: their sender has begun anew. */
+interface FormerPackets {
+  count: number
+  /** Of the first. */
+  readonly frame: number
+  readonly psn: number
+  /** The PSN of the last request packet since. */
+  lastPsn: number
+  /** Acknowledgements since of what was not sent again yet, and the last of them: the responder has not begun anew. */
+  answers: number
+  answerFrame: number
+  answerPsn: number
+}
+
 /** How the queue pair at the other end was found. */
 export type PeerSource = 'connection' | 'PSN' | 'only'
 
@@ -164,6 +178,8 @@ export class Flow {
   jumpFrame = 0
   /** Where the PSNs were before the last jump; packets from there are of an earlier connection. */
   formerPsn = -1
+  /** Undefined: none. */
+  former: FormerPackets | undefined
   ghosts = 0
   ghostFrame = 0
   /** Packets that the path, or the capture, doubled. */

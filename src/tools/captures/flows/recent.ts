@@ -34,6 +34,8 @@ export class RecentPackets {
   #words = new Int32Array(WORDS * FIRST)
   #times = new Float64Array(this.#words.buffer)
   #remotes = new Uint32Array(REMOTE * FIRST)
+  /** Hashes of some bytes behind the headers; requests have them. */
+  #contents = new Int32Array(FIRST)
   #added = 0
 
   /** The place of a packet; `key`: of its flow and role. */
@@ -61,6 +63,14 @@ export class RecentPackets {
 
   identityOf(slot: number): number {
     return this.#words[WORDS * slot + IDENTITY]
+  }
+
+  contentOf(slot: number): number {
+    return this.#contents[slot]
+  }
+
+  setContent(slot: number, content: number): void {
+    this.#contents[slot] = content
   }
 
   opcodeOf(slot: number): number {
@@ -123,17 +133,19 @@ export class RecentPackets {
   }
 
   #grow(): void {
-    const [words, remotes, entries] = [this.#words, this.#remotes, this.#entries]
+    const [words, remotes, contents, entries] = [this.#words, this.#remotes, this.#contents, this.#entries]
     this.#entries = LATER
     this.#words = new Int32Array(WORDS * this.#entries)
     this.#times = new Float64Array(this.#words.buffer)
     this.#remotes = new Uint32Array(REMOTE * this.#entries)
+    this.#contents = new Int32Array(this.#entries)
     for (let slot = 0; slot < entries; slot++) {
       const at = WORDS * slot
       if (words[at + KEY] === 0) continue
       const to = this.#slotOf(words[at + KEY], words[at + PSN])
       this.#words.set(words.subarray(at, at + WORDS), WORDS * to)
       this.#remotes.set(remotes.subarray(REMOTE * slot, REMOTE * slot + REMOTE), REMOTE * to)
+      this.#contents[to] = contents[slot]
     }
   }
 }

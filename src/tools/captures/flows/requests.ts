@@ -2,6 +2,7 @@
  * What request packets tell of their flow: the order of PSNs, what is missing and sent again, messages, and what is
  * outstanding.
  */
+import { headers, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { headerAt, transportBits } from '../../../spec/wire/opcodes.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
 import type { RawPacket } from '../file.ts'
@@ -53,11 +54,13 @@ export class RequestTracker {
     length: -1,
     identification: 0,
     identity: 0,
+    content: 0,
     time: 0,
     frame: 0,
     since: -1,
     isKnown: false,
     isSame: false,
+    isChanged: false,
   }
 
   constructor(recent: RecentPackets, incast: IncastTable, pairs: PairTable, timeoutOf: (flow: Flow) => number) {
@@ -125,10 +128,12 @@ export class RequestTracker {
     packet.length = length
     packet.identification = located.identification
     packet.identity = identity
+    packet.content = kind < READ ? contentOf(view, located, opcode) : 0
     packet.time = time
     packet.frame = frame
     this.#compare(flow, packet, isNew)
     if (flow.repeats?.isWaiting) this.#decide(flow, flow.repeats, packet, isNew)
+    if (flow.former !== undefined) flow.former.lastPsn = psn
     if (isJump) {
       if (flow.jumps++ === 0) flow.jumpFrame = frame
       flow.formerPsn = flow.nextPsn
@@ -172,6 +177,7 @@ export class RequestTracker {
       if (located.length > flow.sentLength) flow.sentLength = located.length
       this.#remember(flow, packet, flow.startPsn, view, located)
     } else {
+      this.#noteFormer(flow, packet)
       const start = this.#startOf(flow, opcode, psn)
       const isMissing = this.#isMissing(flow, packet)
       if (isMissing) this.#remember(flow, packet, start, view, located)
@@ -203,14 +209,26 @@ export class RequestTracker {
     packet.since = -1
     packet.isKnown = false
     packet.isSame = false
+    packet.isChanged = false
     if (isNew) return
     const recent = this.#recent
     const before = recent.find(flow.number, Sent.REQUEST, packet.psn)
     packet.isKnown = before >= 0
     packet.isSame = before >= 0 && recent.identityOf(before) === packet.identity
+    packet.isChanged =
+      before >= 0 && (recent.opcodeOf(before) !== packet.opcode || recent.contentOf(before) !== packet.content)
     // A READ may be repeated from any of its responses on.
     const sent = before < 0 && packet.kind === READ ? requestWith(recent, flow.number, packet.psn) : before
     if (sent >= 0) packet.since = packet.time - recent.timeOf(sent)
+  }
+
+  /** A SEND or WRITE with other data than an acknowledged packet of its PSN. */
+  #noteFormer(flow: Flow, { psn, kind, frame, isChanged }: RequestPacket): void {
+    const acked = flow.peer?.ackedPsn ?? -1
+    if (!isChanged || kind >= READ || acked < 0 || psnDifference(acked, psn) < 0) return
+    if (flow.service !== transportBits.RC && flow.service !== transportBits.XRC) return
+    flow.former ??= { count: 0, frame, psn, lastPsn: psn, answers: 0, answerFrame: 0, answerPsn: -1 }
+    flow.former.count++
   }
 
   #isDoubledDatagram(flow: Flow, psn: number, identity: number, time: number, frame: number): boolean {
@@ -248,13 +266,14 @@ export class RequestTracker {
   /** `start`: the first PSN of its message. */
   #remember(
     flow: Flow,
-    { opcode, psn, identity, payload, length, time, frame }: RequestPacket,
+    { opcode, psn, identity, content, payload, length, time, frame }: RequestPacket,
     start: number,
     view: DataView,
     { at, captured, isInferred }: Located,
   ): void {
     const recent = this.#recent
     const slot = recent.add(flow.number, Sent.REQUEST, psn, time, identity, opcode, start, frame)
+    recent.setContent(slot, content)
     if (start !== psn) return
     const remote = hasReth[opcode] || headerAt.AtomicETH[opcode]
     if (remote === 0)
@@ -356,6 +375,20 @@ export class RequestTracker {
     flow.ringCount++
     if (flow.ringCount > flow.mostOutstanding) flow.mostOutstanding = flow.ringCount
   }
+}
+
+/** Words behind the headers by which packets are compared. */
+const CONTENT_WORDS = 4
+
+/** Of the length and the first captured bytes behind a BTH and a RETH; ICRCs differ from repeat to repeat. */
+const contentOf = (view: DataView, { at, captured, length }: Located, opcode: number): number => {
+  const reth = hasReth[opcode]
+  const from = reth === 0 ? headers.BTH.bytes : reth + RETH_BYTES
+  const end = Math.min(captured, length - ICRC_BYTES, from + 4 * CONTENT_WORDS)
+  let content = length
+  for (let place = from; place + 4 <= end; place += 4)
+    content = Math.imul(content ^ view.getUint32(at + place), 0x9e37_79b1)
+  return content | 0
 }
 
 /** A datagram that comes again within this time was doubled. */

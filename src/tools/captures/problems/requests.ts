@@ -146,6 +146,16 @@ export const addFailures = (problems: ProblemList, flow: Flow): void => {
     addRefusal(problems, peer, flow)
     return
   }
+  const { former } = flow
+  if (former !== undefined && former.answers > 0) {
+    add(
+      'psn-mismatch',
+      `${counted(former.count, 'packet')} from PSN ${hex(former.psn)} on, which was acknowledged before, ${former.count === 1 ? 'was' : 'were'} sent with other data, and the responder answers ${times(former.answers)} as to duplicates, with PSN ${hex(former.answerPsn)}: the requester has begun anew, the responder has not, and these requests have no effect`,
+      former.frame,
+      former.answerFrame,
+    )
+    return
+  }
   const acked = peer?.ackedPsn ?? -1
   // All acknowledgements are of PSNs that were never sent; later ones may be of requests that the capture misses.
   const isBeyond = acked >= 0 && !flow.isNextUncertain && psnDifference(peer!.firstAckedPsn, last) > 0
