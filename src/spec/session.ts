@@ -183,7 +183,7 @@ export const MessageType = {
   FAULT_COUNT: 34,
   FINDINGS: 35,
   PEERS: 58,
-  TOLD: 59,
+  TOLD: 60,
   ...columnOf('type'),
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
