@@ -96,10 +96,9 @@ UNUSED static struct ibv_context *open_named(const char *name)
     return context;
 }
 
-/* `wanted`, or if it is negative, the index of the first IPv4 address; 0 if there is none. */
+/* `wanted`, or if it is negative, that of the first IPv4 address on RoCE v2; 0 if there is none. */
 static int choose_gid(struct ibv_context *context, int wanted)
 {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     struct ibv_port_attr port;
     struct ibv_gid_entry entry;
     if (wanted >= 0)
@@ -107,7 +106,7 @@ static int choose_gid(struct ibv_context *context, int wanted)
     NEED(ibv_query_port(context, 1, &port) == 0, "ibv_query_port: %s", strerror(errno));
     for (int i = 0; i < port.gid_tbl_len; i++)
         if (ibv_query_gid_ex(context, 1, i, &entry, 0) == 0 && entry.gid_type != IBV_GID_TYPE_ROCE_V1 &&
-            memcmp(entry.gid.raw, mapped, sizeof mapped) == 0)
+            entry.gid.global.subnet_prefix == 0 && entry.gid.raw[11] == 0xff)
             return i;
     return 0;
 }
