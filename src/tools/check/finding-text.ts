@@ -96,12 +96,13 @@ const adviceOf = ({ id, program, advice: own }: AnyFinding): string | undefined 
 }
 
 /** The first line of a finding's text, without its line feed. */
-export const headText = ({ id, severity, text, program, host, device }: AnyFinding): string => {
+export const headText = ({ id, severity, follows, text, program, host, device }: AnyFinding): string => {
   const place = host === undefined ? '' : ` on ${host}`
   const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})${place}`]), device]
   // A mistake with an object of libibverbs alone has no device.
   const subject = names.filter(Boolean).join(', ')
-  return printable(`userdma ${isOfCapture(id) ? 'explain' : 'check'}: ${severity} ${id}: ${subject}: ${text}`)
+  const kind = follows === undefined ? severity : 'follows'
+  return printable(`userdma ${isOfCapture(id) ? 'explain' : 'check'}: ${kind} ${id}: ${subject}: ${text}`)
 }
 
 const callersText = (frames: readonly Frame[]): string =>
@@ -110,26 +111,61 @@ const callersText = (frames: readonly Frame[]): string =>
 /** The innermost frames of a stack in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
 export const callersOf = (stack: Stack, symbols: Symbols): string => callersText(symbols.framesOf(stack, MAX_CALLERS))
 
-/** `most`: lines of its story. */
-export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
+/** Maximum lines of a finding; `--verbose` has the others. */
+const FINDING_LINES = 60
+/** Lines that a part keeps beside a longer one. */
+const LEAST_LINES = 6
+
+/** The parts of a finding, the last ones first cut, so that they have `most` lines together. */
+const limitedTo = (most: number, parts: readonly (readonly string[])[]): readonly string[] => {
+  let surplus = parts.flat().length - most
+  const cut = (lines: readonly string[]): readonly string[] => {
+    const left = Math.max(LEAST_LINES, lines.length - surplus - 1)
+    if (surplus <= 0 || left + 1 >= lines.length) return lines
+    surplus -= lines.length - left - 1
+    return [...lines.slice(0, left), `    … ${lines.length - left} more lines: --verbose`]
+  }
+  return parts.toReversed().map(cut).toReversed().flat()
+}
+
+/** What is told of a finding. Absent: STORY_LINES, FINDING_LINES. */
+interface TextLimits {
+  /** Lines of its story. */
+  readonly story?: number | undefined
+  /** All lines. */
+  readonly lines?: number | undefined
+  /** An earlier finding that has told its story, or its waits. */
+  readonly toldBefore?: { readonly story?: FindingId | undefined; readonly waits?: FindingId | undefined }
+}
+
+export const findingText = (
+  finding: AnyFinding,
+  symbols: Symbols,
+  { story: most = STORY_LINES, lines: limit = FINDING_LINES, toldBefore = {} }: TextLimits = {},
+): string => {
   const { details, time, moments, objects, waits, program, story = [] } = finding
   const advice = adviceOf(finding)
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = callersOf(stack, symbols)
     return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
   }
-  const lines = [
-    headText(finding),
-    ...details.map(line => `    ${line}`),
-    ...moments
-      .filter(({ stack }) => stack.length > 0)
-      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack, MAX_FRAMES), '    ')]),
-    ...(waits === undefined ? [] : waitBlock(waits, symbols, program?.pid)),
-    ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
-    ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(
-      (line, i) => `${i === 0 ? '  ' : '   '}${line}`,
-    ),
+  const told = storyLines(story, time, stack => symbols.framesOf(stack), most)
+  const end = [
+    ...(toldBefore.story === undefined ? [] : [`  story: that of ${toldBefore.story} above`]),
+    ...(toldBefore.story === undefined ? told.map((line, i) => `${i === 0 ? '  ' : '   '}${line}`) : []),
     ...(advice === undefined ? [] : [`  advice: ${advice}`]),
   ]
-  return `${lines.map(printable).join('\n')}\n`
+  const shown = limitedTo(limit - end.length, [
+    [headText(finding), ...details.map(line => `    ${line}`)],
+    moments
+      .filter(({ stack }) => stack.length > 0)
+      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack, MAX_FRAMES), '    ')]),
+    waits === undefined
+      ? []
+      : toldBefore.waits === undefined
+        ? waitBlock(waits, symbols, program?.pid)
+        : [`  who waits for whom: as in ${toldBefore.waits} above`],
+    objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
+  ])
+  return `${[...shown, ...end].map(printable).join('\n')}\n`
 }

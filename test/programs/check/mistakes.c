@@ -259,6 +259,49 @@ static int own_wakeup(void)
     return answered();
 }
 
+/* `index`: of an element of a table of 64, by what the receiver makes of immediate data without htonl. */
+static int host_immediate(int *table)
+{
+    make_pair(&one, &other);
+    post_receive(&other, all_of(&other));
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+    request.imm_data = 7;
+    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
+    completion(&one);
+    struct ibv_wc wc;
+    while (ibv_poll_cq(other.cq, 1, &wc) == 0)
+        ;
+    ((volatile int *)table)[table == NULL ? wc.imm_data : ntohl(wc.imm_data)]++;
+    return ended();
+}
+
+static int host_immediate_index(void)
+{
+    return host_immediate(calloc(64, sizeof(int)));
+}
+
+/* Both ends agree on the order, and the program dies of something else. */
+static int agreed_immediate(void)
+{
+    return host_immediate(NULL);
+}
+
+/* A request fails, and the program ends. */
+static int gives_up(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.wr.rdma.rkey = 0;
+    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
+    struct ibv_wc wc;
+    while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+        ;
+    exit(wc.status == IBV_WC_SUCCESS ? 0 : 1);
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -269,7 +312,8 @@ static const struct {
     {"cut-number-ud", cut_number_of_datagrams}, {"cut-key", cut_key},
     {"packed-address", packed_address},     {"only-offset", only_offset},
     {"wc-opcode", wc_opcode},               {"immediate-and-none", immediate_and_none},
-    {"cut-wr-id", cut_wr_id},
+    {"cut-wr-id", cut_wr_id},               {"host-immediate", host_immediate_index},
+    {"agreed-immediate", agreed_immediate}, {"gives-up", gives_up},
     {"zero-based", zero_based},             {"moderated", moderated},
     {"channel-first", channel_first},       {"early-qp", early_queue_pair},
     {"own-number", own_number},             {"own-wakeup", own_wakeup},

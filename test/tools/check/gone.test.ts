@@ -123,6 +123,39 @@ it('a death is an error if a function of verbs is in the stack', () => {
   )
 })
 
+it('what follows from an explained death is a note, and says from what; of an unexplained one it is an error', () => {
+  const died = (address: bigint) => {
+    const s = requestScenario()
+    s.complete(s.post({ wrId: 0x7fff_1234_0000n }))
+    const fault = { fault: AddressFault.UNMAPPED, address }
+    s.checker.event({ event: 'died', time: 1, program, signal: 'SIGSEGV', isInOurs: false, stack: ['main'], ...fault })
+    s.fail({ id: 'REMOTE_ENDED', args: {} })
+    return s.found.map(({ id, severity, number, follows }) => ({ id, severity, number, follows }))
+  }
+  assert.deepEqual(died(0x1234_0010n), [
+    { id: 'program-died', severity: 'error', number: 1, follows: undefined },
+    { id: 'peer-ended', severity: 'note', number: 2, follows: 1 },
+  ])
+  assert.deepEqual(died(0x10n), [
+    { id: 'program-died', severity: 'warning', number: 1, follows: undefined },
+    { id: 'peer-ended', severity: 'error', number: 2, follows: undefined },
+  ])
+})
+
+it('what a program leaves that ends after an error follows from it, unless it has gone on', () => {
+  const leakOf = (goesOn: boolean) => {
+    const s = requestScenario()
+    s.fail({ id: 'RKEY_UNKNOWN', args: { key: 5 } })
+    if (goesOn) s.create('pd')
+    s.call('rc_qp', 'destroy', s.qp, {}, { why: 'close' })
+    const [error, leak] = s.found
+    assert.equal(error?.severity, 'error')
+    return { severity: leak?.severity, follows: leak?.follows }
+  }
+  assert.deepEqual(leakOf(false), { severity: 'note', follows: 1 })
+  assert.deepEqual(leakOf(true), { severity: 'warning', follows: undefined })
+})
+
 it('a crash at a member of a struct is of the NULL of a refused call only if one was refused, and none made since', () => {
   const diedAt = (address: number, calls: readonly ('refused' | 'made')[]) => {
     const s = requestScenario()

@@ -15,6 +15,7 @@ export const lateRead = {
   severity: 'note',
   needs: ['check', 'accesses', 'peer accesses'],
   title: 'a READ got other bytes than those that a message had told its peer',
-  why: 'The owner has told a peer of bytes of its memory by a message, has changed the bytes, and has told of them again, before the READ for the first message came. So that READ gets what is meant for the second. Bytes are compared as they were at the fetch of the message and before the READ, if they are at most 64 KiB and no peer may have written them. It is a note because the peer may have wanted the newest bytes.',
+  why: 'The owner has told a peer of bytes of its memory by a message, has changed the bytes, and has told of them again, before the READ for the first message came. So that READ gets what is meant for the second. Bytes are compared as they were at the fetch of the message and before the READ, if they are at most 64 KiB and no peer may have written them. It is a note because the peer may have wanted the newest bytes, and an error if the program fails and nothing else was found.',
   advice: 'let the peer confirm that it has given a request up before its bytes are used for another one',
+  explainsFailure: true,
 } as const

@@ -17,6 +17,7 @@ import { requiredArguments, requiredParts } from '../arguments.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
+import { HOST_ORDERS } from './immediate-byte-order.ts'
 import { REFUSALS, type RefusedCreation } from './refused-call.ts'
 
 interface Kind {
@@ -195,6 +196,9 @@ const members: Readonly<Record<string, Readonly<Record<number, string>>>> = {
 const memberOfNull = (refused: RefusedCreation | undefined, { fault, address }: Death): string | undefined =>
   refused === undefined || fault !== AddressFault.UNMAPPED ? undefined : members[refused.class]?.[Number(address)]
 
+/** A request whose completion has come; of a receive, with the message. */
+type Completed = { readonly request: WorkRequest; readonly message: WorkRequest | undefined } | undefined
+
 /** The requests of all programs that are kept, of which the completions have come last. */
 const MAX_COMPLETED = 64
 
@@ -205,7 +209,7 @@ const LEAST_POINTER = 65_536n
 /** A line if a program died at the latest wr_id that looks so, as if it were a pointer. */
 const atWrId = (
   { objects }: DetectorServices,
-  completed: readonly (WorkRequest | undefined)[],
+  completed: readonly Completed[],
   { fault, address = 0n, program }: Death,
 ): { readonly request: WorkRequest; readonly line: string } | undefined => {
   if (fault !== AddressFault.UNMAPPED && fault !== AddressFault.PROTECTED) return undefined
@@ -214,7 +218,7 @@ const atWrId = (
     numbered === undefined &&
     (isAt(wrId) || isAt(BigInt.asUintN(32, wrId))) &&
     objects.find(owner)?.program?.pid === program?.pid
-  const request = completed.findLast(one => one !== undefined && isOf(one))
+  const { request } = completed.findLast(one => one !== undefined && isOf(one.request)) ?? {}
   if (request === undefined) return undefined
   const { wrId, opcode } = request
   const what = `${opcode < 0 ? 'a receive' : requestName(opcode)}, whose completion had come`
@@ -225,6 +229,26 @@ const atWrId = (
   return { request, line }
 }
 
+/**
+ * The finding that explains a death at a wild address: the last message that the program got had immediate data in the
+ * order of the host. A small address is none of an array that such a number has an element of.
+ */
+const byImmediate = (services: DetectorServices, completed: readonly Completed[], death: Death): number | undefined => {
+  const { fault = AddressFault.NONE, address = 0n, program, signal, stack, time } = death
+  if (fault === AddressFault.NONE || (fault !== AddressFault.WIDE && address < LEAST_POINTER)) return undefined
+  const isOf = (one: Completed): boolean =>
+    one !== undefined &&
+    one.request.opcode < 0 &&
+    services.objects.find(one.request.owner)?.program?.pid === program?.pid
+  const { message } = completed.findLast(isOf) ?? {}
+  const sender = message && services.objects.find(message.owner)
+  if (sender === undefined) return undefined
+  return services.need(HOST_ORDERS).explains(sender, {
+    text: `the receiver, process ${program?.pid} (${program?.command}), died of ${signal}${accessText(death)}, after such a message`,
+    moments: [moment('the receiver died', time, stack)],
+  })
+}
+
 const WR_ID_ADVICE =
   'convert a pointer to wr_id and back by uintptr_t, keep it in 64 bits, and free its object after the poll'
 
@@ -233,7 +257,7 @@ const reportDeath = (
   services: DetectorServices,
   death: Death,
   refused: RefusedCreation | undefined,
-  completed: readonly (WorkRequest | undefined)[],
+  completed: readonly Completed[],
 ): void => {
   const { signal, isInOurs, lastCall = '', stack } = death
   const member = memberOfNull(refused, death)
@@ -256,27 +280,34 @@ const reportDeath = (
       ? WR_ID_ADVICE
       : verbs &&
         `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`
-  services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
+  const follows = verbs === undefined && pointer === undefined ? byImmediate(services, completed, death) : undefined
+  const number = services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
+    follows,
     text: `died of ${signal}${place}${accessText(death)}${last}`,
-    ...(verbs === undefined && { severity: 'warning' }),
+    ...(verbs === undefined && pointer === undefined && { severity: 'warning' }),
     ...(advice !== undefined && { advice }),
     ...(pointer && { details: [pointer.line], moments: [services.postMoment(pointer.request)] }),
   })
+  if (verbs !== undefined || pointer !== undefined || follows !== undefined)
+    services.consequences.explainsDeath(death.program?.pid, follows ?? number)
 }
 
 export const createGoneDetector = (services: DetectorServices): Detector => {
   /** A ring of the latest: each completion passes here. */
-  const completed: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
+  const requests: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
+  const messages: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
   let next = 0
   return {
     on: {
-      completed(request) {
-        completed[next] = request
+      completed(request, { message }) {
+        requests[next] = request
+        messages[next] = message
         next = (next + 1) % MAX_COMPLETED
       },
       usedGone: use => reportGone(services, use),
       died(death) {
         const refused = services.need(REFUSALS).creationOf(death.program?.pid)
+        const completed = requests.map((request, i): Completed => request && { request, message: messages[i] })
         reportDeath(services, death, refused, [...completed.slice(next), ...completed.slice(0, next)])
       },
     },

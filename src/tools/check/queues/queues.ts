@@ -105,7 +105,9 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
       },
       receiverNotReady(id) {
         const qp = services.objects.find(id)
-        if (qp !== undefined) receives.notReady(qp)
+        if (qp === undefined) return
+        qp.lost.notReady++
+        receives.notReady(qp)
       },
       polled(id, count) {
         unpolled.polled(id, count, completionPolled)
