@@ -3,9 +3,9 @@
  */
 import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
-import { callerText, type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
+import { callerText, type Frame, frameText, ownFrame, V8_FRAME } from '../../spec/check/frames.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
-import type { WaitGraph } from '../../spec/check/thread-waits.ts'
+import type { FoundPoll, WaitGraph } from '../../spec/check/thread-waits.ts'
 import { printable } from '../../spec/printable.ts'
 import { storyLines } from './story/text.ts'
 import { waitLines } from './waits/wait-lines.ts'
@@ -24,7 +24,10 @@ export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 
     ...[...moments, ...objects.flatMap(({ history }) => history), ...story, ...(waits?.threads ?? [])].map(
       ({ stack }) => stack,
     ),
-    ...(waits?.threads ?? []).flatMap(({ signaled }) => (signaled === undefined ? [] : [signaled])),
+    ...(waits?.threads ?? []).flatMap(({ signaled, polled = [] }) => [
+      ...(signaled === undefined ? [] : [signaled]),
+      ...polled.map(({ stack }) => stack),
+    ]),
   ])
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
@@ -63,16 +66,34 @@ const withoutStart = (frames: readonly Frame[]): readonly Frame[] => {
   return start < 0 ? frames : frames.slice(0, start)
 }
 
+/** Some polls of a thread that have found something, as a line; repeats are joined. */
+const foundLines = (polls: readonly FoundPoll[] = [], symbols: Symbols): string[] => {
+  const texts = polls.map(({ object, count, asked, stack }) => {
+    const frame = ownFrame(symbols.framesOf(stack, MAX_CALLERS))
+    const place = frame === undefined || (frame.function === '' && frame.file === undefined) ? '' : callerText(frame)
+    return `${count}${asked === undefined ? '' : ` of at most ${asked}`} from ${object}${place && `: ${place}`}`
+  })
+  const runs: { readonly text: string; times: number }[] = []
+  for (const text of texts) {
+    const last = runs.at(-1)
+    if (last?.text === text) last.times++
+    else runs.push({ text, times: 1 })
+  }
+  if (runs.length === 0) return []
+  const told = runs.map(({ text, times }) => (times === 1 ? text : `${times} times ${text}`))
+  return [`      its last polls that found completions: ${printable(told.join('; '))}`]
+}
+
 /** The block of a finding that says who waits for whom. */
 export const waitBlock = (graph: WaitGraph, symbols: Symbols, pid?: number): readonly string[] => [
   '  who waits for whom:',
   ...waitLines(graph, pid).flatMap((line, i) => {
-    const { stack, signaled = [] } = graph.threads[i]!
+    const { stack, signaled = [], polled } = graph.threads[i]!
     const textOf = (stack: Stack, head: string): string[] => {
       const frames = withoutStart(symbols.framesOf(stack, MAX_CALLERS))
       return frames.some(({ function: name }) => name !== '') ? [`      ${head}${callersText(frames)}`] : []
     }
-    return [`    ${line}`, ...textOf(stack, ''), ...textOf(signaled, 'signaled last: ')]
+    return [`    ${line}`, ...textOf(stack, ''), ...textOf(signaled, 'signaled last: '), ...foundLines(polled, symbols)]
   }),
   ...(graph.more > 0 ? [`    … ${graph.more} more threads`] : []),
 ]

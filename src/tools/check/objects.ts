@@ -160,6 +160,8 @@ export class KnownObject {
   failure: Failure | undefined
   /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false
+  /** The last failed request of a queue pair whose completion the program has polled, as text, and when. */
+  failurePolled: { readonly text: string; readonly time: number } | undefined
   /**
    * Of a queue pair: the highest number of READs and atomics, up to 256, that were posted and unpolled at one time
    * since RESET.
@@ -265,6 +267,7 @@ export class KnownObject {
     for (const name of Object.keys(this.attributes)) delete this.attributes[name as keyof QpAttributes]
     this.failure = undefined
     this.isReported = false
+    this.failurePolled = undefined
     this.mostReads = 0
   }
 

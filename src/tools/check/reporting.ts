@@ -75,6 +75,14 @@ const MAX_DIRECT = 256
 /** The text with `#` for its numbers: they differ between occurrences of one mistake. */
 const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
+/** Of an error: a failure of one of its queue pairs that the program had polled before, and went on. */
+const wentOnLines = (severity: Severity, time: number, objects: readonly KnownObject[]): string[] => {
+  const known = objects.find(({ failurePolled }) => failurePolled !== undefined && failurePolled.time < time)
+  return severity === 'error' && known?.failurePolled !== undefined
+    ? [`the program had polled the failure of ${known.failurePolled.text} of ${known.name} before, and went on`]
+    : []
+}
+
 export class FindingReporter {
   /** How often something was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
@@ -168,14 +176,16 @@ export class FindingReporter {
     if (severity === 'error') this.hasErrors = true
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
-    if (severity === 'error' || follows !== undefined) this.consequences.givesUp(program?.pid, follows ?? number)
+    // The other end of a connection ends, too.
+    if (severity === 'error' || follows !== undefined)
+      for (const pid of pids) this.consequences.givesUp(pid, follows ?? number)
     const story = hasStory(id) ? this.#storyOf(id, { ...occurrence, stack }, objects) : []
     const finding: Finding = {
       number,
       id,
       severity,
       text,
-      details: [...details, ...this.#directLines(occurrence)],
+      details: [...details, ...wentOnLines(severity, time, objects), ...this.#directLines(occurrence)],
       ...(left && { left }),
       ...(wasKilled && { wasKilled }),
       ...(isWait && { isWait }),

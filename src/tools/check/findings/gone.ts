@@ -259,7 +259,7 @@ const reportDeath = (
   refused: RefusedCreation | undefined,
   completed: readonly Completed[],
 ): void => {
-  const { signal, isInOurs, lastCall = '', stack } = death
+  const { signal, isInOurs, lastCall = '', stack, time, pollStack = [] } = death
   const member = memberOfNull(refused, death)
   if (refused !== undefined && member !== undefined) {
     services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
@@ -286,7 +286,10 @@ const reportDeath = (
     text: `died of ${signal}${place}${accessText(death)}${last}`,
     ...(verbs === undefined && pointer === undefined && { severity: 'warning' }),
     ...(advice !== undefined && { advice }),
-    ...(pointer && { details: [pointer.line], moments: [services.postMoment(pointer.request)] }),
+    ...(pointer && {
+      details: [pointer.line],
+      moments: [moment('polled', time, pollStack), services.postMoment(pointer.request)],
+    }),
   })
   if (verbs !== undefined || pointer !== undefined || follows !== undefined)
     services.consequences.explainsDeath(death.program?.pid, follows ?? number)

@@ -1,7 +1,7 @@
 /*
- * Finding late-write, without any message that has told of the bytes: a program has written bytes of a peer by one queue
- * pair, then other data to the same bytes by another one that had not written them before, as after a timeout; and the
- * first WRITE lands after the second was complete.
+ * Finding late-write, without any message that has told of the bytes: a program has written bytes of a peer by one
+ * queue pair, then other data to the same bytes by another one that had not written them before, as after a timeout;
+ * and the first WRITE lands after the second was complete.
  */
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { AccessFlags } from '../../../spec/enums.ts'

@@ -5,12 +5,13 @@
  */
 
 import { counted } from '../../../base/text.ts'
-import { AsyncEventType } from '../../../spec/enums.ts'
+import { AsyncEventType, nameIn } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
+import { STORIES } from '../story/lines.ts'
 import { formerLives } from './former-life.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
@@ -20,7 +21,7 @@ import { type UnpolledCompletion, unpolledCompletions } from './unpolled.ts'
 import { refineWaits } from './waits.ts'
 import { Wakeups } from './wakeups.ts'
 
-const { WR_FLUSH_ERR } = WcStatus.values
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
 export interface Queues {
   readonly relapses: Relapses
@@ -56,7 +57,14 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
   const completionPolled = (one: UnpolledCompletion): void => {
     if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
     relapses.polled(one)
+    const { request, completion, qp } = one
+    const { status } = completion
     if (one.isOver) ofFormerLife(one)
+    else if (status !== SUCCESS && status !== WR_FLUSH_ERR) {
+      const text = `${requestText(request)} (${nameIn(WcStatus.values, status)})`
+      qp.failurePolled = { text, time: services.sources.now() }
+      services.need(STORIES).failurePolled(qp, request)
+    }
   }
 
   services.tell(QUEUES, {
