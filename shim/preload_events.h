@@ -162,9 +162,9 @@ static inline void event_used_gone(uint32_t stack, uint64_t value, uint64_t dest
     message_send(-1, USERDMA_USED_GONE, stack, &body, sizeof body, true);
 }
 
-static inline void event_died(uint32_t stack, uint64_t address, uint32_t signal, uint32_t is_in_ours, uint32_t fault, const char *last_call)
+static inline void event_died(uint32_t stack, uint64_t address, uint32_t signal, uint32_t is_in_ours, uint32_t fault, uint32_t poll_stack, const char *last_call)
 {
-    struct userdma_died body = {.address = address, .signal = signal, .is_in_ours = is_in_ours, .fault = fault};
+    struct userdma_died body = {.address = address, .signal = signal, .is_in_ours = is_in_ours, .fault = fault, .poll_stack = poll_stack};
     strncpy(body.last_call, last_call, sizeof body.last_call - 1);
     message_send(-1, USERDMA_DIED, stack, &body, sizeof body, false);
 }

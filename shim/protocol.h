@@ -376,9 +376,10 @@
 #define USERDMA_WAIT_TABLE_FIRST_MODULE 28672u
 #define USERDMA_WAIT_TABLE_SLOTS 16384u
 #define USERDMA_WAIT_TABLE_FIRST_SLOT 0x17000u
-#define USERDMA_WAIT_TABLE_BYTES 0x517000u
+#define USERDMA_WAIT_TABLE_BYTES 0x637000u
 #define USERDMA_WAIT_TABLE_FRAMES 16u
 #define USERDMA_WAIT_TABLE_POLLS 4u
+#define USERDMA_WAIT_TABLE_FOUND 4u
 #define USERDMA_WAIT_TABLE_DESCRIPTORS 4u
 #define USERDMA_WAIT_NONE 0u
 #define USERDMA_WAIT_CHANNEL 1u
@@ -704,9 +705,11 @@ struct userdma_wait_slot {
     char descriptors[16];
     char polls[64];
     char frames[128];
-    char reserved[24];
+    char found[96];
+    uint32_t next_found;
+    uint32_t unused;
 };
-_Static_assert(sizeof(struct userdma_wait_slot) == 304, "layout of struct userdma_wait_slot");
+_Static_assert(sizeof(struct userdma_wait_slot) == 384, "layout of struct userdma_wait_slot");
 
 struct userdma_wait_poll {
     int32_t fd;
@@ -715,6 +718,15 @@ struct userdma_wait_poll {
     uint32_t context;
 };
 _Static_assert(sizeof(struct userdma_wait_poll) == 16, "layout of struct userdma_wait_poll");
+
+struct userdma_wait_found {
+    uint64_t caller;
+    uint32_t context;
+    uint32_t cq;
+    uint32_t asked;
+    uint32_t count;
+};
+_Static_assert(sizeof(struct userdma_wait_found) == 24, "layout of struct userdma_wait_found");
 
 struct userdma_not_mapped {
     uint32_t error;
@@ -992,7 +1004,7 @@ struct userdma_died {
     uint32_t signal;
     uint32_t is_in_ours;
     uint32_t fault;
-    uint32_t reserved;
+    uint32_t poll_stack;
     char last_call[40];
 };
 _Static_assert(sizeof(struct userdma_died) == 64, "layout of struct userdma_died");

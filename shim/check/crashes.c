@@ -118,8 +118,9 @@ static void tell(const siginfo_t *info, const struct stack *stack, const void *c
     reports_send_kept();
     uint64_t address = 0;
     const uint32_t fault = address_fault(info, &address);
+    void *const poll = waiting_last_found();
     event_died(stack_number(stack), address, (uint32_t)info->si_signo, stack_is_ours(context), fault,
-               calls_last.function ? calls_last.function : "");
+               poll ? stack_at(poll) : 0, calls_last.function ? calls_last.function : "");
 }
 
 static void on_crash(int signal, siginfo_t *info, void *context)

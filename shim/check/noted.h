@@ -116,6 +116,13 @@ static inline void waiting_found(void)
 {
     waiting_empty_polls = 0;
 }
+/*
+ * The last poll has found `count` completions of at most `asked`, for a call that returns to `caller`. asked 0: of an
+ * extended CQ; without a caller it has found one more.
+ */
+void waiting_found_by(uint32_t asked, uint32_t count, const void *caller);
+/* Where the last poll of this thread that has found something returns to; NULL: there is none. */
+void *waiting_last_found(void);
 /* This thread has started a batch of ibv_wr_*, by a call that returns to `caller`, or has ended it. */
 void waiting_batch(const struct ibv_qp *qp, const void *caller);
 void waiting_batch_ended(void);

@@ -394,6 +394,11 @@ void note_polling(const struct ibv_cq *cq, uintptr_t frame)
     waiting_polls(cq);
 }
 
+void note_found(uint32_t entries, uint32_t count, const void *caller)
+{
+    waiting_found_by(entries, count, caller);
+}
+
 /* Frames of the callers that are looked at for the end of an array. */
 #define ARRAY_FRAMES 8
 /* Polls whose array has been looked at, by the caller's frame. */

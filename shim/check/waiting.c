@@ -181,6 +181,8 @@ __attribute__((noinline)) static struct userdma_wait_slot *find_slot(void)
     slot->self = (uint64_t)pthread_self();
     slot->batch = slot->poll_stack = slot->stack = slot->depth = 0;
     memset(slot->polls, 0, sizeof slot->polls);
+    memset(slot->found, 0, sizeof slot->found);
+    slot->next_found = 0;
     uint32_t threads = __atomic_load_n(&header()->threads, __ATOMIC_RELAXED);
     while (threads <= index && !__atomic_compare_exchange_n(&header()->threads, &threads, index + 1, false,
                                                             __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
@@ -388,6 +390,37 @@ void waiting_polls(const struct ibv_cq *cq)
     const uint32_t empty = ++waiting_empty_polls;
     if (UNLIKELY(empty >= EMPTY_POLLS && (empty & (empty - 1)) == 0))
         take_poll_stack(slot);
+}
+
+static struct userdma_wait_found *found_at(struct userdma_wait_slot *slot, uint32_t index)
+{
+    return (struct userdma_wait_found *)slot->found + index % USERDMA_WAIT_TABLE_FOUND;
+}
+
+void waiting_found_by(uint32_t asked, uint32_t count, const void *caller)
+{
+    struct userdma_wait_slot *slot = own;
+    if (UNLIKELY(!slot))
+        return;
+    if (!caller) {
+        found_at(slot, slot->next_found - 1)->count++;
+        return;
+    }
+    const struct userdma_wait_poll *poll =
+        (const struct userdma_wait_poll *)slot->polls + slot->last_poll % USERDMA_WAIT_TABLE_POLLS;
+    struct userdma_wait_found *found = found_at(slot, slot->next_found);
+    found->caller = (uint64_t)(uintptr_t)caller;
+    found->context = poll->context;
+    found->cq = poll->cq;
+    found->asked = asked;
+    found->count = count;
+    slot->next_found++;
+}
+
+void *waiting_last_found(void)
+{
+    const struct userdma_wait_found *found = own ? found_at(own, own->next_found - 1) : NULL;
+    return found && found->count > 0 ? (void *)(uintptr_t)found->caller : NULL;
 }
 
 /* ---- batches ---- */

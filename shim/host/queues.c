@@ -349,6 +349,11 @@ void note_polling(const struct ibv_cq *cq, uintptr_t frame)
     (void)cq, (void)frame;
 }
 
+void note_found(uint32_t entries, uint32_t count, const void *caller)
+{
+    (void)entries, (void)count, (void)caller;
+}
+
 static void note_some(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count)
 {
     if (MUST_ASK(USERDMA_ASK_COMPLETIONS))

@@ -65,8 +65,8 @@ static inline int userdma_take_back(uint64_t lend)
 }
 
 /*
- * The program relies on it that no request of a peer to these bytes is outstanding. Returns 0, or how many are, which
- * is a finding too (`taken-back-early`).
+ * The program relies on it that no request of a peer to these bytes is outstanding, and none of its own that has them
+ * as its buffer. Returns 0, or how many are, which is a finding too (`taken-back-early`).
  */
 static inline int userdma_expect_finished(const void *memory, size_t length)
 {

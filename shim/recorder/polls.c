@@ -47,8 +47,9 @@ static int poll_once(poll_cq_function *original, struct ibv_cq *cq, int entries,
     return found;
 }
 
-static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
+static IN_WRAPPER int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
+    const int asked = entries;
     if (UNLIKELY(recorder_is_on)) {
         /* Not an error: ibv_destroy_cq may wait for this thread to acknowledge an event. */
         if (IS_BEING_DESTROYED(cq))
@@ -78,6 +79,8 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     }
     if (UNLIKELY(verbs_tells_completions) && found > 0)
         provider_completed();
+    if (UNLIKELY(recorder_is_on) && found > 0)
+        note_found((uint32_t)asked, (uint32_t)found, CALLER);
     return found;
 }
 SLOTS_OF(poll_cq)
@@ -131,6 +134,8 @@ static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex
     }
     if (UNLIKELY(recorder_is_on)) {
         polls_started(cq, result == 0, CALLER);
+        if (result == 0)
+            note_found(0, 1, CALLER);
         /* The poll is a call until its end. */
         if (result != 0)
             PROMISES_LEAVE(cq);
@@ -147,6 +152,8 @@ static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
     polls_advancing(cq);
     const int result = original(cq);
     polls_advanced(cq, result == 0);
+    if (result == 0)
+        note_found(0, 1, NULL);
     return completed(cq, result);
 }
 SLOTS_OF(next_poll)

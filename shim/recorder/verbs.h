@@ -172,6 +172,8 @@ void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, 
 void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t stack);
 /* Before a poll. */
 void note_polling(const struct ibv_cq *cq, uintptr_t frame);
+/* It has found `count` completions of at most `entries`; as waiting_found_by(). */
+void note_found(uint32_t entries, uint32_t count, const void *caller);
 /* How many of `entries` completions the program's array has room for, as far as is known; less is reported. */
 int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, uintptr_t frame);
 /* A poll has returned `count` completions, more than 0. */

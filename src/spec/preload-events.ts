@@ -302,7 +302,7 @@ export const PreloadEvents = {
   /**
    * A signal such as SIGSEGV ends the program now. isInOurs: it has interrupted the preload library. lastCall: the last
    * function of verbs that the thread has called; empty: none. fault: AddressFault of a SIGSEGV or SIGBUS. address:
-   * that of the access; 0 if it is unknown.
+   * that of the access; 0 if it is unknown. pollStack: of the last poll of the thread that has found something.
    */
   died: {
     type: 22,
@@ -313,10 +313,10 @@ export const PreloadEvents = {
       ['signal', 'u32'],
       ['isInOurs', 'u32'],
       ['fault', 'u32'],
-      ['reserved', 'u32'],
+      ['pollStack', 'u32'],
       ['lastCall', 40],
     ),
-    values: { address: 'bigint', signal: 'signal', isInOurs: 'flag' },
+    values: { address: 'bigint', signal: 'signal', isInOurs: 'flag', pollStack: 'stack' },
   },
   /**
    * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode

@@ -388,7 +388,7 @@ export const Messages = {
    * number of a stack of STACK; 0: none. pollStack: of its polls. batch, batchFd: number and context's descriptor of
    * the queue pair of a batch that the thread has started (ibv_wr_start), from the call that returns to `batchCaller`;
    * 0: none. descriptors: `descriptorCount` s32, of which those beyond the space are left out. polls: structs
-   * `waitPoll`.
+   * `waitPoll`. found: a ring of structs `waitFound`, of which the next one is `nextFound` modulo their number.
    */
   waitSlot: layout(
     ['thread', 'u32'],
@@ -409,10 +409,17 @@ export const Messages = {
     ['descriptors', 16],
     ['polls', 64],
     ['frames', 128],
-    ['reserved', 24],
+    ['found', 96],
+    ['nextFound', 'u32'],
+    ['unused', 'u32'],
   ),
   /** A CQ that a thread polls: descriptor and number of its context, its handle, and how often it was polled. */
   waitPoll: layout(['fd', 's32'], ['cq', 'u32'], ['count', 'u32'], ['context', 'u32']),
+  /**
+   * A poll that has found something: of this CQ, `count` completions of at most `asked`, by the call that returns to
+   * `caller`. asked: 0: ibv_start_poll. count 0: there is none.
+   */
+  waitFound: layout(['caller', 'u64'], ['context', 'u32'], ['cq', 'u32'], ['asked', 'u32'], ['count', 'u32']),
   /** error: why the ranges could not be mapped, a positive errno. */
   notMapped: layout(['error', 'u32'], ['reserved', 'u32']),
   /** The text of `--fault`. */

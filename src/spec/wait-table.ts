@@ -22,10 +22,11 @@ export const WaitTable = {
   firstModule: 4096 + 1024 * 24,
   slots: 16384,
   firstSlot: 4096 + 1024 * 24 + 256 * 256,
-  bytes: 4096 + 1024 * 24 + 256 * 256 + 16384 * 320,
-  /** Frames of a `waitSlot`, and elements of its `polls` and `descriptors`. */
+  bytes: 4096 + 1024 * 24 + 256 * 256 + 16384 * 392,
+  /** Frames of a `waitSlot`, and elements of its `polls`, `found` and `descriptors`. */
   frames: 16,
   polls: 4,
+  found: 4,
   descriptors: 4,
 } as const
 

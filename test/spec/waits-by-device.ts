@@ -78,6 +78,12 @@ export const waitKinds: readonly WaitKind[] = [
     isLong: true,
   },
   {
+    kind: 'took-first',
+    does: 'a poll has given two completions, and the program has handled one of them',
+    told: idle('the program has polled all completions'),
+    thread: '2 of at most 4 from CQ ',
+  },
+  {
     kind: 'flush-destroyed',
     does: 'waits for the flush of a queue pair that it has destroyed',
     told: idle('was destroyed with 4 receives outstanding'),

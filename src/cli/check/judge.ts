@@ -51,7 +51,9 @@ export const createJudge = ({
   const suppressions = [...readSuppressions(paths), ...(isDefault ? defaultSuppressions() : [])]
   return (finding: Finding, symbols: Symbols): Verdict => {
     const isHidden =
-      finding.severity === 'note' ? !notes && failOn !== 'note' && !finding.isWait : finding.wasKilled && !leaks
+      finding.severity === 'note' && finding.follows === undefined
+        ? !notes && failOn !== 'note' && !finding.isWait
+        : finding.wasKilled && !leaks
     const suppression = suppressionOf(suppressions, finding.id, () => stacksOfFinding(finding, symbols))
     if (suppression !== undefined)
       return isHidden ? { action: 'ignore' } : { action: 'suppress', library: suppression.library }

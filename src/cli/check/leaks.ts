@@ -1,6 +1,6 @@
 /*
  * The leaks of a report: they come after all other findings, and many of one program are one block, with a line for
- * each kind of object and place of its creation.
+ * each kind of object and place of its creation. Those that follow from a mistake are one line, without a severity.
  */
 import { counted } from '../../base/text.ts'
 import type { Finding } from '../../spec/check/finding.ts'
@@ -38,14 +38,28 @@ const blockOf = (leaks: readonly Finding[], symbols: Symbols): string => {
   ].join('\n')
 }
 
+/** The line of what a program has left that ended because of a mistake. */
+const lineOf = (leaks: readonly Finding[]): string => {
+  const kinds = [...new Set(leaks.map(({ left }) => left))].join(', ')
+  const were = leaks.length === 1 ? 'was' : 'were'
+  const text = `${counted(leaks.length, 'object')} (${kinds}) ${were} left at exit after the error; \`--notes\` shows each`
+  return `${headText({ ...leaks[0]!, text })}\n`
+}
+
+interface LeakBlock {
+  readonly severity: Severity | undefined
+  readonly text: string
+}
+
 /** The blocks of leaks, each with its line feed. `isDetailed`: each leak is one. */
-export const leakBlocks = (
-  leaks: readonly Finding[],
-  symbols: Symbols,
-  isDetailed: boolean,
-): { readonly severity: Severity; readonly text: string }[] =>
-  groupedBy(leaks, ({ program, device }) => `${program?.pid} ${device}`).flatMap(group =>
-    isDetailed || group.length <= MAX_SINGLE
-      ? group.map(leak => ({ severity: leak.severity, text: `${findingText(leak, symbols)}\n` }))
-      : [{ severity: group[0]!.severity, text: `${blockOf(group, symbols)}\n` }],
+export const leakBlocks = (leaks: readonly Finding[], symbols: Symbols, isDetailed: boolean): LeakBlock[] =>
+  groupedBy(leaks, ({ program, device, follows }) => `${program?.pid} ${device} ${follows}`).flatMap<LeakBlock>(
+    group => {
+      const [{ severity, follows }] = group as [Finding]
+      if (isDetailed || (follows === undefined && group.length <= MAX_SINGLE))
+        return group.map(leak => ({ severity, text: `${findingText(leak, symbols)}\n` }))
+      return follows === undefined
+        ? [{ severity, text: `${blockOf(group, symbols)}\n` }]
+        : [{ severity: undefined, text: `${lineOf(group)}\n` }]
+    },
   )

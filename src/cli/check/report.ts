@@ -47,9 +47,10 @@ const flowText = (line: StoryLine): string => {
 /** Who waits for whom, as a JSON object. */
 export const waitsJson = ({ threads, ...graph }: WaitGraph, symbols: Symbols) => ({
   ...graph,
-  threads: threads.map(({ stack, signaled, ...thread }) => ({
+  threads: threads.map(({ stack, signaled, polled, ...thread }) => ({
     ...thread,
     stack: symbols.framesOf(stack),
+    ...(polled && { polled: polled.map(one => ({ ...one, stack: symbols.framesOf(one.stack) })) }),
     ...(signaled && { signaled: symbols.framesOf(signaled) }),
   })),
 })

@@ -8,9 +8,9 @@ import type { Finding, Story } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
-import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severity.ts'
+import { FOUND_STATUS, isFailure, type Severity, severities } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
-import { findingText, type Symbols } from '../../tools/check/finding-text.ts'
+import { findingText, headText, type Symbols } from '../../tools/check/finding-text.ts'
 import { accessLines, shortStory } from '../../tools/check/story/text.ts'
 import { DEADLOCK_STATUS } from '../clock.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
@@ -91,6 +91,7 @@ export const openReportOf = (
   )
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
+  const lines = options.verbose === true ? Number.POSITIVE_INFINITY : undefined
   const print = (text: string): void => {
     progress.clear()
     output.write(text)
@@ -106,10 +107,11 @@ export const openReportOf = (
   const paint = paintFor(options, options.output === undefined ? process.stderr : undefined)
   const shown: Finding[] = []
   /** The severities of the blocks that were printed. */
-  const blocks: Severity[] = []
-  const printBlock = (severity: Severity, text: string): void => {
+  const blocks: (Severity | undefined)[] = []
+  /** `severity`: undefined: it follows from another finding. */
+  const printBlock = (severity: Severity | undefined, text: string): void => {
     blocks.push(severity)
-    print(paintedWord(text, severity, severity, paint))
+    print(severity === undefined ? text : paintedWord(text, severity, severity, paint))
   }
   let hidden: readonly Finding[] = []
   /** Of `shown`, those that are not printed yet. */
@@ -119,13 +121,17 @@ export const openReportOf = (
   let hasFailure = false
   const isLater = ({ left }: Finding): boolean =>
     options.json === true || (left !== undefined && !options.genSuppressions)
-  const textOf = (finding: Finding, known: Symbols): string => {
-    const text = `${findingText(explained(finding, known), known, most)}\n`
+  /** Whether it is one line, which says what follows from another finding. */
+  const isShort = ({ follows }: Finding): boolean => follows !== undefined && options.notes !== true
+  const textOf = (finding: Finding, known: Symbols, toldBefore?: ToldBefore): string => {
+    const text = isShort(finding)
+      ? `${headText(finding)}\n\n`
+      : `${findingText(explained(finding, known), known, { story: most, lines, ...(toldBefore && { toldBefore }) })}\n`
     return options.genSuppressions ? `${text}${suppressionBlock(finding, known)}\n` : text
   }
   const show = (finding: Finding, text: string): void => {
     shown.push(finding)
-    if (!isLater(finding)) printBlock(finding.severity, text)
+    if (!isLater(finding)) printBlock(isShort(finding) ? undefined : finding.severity, text)
     // Leaks come last: errors may be their reason.
     else if (!options.json) leaks.push(finding)
   }
@@ -138,15 +144,16 @@ export const openReportOf = (
     const made = symbols.render(known => {
       const verdict = judge(finding, known)
       const isShown = verdict.action === 'show' || verdict.action === 'fail'
-      return { verdict, text: isShown && !isLater(finding) ? textOf(finding, known) : '' }
+      return { verdict, text: isShown && !isLater(finding) ? textOf(finding, known) : '', known }
     })
-    judged = Promise.all([made, judged]).then(([{ verdict, text }]) => {
+    judged = Promise.all([made, judged]).then(([{ verdict, text, known }]) => {
       judging.shift()
       if (verdict.action === 'suppress') suppressed.set(verdict.library, (suppressed.get(verdict.library) ?? 0) + 1)
       if (verdict.action === 'hide') hidden = [...hidden, finding]
       if (verdict.action !== 'show' && verdict.action !== 'fail') return
       hasFailure ||= verdict.action === 'fail'
-      show(finding, text)
+      const told = toldBefore(finding, shown, most)
+      show(finding, text === '' || told === undefined ? text : textOf(finding, known, told))
     })
   }
   const allJudged = async (): Promise<void> => {
@@ -185,8 +192,12 @@ export const openReportOf = (
       if ((status !== 0 || signal !== null) && shown.every(({ left }) => left !== undefined)) {
         const notes = hidden.filter(({ severity }) => severity === 'note').slice(0, MAX_NOTES)
         hidden = hidden.filter(finding => !notes.includes(finding))
-        const texts = await symbols.render(known => notes.map(note => textOf(note, known)))
-        for (const [i, note] of notes.entries()) show(note, texts[i]!)
+        const found = notes.map(
+          (note): Finding => (findings[note.id].explainsFailure ? { ...note, severity: 'error' } : note),
+        )
+        hasFailure ||= found.some(({ severity }) => isFailure(severity, options.failOn))
+        const texts = await symbols.render(known => found.map(one => textOf(one, known)))
+        for (const [i, one] of found.entries()) show(one, texts[i]!)
       }
       // Its finding has the stack too.
       const hasDied = shown.some(({ id, program }) => findings[id]?.tells === 'death' && program?.pid === pid)
@@ -234,6 +245,28 @@ export const openReportOf = (
   }
 }
 
+type ToldBefore = NonNullable<NonNullable<Parameters<typeof findingText>[2]>['toldBefore']>
+
+/** Whether all lines are among those of an earlier finding. */
+const areAmong = (lines: readonly string[], earlier: readonly string[]): boolean =>
+  lines.length > 0 && lines.every(line => earlier.includes(line))
+
+const storyWords = ({ story = [] }: Finding, most: number): string[] =>
+  shortStory(story, most).map(({ pid, object, text, count, isDecisive }) =>
+    [pid, object, text, count, isDecisive].join(' '),
+  )
+const waitWords = ({ waits }: Finding): string[] =>
+  (waits?.threads ?? []).map(({ host, pid, tid, action }) => [host, pid, tid, action].join(' '))
+
+/** Which of the findings that were shown has told the story of a finding, or its waits; undefined: none. */
+const toldBefore = (finding: Finding, shown: readonly Finding[], most: number): ToldBefore | undefined => {
+  const whole = shown.filter(({ follows, left }) => follows === undefined && left === undefined)
+  const [words, waiting] = [storyWords(finding, most), waitWords(finding)]
+  const story = whole.find(one => areAmong(words, storyWords(one, most)))?.id
+  const waits = whole.find(one => areAmong(waiting, waitWords(one)))?.id
+  return story === undefined && waits === undefined ? undefined : { story, waits }
+}
+
 /** Notes of a program that fails, without other findings, which are shown though `--notes` is not given. */
 const MAX_NOTES = 3
 
@@ -274,7 +307,7 @@ const unseenText = (
  * `hasCalls`: a program has made a call, or has a device open.
  */
 const summary = (
-  blocks: readonly Severity[],
+  blocks: readonly (Severity | undefined)[],
   reported: readonly (readonly [Finding, number])[],
   hidden: readonly Finding[],
   suppressed: ReadonlyMap<string | undefined, number>,
@@ -291,6 +324,8 @@ const summary = (
     const count = blocks.filter(one => one === severity).length
     return count === 0 ? [] : [paint(severity, counted(count, severity))]
   })
+  const following = blocks.filter(severity => severity === undefined).length
+  const follows = following === 0 ? '' : `; ${following === 1 ? '1 line says' : `${following} lines say`} what follows`
   // A program that made no calls was not checked, so the summary must not look like a success.
   const noFindings = hasCalls
     ? 'no findings'
@@ -301,7 +336,7 @@ const summary = (
     library === undefined ? [] : [[library, count] as const],
   )
   return [
-    `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
+    `userdma check: ${severityTexts.join(', ') || noFindings}${follows}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
     ...(hasCalls && reported.every(([{ left, severity }]) => left !== undefined || severity === 'note')
       ? [`  ${unseenText(options, options.host === true, file !== undefined, hasFailed)}`]
       : []),

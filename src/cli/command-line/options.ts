@@ -199,6 +199,9 @@ const ONE_RUN = 'it is for one run: search first, then repeat the run that fails
 
 /** Of `check` that are about findings; a recording that is read has these only. */
 export const findingOptions = {
+  verbose: flag('print all lines of a finding; with --clock skip, at the end what kept real time, and how long', {
+    short: 'v',
+  }),
   output: output('write the findings to this file instead of standard error'),
   json: jsonLines('finding'),
   sarif,
@@ -228,7 +231,6 @@ export const findingOptions = {
 
 export const checkOptions = {
   ...joinOptions,
-  verbose: verboseClock,
   ...recordOptions,
   ...hostOptions(', for the findings that need no device of userdma', ['record', 'races', 'hang', 'tormentSearch']),
   ...findingOptions,

@@ -48,6 +48,10 @@ export interface FindingRow {
    * other, or why.
    */
   readonly tells?: 'death' | 'deadlock' | 'reason'
+  /** Present if it follows from what has ended a program by a signal, if that is explained (consequences.ts). */
+  readonly followsDeath?: true
+  /** Present for a note that explains why a program fails that has no other finding: then it is an error. */
+  readonly explainsFailure?: true
   /** Present if the program goes on with what an event has made invalid: an outcome of `userdma walk`. */
   readonly isStale?: true
 }

@@ -121,6 +121,8 @@ export interface Finding<Id extends string = FindingId> {
   readonly left?: string
   /** Present for a leak of a program that a signal ended. */
   readonly wasKilled?: true
+  /** The number of the finding from which it follows: then it is a note. */
+  readonly follows?: number
   /** The process; absent in the library. */
   readonly program?: Program
   /** Name of the host of a net (`userdma net`). */

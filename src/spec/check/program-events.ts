@@ -213,7 +213,7 @@ export type UseOfGone = ProgramOrigin & PreloadFields<'usedGone'>
 /** Recordings of before lack some fields. */
 export type Death = ProgramOrigin &
   Pick<PreloadFields<'died'>, 'signal' | 'isInOurs'> &
-  Partial<Pick<PreloadFields<'died'>, 'lastCall' | 'fault' | 'address'>>
+  Partial<Pick<PreloadFields<'died'>, 'lastCall' | 'fault' | 'address' | 'pollStack'>>
 export type MistakenBatch = EventOrigin & PreloadFields<'batchMistaken'>
 export type Misorder = EventOrigin & PreloadFields<'misordered'>
 

@@ -31,6 +31,17 @@ export const threadWaitKinds = [
 ] as const
 export type ThreadWaitKind = (typeof threadWaitKinds)[number]
 
+/** A poll that has found something. */
+export interface FoundPoll {
+  /** Such as `CQ 1`. */
+  readonly object: string
+  /** Completions of at most `asked`; absent: of an extended CQ, which is asked for one after another. */
+  readonly count: number
+  readonly asked?: number
+  /** Its call: one frame. */
+  readonly stack: readonly string[]
+}
+
 /** A thread that waits. */
 export interface ThreadWait {
   /** Name of the host of a net. */
@@ -51,6 +62,8 @@ export interface ThreadWait {
   readonly stack: readonly string[]
   /** Where the condition variable or semaphore was signaled last. As `stack`; absent: unknown. */
   readonly signaled?: readonly string[]
+  /** Its last polls that have found something, oldest first; absent: none. */
+  readonly polled?: readonly FoundPoll[]
   /** Microseconds of the daemon's clock. */
   readonly since: number
 }

@@ -35,6 +35,7 @@ import { createMemoryGoneDetector } from './findings/memory-gone.ts'
 import { createNotLentDetector } from './findings/not-lent.ts'
 import { createOrderDetector } from './findings/orders.ts'
 import { createOutageDetector } from './findings/outages.ts'
+import { createOvertakenDetector } from './findings/overtaken-writes.ts'
 import { createPeerDetector } from './findings/peer-connected-elsewhere.ts'
 import { createPeerGoneDetector } from './findings/peer-gone.ts'
 import { createHandlerDetector } from './findings/poll-in-handler.ts'
@@ -93,6 +94,7 @@ export const createDetectors: readonly CreateDetector[] = [
   createLentTwiceDetector,
   peerRequests,
   createLateAccessDetector,
+  createOvertakenDetector,
   createOverlapDetector,
   createSendChangeDetector,
   createRegionUseDetector,

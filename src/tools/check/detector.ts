@@ -23,6 +23,7 @@ import type { LentCheck } from '../../spec/lends.ts'
 import type { PreloadEventName, PreloadEvents } from '../../spec/preload-events.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
+import type { Consequences } from './consequences.ts'
 import { wrongNumber } from './nearly.ts'
 import { NetPeers } from './net-peers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
@@ -154,6 +155,7 @@ export class DetectorServices {
   readonly deviceWithGid: DeviceWithGid
   readonly sources: CheckerSources
   readonly omit: NoteOmission
+  readonly consequences: Consequences
   /** Ends of connections on other hosts. */
   readonly net: NetPeers
   /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
@@ -168,6 +170,7 @@ export class DetectorServices {
     this.deviceWithGid = gid => sources.deviceWithGid(gid)
     this.sources = sources
     this.omit = reporter.omit
+    this.consequences = reporter.consequences
     this.net = new NetPeers(objects, sources.clock ?? 0)
     this.#reporter = reporter
   }

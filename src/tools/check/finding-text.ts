@@ -3,9 +3,9 @@
  */
 import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
-import { callerText, type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
+import { callerText, type Frame, frameText, ownFrame, V8_FRAME } from '../../spec/check/frames.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
-import type { WaitGraph } from '../../spec/check/thread-waits.ts'
+import type { FoundPoll, WaitGraph } from '../../spec/check/thread-waits.ts'
 import { printable } from '../../spec/printable.ts'
 import { storyLines } from './story/text.ts'
 import { waitLines } from './waits/wait-lines.ts'
@@ -24,7 +24,10 @@ export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 
     ...[...moments, ...objects.flatMap(({ history }) => history), ...story, ...(waits?.threads ?? [])].map(
       ({ stack }) => stack,
     ),
-    ...(waits?.threads ?? []).flatMap(({ signaled }) => (signaled === undefined ? [] : [signaled])),
+    ...(waits?.threads ?? []).flatMap(({ signaled, polled = [] }) => [
+      ...(signaled === undefined ? [] : [signaled]),
+      ...polled.map(({ stack }) => stack),
+    ]),
   ])
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
@@ -63,16 +66,34 @@ const withoutStart = (frames: readonly Frame[]): readonly Frame[] => {
   return start < 0 ? frames : frames.slice(0, start)
 }
 
+/** Some polls of a thread that have found something, as a line; repeats are joined. */
+const foundLines = (polls: readonly FoundPoll[] = [], symbols: Symbols): string[] => {
+  const texts = polls.map(({ object, count, asked, stack }) => {
+    const frame = ownFrame(symbols.framesOf(stack, MAX_CALLERS))
+    const place = frame === undefined || (frame.function === '' && frame.file === undefined) ? '' : callerText(frame)
+    return `${count}${asked === undefined ? '' : ` of at most ${asked}`} from ${object}${place && `: ${place}`}`
+  })
+  const runs: { readonly text: string; times: number }[] = []
+  for (const text of texts) {
+    const last = runs.at(-1)
+    if (last?.text === text) last.times++
+    else runs.push({ text, times: 1 })
+  }
+  if (runs.length === 0) return []
+  const told = runs.map(({ text, times }) => (times === 1 ? text : `${times} times ${text}`))
+  return [`      its last polls that found completions: ${printable(told.join('; '))}`]
+}
+
 /** The block of a finding that says who waits for whom. */
 export const waitBlock = (graph: WaitGraph, symbols: Symbols, pid?: number): readonly string[] => [
   '  who waits for whom:',
   ...waitLines(graph, pid).flatMap((line, i) => {
-    const { stack, signaled = [] } = graph.threads[i]!
+    const { stack, signaled = [], polled } = graph.threads[i]!
     const textOf = (stack: Stack, head: string): string[] => {
       const frames = withoutStart(symbols.framesOf(stack, MAX_CALLERS))
       return frames.some(({ function: name }) => name !== '') ? [`      ${head}${callersText(frames)}`] : []
     }
-    return [`    ${line}`, ...textOf(stack, ''), ...textOf(signaled, 'signaled last: ')]
+    return [`    ${line}`, ...textOf(stack, ''), ...textOf(signaled, 'signaled last: '), ...foundLines(polled, symbols)]
   }),
   ...(graph.more > 0 ? [`    … ${graph.more} more threads`] : []),
 ]
@@ -96,12 +117,13 @@ const adviceOf = ({ id, program, advice: own }: AnyFinding): string | undefined 
 }
 
 /** The first line of a finding's text, without its line feed. */
-export const headText = ({ id, severity, text, program, host, device }: AnyFinding): string => {
+export const headText = ({ id, severity, follows, text, program, host, device }: AnyFinding): string => {
   const place = host === undefined ? '' : ` on ${host}`
   const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})${place}`]), device]
   // A mistake with an object of libibverbs alone has no device.
   const subject = names.filter(Boolean).join(', ')
-  return printable(`userdma ${isOfCapture(id) ? 'explain' : 'check'}: ${severity} ${id}: ${subject}: ${text}`)
+  const kind = follows === undefined ? severity : 'follows'
+  return printable(`userdma ${isOfCapture(id) ? 'explain' : 'check'}: ${kind} ${id}: ${subject}: ${text}`)
 }
 
 const callersText = (frames: readonly Frame[]): string =>
@@ -110,26 +132,61 @@ const callersText = (frames: readonly Frame[]): string =>
 /** The innermost frames of a stack in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
 export const callersOf = (stack: Stack, symbols: Symbols): string => callersText(symbols.framesOf(stack, MAX_CALLERS))
 
-/** `most`: lines of its story. */
-export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
+/** Maximum lines of a finding; `--verbose` has the others. */
+const FINDING_LINES = 60
+/** Lines that a part keeps beside a longer one. */
+const LEAST_LINES = 6
+
+/** The parts of a finding, the last ones first cut, so that they have `most` lines together. */
+const limitedTo = (most: number, parts: readonly (readonly string[])[]): readonly string[] => {
+  let surplus = parts.flat().length - most
+  const cut = (lines: readonly string[]): readonly string[] => {
+    const left = Math.max(LEAST_LINES, lines.length - surplus - 1)
+    if (surplus <= 0 || left + 1 >= lines.length) return lines
+    surplus -= lines.length - left - 1
+    return [...lines.slice(0, left), `    … ${lines.length - left} more lines: --verbose`]
+  }
+  return parts.toReversed().map(cut).toReversed().flat()
+}
+
+/** What is told of a finding. Absent: STORY_LINES, FINDING_LINES. */
+interface TextLimits {
+  /** Lines of its story. */
+  readonly story?: number | undefined
+  /** All lines. */
+  readonly lines?: number | undefined
+  /** An earlier finding that has told its story, or its waits. */
+  readonly toldBefore?: { readonly story?: FindingId | undefined; readonly waits?: FindingId | undefined }
+}
+
+export const findingText = (
+  finding: AnyFinding,
+  symbols: Symbols,
+  { story: most = STORY_LINES, lines: limit = FINDING_LINES, toldBefore = {} }: TextLimits = {},
+): string => {
   const { details, time, moments, objects, waits, program, story = [] } = finding
   const advice = adviceOf(finding)
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = callersOf(stack, symbols)
     return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
   }
-  const lines = [
-    headText(finding),
-    ...details.map(line => `    ${line}`),
-    ...moments
-      .filter(({ stack }) => stack.length > 0)
-      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack, MAX_FRAMES), '    ')]),
-    ...(waits === undefined ? [] : waitBlock(waits, symbols, program?.pid)),
-    ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
-    ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(
-      (line, i) => `${i === 0 ? '  ' : '   '}${line}`,
-    ),
+  const told = storyLines(story, time, stack => symbols.framesOf(stack), most)
+  const end = [
+    ...(toldBefore.story === undefined ? [] : [`  story: that of ${toldBefore.story} above`]),
+    ...(toldBefore.story === undefined ? told.map((line, i) => `${i === 0 ? '  ' : '   '}${line}`) : []),
     ...(advice === undefined ? [] : [`  advice: ${advice}`]),
   ]
-  return `${lines.map(printable).join('\n')}\n`
+  const shown = limitedTo(limit - end.length, [
+    [headText(finding), ...details.map(line => `    ${line}`)],
+    moments
+      .filter(({ stack }) => stack.length > 0)
+      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack, MAX_FRAMES), '    ')]),
+    waits === undefined
+      ? []
+      : toldBefore.waits === undefined
+        ? waitBlock(waits, symbols, program?.pid)
+        : [`  who waits for whom: as in ${toldBefore.waits} above`],
+    objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
+  ])
+  return `${[...shown, ...end].map(printable).join('\n')}\n`
 }

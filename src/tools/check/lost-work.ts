@@ -26,9 +26,13 @@ export const noteLostByDestroy = (
 const UNRELIABLE: ReadonlySet<string> = new Set(['UC', 'UD'])
 
 /** A queue pair has dropped messages. `why`: a sentence. */
-export const noteDropped = (qp: KnownObject, { count = 1 }: Failure, why: string): void => {
-  if (UNRELIABLE.has(typeOf(qp))) qp.lost.drops = { count, why }
+export const noteDropped = (qp: KnownObject, { count = 1, cause }: Failure, why: string): void => {
+  if (UNRELIABLE.has(typeOf(qp))) qp.lost.drops = { count, why, cause: cause.id }
 }
+
+/** Devices tell of drops ever more rarely: the messages without a receive are counted here, too. */
+const dropsOf = ({ drops, notReady }: KnownObject['lost']): number =>
+  drops?.cause === 'NO_RECEIVE' ? Math.max(drops.count, notReady) : (drops?.count ?? 0)
 
 interface LostBefore {
   readonly details: readonly string[]
@@ -57,7 +61,8 @@ export const dropBehind = (
         lost.drops !== undefined && destruction === undefined && pids.has(program?.pid ?? -1),
     )
   if (qp?.lost.drops === undefined) return undefined
-  const { count, why } = qp.lost.drops
+  const { why } = qp.lost.drops
+  const count = dropsOf(qp.lost)
   return {
     qp,
     text: `${qp.nameWithProgram} dropped ${count > 1 ? 'at least ' : ''}${counted(count, 'message')}, which nobody repeats: ${why}`,
@@ -82,7 +87,7 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
       moments.push({ ...destruction, action: `destroyed ${name}` })
     }
     if (drops !== undefined)
-      details.push(`${name} dropped ${counted(drops.count, 'message')} before, which nobody repeats: ${drops.why}`)
+      details.push(`${name} dropped ${counted(dropsOf(lost), 'message')} before, which nobody repeats: ${drops.why}`)
   }
   for (const { name, pollers, overwriting = 0, size = 0 } of objects.existingIn(context)) {
     if (overwriting > size)

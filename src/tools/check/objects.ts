@@ -3,6 +3,7 @@
  * stale keys and queue pair numbers refer to them.
  */
 
+import type { CauseName } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
@@ -74,7 +75,9 @@ interface LostWork {
   sends: number
   receives: number
   /** How many messages it has dropped, and why; undefined: none. */
-  drops: { readonly count: number; readonly why: string } | undefined
+  drops: { readonly count: number; readonly why: string; readonly cause: CauseName } | undefined
+  /** How many messages have found no receive. */
+  notReady: number
   /** Datagrams that no device gets. `to`: the address of the last, `why`: a sentence. */
   unreached?: { readonly count: number; readonly to: string; readonly why: string }
 }
@@ -110,7 +113,7 @@ export class KnownObject {
   readonly creation: Moment
   readonly changes: Moment[] = []
   /** What a queue pair has lost, for the explanation of waits. */
-  readonly lost: LostWork = { sends: 0, receives: 0, drops: undefined }
+  readonly lost: LostWork = { sends: 0, receives: 0, drops: undefined, notReady: 0 }
   /** Of a CQ that several threads have polled: a poll of each. */
   pollers: readonly Moment[] = []
   destruction: Moment | undefined
@@ -157,6 +160,8 @@ export class KnownObject {
   failure: Failure | undefined
   /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false
+  /** The last failed request of a queue pair whose completion the program has polled, as text, and when. */
+  failurePolled: { readonly text: string; readonly time: number } | undefined
   /**
    * Of a queue pair: the highest number of READs and atomics, up to 256, that were posted and unpolled at one time
    * since RESET.
@@ -262,6 +267,7 @@ export class KnownObject {
     for (const name of Object.keys(this.attributes)) delete this.attributes[name as keyof QpAttributes]
     this.failure = undefined
     this.isReported = false
+    this.failurePolled = undefined
     this.mostReads = 0
   }
 

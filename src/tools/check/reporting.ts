@@ -9,6 +9,7 @@ import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { hasStory } from '../../spec/check/story.ts'
 import type { WaitGraph } from '../../spec/check/thread-waits.ts'
+import { Consequences } from './consequences.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
@@ -57,6 +58,8 @@ export interface FindingContent {
   readonly left?: string
   /** As in `Finding`. */
   readonly wasKilled?: true
+  /** As in `Finding`. */
+  readonly follows?: number | undefined
   readonly details?: readonly string[]
   /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
   readonly advice?: string | undefined
@@ -72,6 +75,14 @@ const MAX_DIRECT = 256
 /** The text with `#` for its numbers: they differ between occurrences of one mistake. */
 const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
+/** Of an error: a failure of one of its queue pairs that the program had polled before, and went on. */
+const wentOnLines = (severity: Severity, time: number, objects: readonly KnownObject[]): string[] => {
+  const known = objects.find(({ failurePolled }) => failurePolled !== undefined && failurePolled.time < time)
+  return severity === 'error' && known?.failurePolled !== undefined
+    ? [`the program had polled the failure of ${known.failurePolled.text} of ${known.name} before, and went on`]
+    : []
+}
+
 export class FindingReporter {
   /** How often something was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
@@ -81,6 +92,7 @@ export class FindingReporter {
   readonly counts: number[] = []
   /** Numbers of findings by the key of `report`. */
   readonly #numbers = new Map<string, number>()
+  readonly consequences = new Consequences()
   readonly #onFinding: ReportFinding
   readonly #lacks: readonly Need[]
   readonly #storyOf: StoryOf
@@ -143,7 +155,11 @@ export class FindingReporter {
     const { time, device, context, program, stack, action = 'called' } = occurrence
     if (this.#lacks.some(need => findings[id].needs.includes(need))) return undefined
     const { text, details = [], advice, left, wasKilled, isWait, waits } = content
-    const severity = content.severity ?? findings[id].severity
+    const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
+    const pids = [program, ...objects.map(object => object.program)].map(one => one?.pid)
+    const follows =
+      content.follows ?? (findings[id].followsDeath === true ? this.consequences.deathOf(pids) : undefined)
+    const severity = follows === undefined ? (content.severity ?? findings[id].severity) : 'note'
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
     const of = this.#isByDevice ? device : ''
@@ -160,18 +176,21 @@ export class FindingReporter {
     if (severity === 'error') this.hasErrors = true
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
-    const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
+    // The other end of a connection ends, too.
+    if (severity === 'error' || follows !== undefined)
+      for (const pid of pids) this.consequences.givesUp(pid, follows ?? number)
     const story = hasStory(id) ? this.#storyOf(id, { ...occurrence, stack }, objects) : []
     const finding: Finding = {
       number,
       id,
       severity,
       text,
-      details: [...details, ...this.#directLines(occurrence)],
+      details: [...details, ...wentOnLines(severity, time, objects), ...this.#directLines(occurrence)],
       ...(left && { left }),
       ...(wasKilled && { wasKilled }),
       ...(isWait && { isWait }),
       ...(waits && { waits }),
+      ...(follows !== undefined && { follows }),
       ...(program && { program }),
       ...(program && advice !== undefined && { advice }),
       device,

@@ -2,9 +2,12 @@
  * Findings as text, JSON and SARIF.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { endJson, endText, explained, findingJson, sarifLog } from '../../../src/cli/check/report.ts'
+import { openReportOf } from '../../../src/cli/check/reporting.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import type { Finding, StoryLine } from '../../../src/spec/check/finding.ts'
 import { findingIds } from '../../../src/spec/check/findings.ts'
@@ -84,7 +87,7 @@ const told: Finding = {
 
 test('text has the story, as many lines as are wanted: the last, and those that are decisive', () => {
   const story = (lines?: number): string[] =>
-    findingText(told, createSymbols(), lines)
+    findingText(told, createSymbols(), { story: lines })
       .split('\n')
       .filter(text => / before {2}|^ {2}story/.test(text))
   assert.deepEqual(story(), [
@@ -99,6 +102,38 @@ test('text has the story, as many lines as are wanted: the last, and those that 
     '       0.002 ms before  CQ 1      polled 3 completions',
   ])
   assert.deepEqual(story(0), [])
+})
+
+test('a finding has at most 60 lines, its story and advice among them; the longest parts are cut', () => {
+  const history = Array.from({ length: 50 }, () => ({ action: 'modified', time: 0, stack: [] }))
+  const long: Finding = { ...told, objects: ['QP 0x1', 'QP 0x2'].map(name => ({ name, history })) }
+  const lines = findingText(long, createSymbols()).trimEnd().split('\n')
+  assert.equal(lines.length, 60)
+  assert.equal(lines.at(-1), '  advice: deregister later')
+  assert.match(lines.at(-6)!, /^ {4}… \d+ more lines: --verbose$/)
+  assert.equal(
+    findingText(long, createSymbols(), { lines: Number.POSITIVE_INFINITY }).trimEnd().split('\n').length,
+    5 + 2 * 51 + 5,
+  )
+})
+
+test('what was told before is not repeated: a story, and what follows from a finding is a line', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'userdma-report-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'findings')
+  const report = openReportOf({ output: path, story: 12, failOn: 'never' }, [])
+  const later: Finding = { ...told, number: 2, id: 'peer-in-error', time: told.time + 10 }
+  const leak = { ...finding, id: 'leak', severity: 'note', left: 'QP', follows: 1 } as const
+  const all: Finding[] = [told, later, { ...finding, number: 3, id: 'peer-ended', severity: 'note', follows: 1 }]
+  for (const one of [...all, { ...leak, number: 4 }, { ...leak, number: 5 }]) report.onFinding(one)
+  const [counts, hasCalls, isRecorded] = [() => 1, true, true]
+  await report.finish({ programEnd: { status: 0, signal: null }, counts, omissions: [], hasCalls, isRecorded })
+  const text = readFileSync(path, 'utf8')
+  assert.equal(text.match(/deregistered: post/g)?.length, 1)
+  assert.match(text, /check: error peer-in-error: (.*\n)+? {2}story: that of stale-rkey above\n {2}advice/)
+  assert.match(text, /\n\nuserdma check: follows peer-ended: process 7 \(client\), rxe0: QP 0x11 WRITE wr_id 5: .*\n\n/)
+  assert.match(text, /\n\nuserdma check: follows leak: .*: 2 objects \(QP\) were left at exit after the error; .*\n\n/)
+  assert.match(text, /\nuserdma check: 2 errors; 2 lines say what follows\n$/)
 })
 
 test('JSON has the frames of a story, SARIF a code flow with the importance of each step', () => {

@@ -3,6 +3,8 @@
  * kind `late` (test/system/check/late.test.ts) the request arrives then; without torment it is there at once, and the
  * program passes. With `right` the owner waits until the request has ended. Exit status 1: wrong bytes.
  *
+ * `rails`, `same` and `own-read` need a packet that a fault rule delays: torment of kind `late` is about what was told.
+ *
  *   late_cases CASE [right]
  */
 #include "../../../docs/findings/told.h"
@@ -11,7 +13,7 @@
 #include <time.h>
 #include <userdma.h>
 
-enum { LIMIT = 50, OLD = 1, NEW = 2, OTHER = 3 };
+enum { LIMIT = 50, OLD = 1, NEW = 2, OTHER = 3, PACKET = 256 };
 
 static bool is_right;
 
@@ -109,6 +111,54 @@ static int late_write(bool is_destroyed)
     return destroy_pair(&two, &second) | wrong;
 }
 
+/* A retry over another rail, to one buffer that both peers know without any message of RDMA. `is_same`: both rails send
+ * the same data on purpose, which is right. */
+static int rails(bool is_same)
+{
+    struct end one = {0}, first = {0}, two = {0}, second = {0};
+    open_device();
+    patient(&one);
+    patient(&first);
+    connect_ends(&one, &first);
+    patient(&two);
+    patient(&second);
+    connect_ends(&two, &second);
+    two.extra = need(ibv_reg_mr(two.pd, one.buffer, SIZE, ALL_RIGHTS), "ibv_reg_mr");
+    memset(one.buffer, NEW, HALF);
+    memset(first.buffer, is_same ? NEW : OLD, PACKET);
+    memset(second.buffer, NEW, PACKET);
+    post(&first, IBV_WR_RDMA_WRITE, part_of(&first, 0, PACKET), address_of(&one), one.mr->rkey);
+    const bool has_ended = comes(&first);
+    post(&second, IBV_WR_RDMA_WRITE, part_of(&second, 0, PACKET), address_of(&one), two.extra->rkey);
+    completion(&second);
+    if (!has_ended)
+        completion(&first);
+    const int wrong = differs(one.buffer, NEW);
+    destroy_end(&one);
+    destroy_end(&first);
+    return destroy_pair(&two, &second) | wrong;
+}
+
+/* The reader gives its READ up, and uses the buffer otherwise. */
+static int own_read(void)
+{
+    struct end owner = {0}, reader = {0};
+    open_device();
+    patient(&owner);
+    patient(&reader);
+    connect_ends(&owner, &reader);
+    memset(owner.buffer, OLD, HALF);
+    post(&reader, IBV_WR_RDMA_READ, part_of(&reader, 0, HALF), address_of(&owner), owner.mr->rkey);
+    const bool has_ended = comes(&reader);
+    const int unfinished = userdma_expect_finished(reader.buffer, HALF);
+    check(unfinished != (userdma_present() && !has_ended), "userdma_expect_finished");
+    memset(reader.buffer, OTHER, HALF);
+    if (!has_ended)
+        completion(&reader);
+    const int wrong = differs(reader.buffer, OTHER);
+    return destroy_pair(&owner, &reader) | wrong;
+}
+
 /* The owner declares what it lends, takes it back, and uses the bytes itself. */
 static int declared(void)
 {
@@ -143,6 +193,12 @@ int main(int argc, char **argv)
         return late_write(true);
     if (strcmp(name, "declared") == 0)
         return declared();
-    fprintf(stderr, "usage: late_cases read|write|destroyed|declared [right]\n");
+    if (strcmp(name, "rails") == 0)
+        return rails(false);
+    if (strcmp(name, "same") == 0)
+        return rails(true);
+    if (strcmp(name, "own-read") == 0)
+        return own_read();
+    fprintf(stderr, "usage: late_cases read|write|destroyed|declared|rails|same|own-read [right]\n");
     return 1;
 }

@@ -144,46 +144,6 @@ static int scaled_twice(void)
     return ended();
 }
 
-/* Immediate data in the host's order. Returns that of the completion. */
-static uint32_t host_immediate(void)
-{
-    make_pair(&one, &other);
-    post_receive(&other, all_of(&other));
-    struct ibv_sge sge = all_of(&one);
-    struct ibv_send_wr *bad, request = write_of(&sge);
-    request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
-    request.imm_data = 3;
-    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
-    struct ibv_wc wc;
-    while (ibv_poll_cq(other.cq, 1, &wc) == 0)
-        ;
-    completion(&one);
-    return wc.imm_data;
-}
-
-/* The receiver converts it, for an index. */
-static int wrong_immediate(void)
-{
-    static struct { char bytes[65536]; } table[4];
-    volatile char *const element = table[ntohl(host_immediate())].bytes;
-    return *element;
-}
-
-/* It is a number of messages for which the receiver has receives. */
-static int lacking_after_immediate(void)
-{
-    host_immediate();
-    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
-    completion(&one);
-    return ended();
-}
-
-/* No mistake: both ends agree. */
-static int agreed_immediate(void)
-{
-    return host_immediate() == 3 ? ended() : 1;
-}
-
 /* The opcodes of completions are not those of requests. */
 static int completion_opcode(enum ibv_wr_opcode opcode, int receives)
 {
@@ -312,6 +272,60 @@ static int own_wakeup(void)
     return answered();
 }
 
+/* Immediate data without htonl. Returns that of the completion. */
+static uint32_t host_immediate(void)
+{
+    make_pair(&one, &other);
+    post_receive(&other, all_of(&other));
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+    request.imm_data = 7;
+    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
+    completion(&one);
+    struct ibv_wc wc;
+    while (ibv_poll_cq(other.cq, 1, &wc) == 0)
+        ;
+    return wc.imm_data;
+}
+
+/* The receiver converts it, for an index. */
+static int host_immediate_index(void)
+{
+    ((volatile int *)calloc(64, sizeof(int)))[ntohl(host_immediate())]++;
+    return ended();
+}
+
+/* It is a number of messages for which the receiver has receives. */
+static int lacking_after_immediate(void)
+{
+    host_immediate();
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+    completion(&one);
+    return ended();
+}
+
+/* Both ends agree on the order, and the program dies of something else. */
+static int agreed_immediate(void)
+{
+    ((volatile int *)NULL)[host_immediate()]++;
+    return ended();
+}
+
+/* A request fails, and the program ends. */
+static int gives_up(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.wr.rdma.rkey = 0;
+    check(ibv_post_send(one.qp, &request, &bad), "ibv_post_send");
+    struct ibv_wc wc;
+    while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+        ;
+    exit(wc.status == IBV_WC_SUCCESS ? 0 : 1);
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -323,8 +337,8 @@ static const struct {
     {"packed-address", packed_address},     {"only-offset", only_offset},
     {"wc-opcode", wc_opcode},               {"immediate-and-none", immediate_and_none},
     {"cut-wr-id", cut_wr_id},               {"scaled-twice", scaled_twice},
-    {"wrong-immediate", wrong_immediate},   {"agreed-immediate", agreed_immediate},
-    {"lacking-after-imm", lacking_after_immediate},
+    {"host-immediate", host_immediate_index}, {"lacking-after-imm", lacking_after_immediate},
+    {"agreed-immediate", agreed_immediate}, {"gives-up", gives_up},
     {"zero-based", zero_based},             {"moderated", moderated},
     {"channel-first", channel_first},       {"early-qp", early_queue_pair},
     {"own-number", own_number},             {"own-wakeup", own_wakeup},

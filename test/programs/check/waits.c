@@ -203,6 +203,22 @@ static void flush_shared(void)
     wait_for(&one, 4);
 }
 
+/* A poll gives two completions, and the program handles the first. */
+static void took_first(void)
+{
+    struct ibv_wc wc[4];
+    make_pair(&one, &other);
+    receive(&other, 2);
+    send_one(&one);
+    send_one(&one);
+    wait_for(&one, 2);
+    for (int handled = 0; handled < 2;)
+        if (ibv_poll_cq(other.cq, 4, wc) > 0)
+            handled++;
+        else
+            usleep(1000);
+}
+
 static void polled_twice(void)
 {
     make_pair(&one, &other);
@@ -1042,6 +1058,7 @@ static const struct kind {
     {"thrown-away", thrown_away},
     {"thrown-joined", thrown_joined},
     {"polled-twice", polled_twice},
+    {"took-first", took_first},
     {"flush-destroyed", flush_destroyed},
     {"flush-shared", flush_shared},
     {"no-async", no_async},

@@ -23,8 +23,10 @@ interface MomentJson {
   readonly frames: readonly FrameJson[]
 }
 export interface FindingJson {
+  readonly number: number
   readonly id: FindingId
   readonly severity: string
+  readonly follows?: number
   readonly text: string
   readonly details: readonly string[]
   readonly advice?: string

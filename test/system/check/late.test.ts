@@ -30,8 +30,28 @@ const rows = [
   ['declared', 'mlx5', ['not-lent', 'taken-back-early']],
 ] as const
 
+/** With a WRITE or READ request that comes late by a fault rule. */
+const delayed = [
+  ['rails', 'rxe', ['late-write']],
+  ['rails', 'mlx5', ['late-write']],
+  // Both send the same on purpose: the program passes, and nothing is told.
+  ['same', 'rxe', []],
+  ['same', 'mlx5', []],
+  ['own-read', 'rxe', ['send-buffer-changed', 'taken-back-early']],
+  ['own-read', 'mlx5', ['send-buffer-changed', 'taken-back-early']],
+  ['own-read', 'efa', ['send-buffer-changed', 'taken-back-early']],
+] as const
+
 /** In the usual run. */
-const short = new Set(['read efa', 'write rxe', 'destroyed mlx5', 'declared rxe'])
+const short = new Set([
+  'read efa',
+  'write rxe',
+  'destroyed mlx5',
+  'declared rxe',
+  'rails rxe',
+  'same mlx5',
+  'own-read efa',
+])
 
 describe('--torment-kinds late', { skip: lacking(program, srd) }, () => {
   for (const [name, device, ids] of casesOf(rows, ([name, device]) => short.has(`${name} ${device}`)))
@@ -43,7 +63,29 @@ describe('--torment-kinds late', { skip: lacking(program, srd) }, () => {
       const about = found.map(({ id }) => id).filter(id => id !== 'cq-too-small')
       assert.deepEqual(about.sort(), ids, stderr)
       for (const { action, frames } of found.flatMap(({ moments }) => moments))
-        if (!/landed|accessed/.test(action)) assert.ok(frames.length > 0, action)
+        if (!/landed|accessed|complete/.test(action)) assert.ok(frames.length > 0, action)
       assert.equal(status, ids.some(id => id === 'not-lent') ? 65 : 0, stderr)
+    })
+})
+
+describe('requests that come after their program gave up', { skip: lacking(program, srd) }, () => {
+  const isShort = ([name, device]: (typeof delayed)[number]): boolean =>
+    ['rails rxe', 'same mlx5', 'own-read rxe', 'own-read efa'].includes(`${name} ${device}`)
+  for (const [name, device, ids] of casesOf(delayed, isShort))
+    it(`${name} on ${device}`, async t => {
+      const path = device === 'efa' ? srd : program
+      const late = ['RC_WRITE*', '*READ*'].map(opcode => `opcode=${opcode},nth=1,delay=300ms`)
+      const rules = (device === 'efa' ? ['delay=300ms'] : late).flatMap(rule => ['--fault', rule])
+      const script = `${path} ${name} > /dev/null; test $? = ${ids.length > 0 ? 1 : 0} && ${path} ${name} right`
+      const { found, stderr, status } = await checkScript(t, script, [...devices[device], ...rules])
+      assert.deepEqual(
+        found
+          .map(({ id }) => id)
+          .filter(id => id !== 'cq-too-small')
+          .sort(),
+        ids,
+        stderr,
+      )
+      assert.equal(status, 0, stderr)
     })
 })

@@ -55,6 +55,27 @@ it('a fenced send may have the data of an outstanding READ, so changes to its bu
   }
 })
 
+it("the buffer of a READ is the program's again when its data has come, and a device may write there before", () => {
+  const remote = { address: START + 1024, length: 64, rkey: LKEY }
+  for (const [change, ids] of [
+    ['before', ['send-buffer-changed warning']],
+    ['after', []],
+    ['peer', []],
+    ['own send', ['send-buffer-changed warning']],
+  ] as const) {
+    const s = requestScenario()
+    const read = s.post({ opcode: RDMA_READ, remote, ...at(0, 64) })
+    if (change === 'peer')
+      s.end(s.post({ owner: s.peer, number: 2, ...at(2048, 64), remote: { ...remote, address: START } }))
+    if (change === 'own send') s.end(s.post({ opcode: SEND, ...at(512, 64) }))
+    if (change !== 'after') s.changeSampledBytes()
+    s.checker.accessed(0, LKEY, 0, START + 1024, 64, AccessFlags.values.REMOTE_READ, 2)
+    if (change === 'after') s.changeSampledBytes()
+    s.complete(read)
+    assert.deepEqual(s.ids(), ids, change)
+  }
+})
+
 it('the first 16 sends of a queue and then every 16th are checked', () => {
   const s = requestScenario()
   const checked: number[] = []

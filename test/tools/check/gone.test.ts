@@ -4,9 +4,11 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { UseOfGone } from '../../../src/spec/check/program-events.ts'
+import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { because } from '../../../src/spec/reason.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../../src/spec/session.ts'
+import { WcStatus } from '../../../src/spec/work.ts'
 import { requestScenario } from './requests.ts'
 
 const program = { pid: 1, command: 'client' }
@@ -121,6 +123,75 @@ it('a death is an error if a function of verbs is in the stack', () => {
       'warning: died of SIGSEGV',
     ],
   )
+})
+
+it('what follows from an explained death is a note, and says from what; of an unexplained one it is an error', () => {
+  const died = (address: bigint) => {
+    const s = requestScenario()
+    s.complete(s.post({ wrId: 0x7fff_1234_0000n }))
+    const fault = { fault: AddressFault.UNMAPPED, address }
+    s.checker.event({ event: 'died', time: 1, program, signal: 'SIGSEGV', isInOurs: false, stack: ['main'], ...fault })
+    s.fail({ id: 'REMOTE_ENDED', args: {} })
+    return s.found.map(({ id, severity, number, follows }) => ({ id, severity, number, follows }))
+  }
+  assert.deepEqual(died(0x1234_0010n), [
+    { id: 'program-died', severity: 'error', number: 1, follows: undefined },
+    { id: 'peer-ended', severity: 'note', number: 2, follows: 1 },
+  ])
+  assert.deepEqual(died(0x10n), [
+    { id: 'program-died', severity: 'warning', number: 1, follows: undefined },
+    { id: 'peer-ended', severity: 'error', number: 2, follows: undefined },
+  ])
+})
+
+it('a death at a wr_id is told with the last poll and the post', () => {
+  const s = requestScenario()
+  s.complete(s.post({ wrId: 0x7fff_1234_0000n }))
+  const fault = { fault: AddressFault.UNMAPPED, address: 0x7fff_1234_0800n, pollStack: ['take'] }
+  s.checker.event({ event: 'died', time: 1, program, signal: 'SIGSEGV', isInOurs: false, stack: ['main'], ...fault })
+  const [{ severity, moments, details } = {}] = s.found
+  assert.equal(severity, 'error')
+  assert.deepEqual(
+    moments?.map(({ action, stack }) => `${action}: ${stack}`),
+    ['ended: main', 'polled: take', 'posted: posted'],
+  )
+  assert.match(details?.[0] ?? '', /^0x7fff12340800 is 2048 bytes behind the wr_id of WRITE/)
+})
+
+it('a failure that was polled, and after which the program went on, is told with a later error of its queue pair', () => {
+  const detailsOf = (between: 'poll' | 'nothing' | 'reset') => {
+    const s = requestScenario()
+    s.complete(s.post({ wrId: 9n }), WcStatus.values.RETRY_EXC_ERR)
+    s.advance(1)
+    if (between !== 'nothing') s.poll(1)
+    if (between === 'reset') s.call('rc_qp', 'modify', s.qp, { state: QpState.values.RESET })
+    s.advance(1)
+    s.fail({ id: 'RKEY_UNKNOWN', args: { key: 5 } })
+    const error = s.found.find(({ severity }) => severity === 'error')
+    assert.ok(error !== undefined)
+    const told = error.story?.some(({ text }) => text === 'the program has polled the failure of WRITE wr_id 9')
+    return [
+      error.details.some(line => /^the program had polled the failure of WRITE wr_id 9 \(RETRY_EXC/.test(line)),
+      told,
+    ]
+  }
+  assert.deepEqual(detailsOf('poll'), [true, true])
+  assert.deepEqual(detailsOf('nothing'), [false, false])
+  assert.deepEqual(detailsOf('reset'), [false, true])
+})
+
+it('what a program leaves that ends after an error follows from it, unless it has gone on', () => {
+  const leakOf = (goesOn: boolean) => {
+    const s = requestScenario()
+    s.fail({ id: 'RKEY_UNKNOWN', args: { key: 5 } })
+    if (goesOn) s.create('pd')
+    s.call('rc_qp', 'destroy', s.qp, {}, { why: 'close' })
+    const [error, leak] = s.found
+    assert.equal(error?.severity, 'error')
+    return { severity: leak?.severity, follows: leak?.follows }
+  }
+  assert.deepEqual(leakOf(false), { severity: 'note', follows: 1 })
+  assert.deepEqual(leakOf(true), { severity: 'warning', follows: undefined })
 })
 
 it('a crash at a member of a struct is of the NULL of a refused call only if one was refused, and none made since', () => {

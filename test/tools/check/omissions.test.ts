@@ -269,6 +269,10 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/outstanding.ts MAX_READS': { because: 'data of older READs counts as come' },
   'src/tools/check/device-writes.ts MAX_WRITES': { because: 'what is unknown counts as written' },
   'src/tools/check/findings/refused-call.ts MAX_PROGRAMS': { because: 'a crash on its NULL is told without the call' },
+  'src/tools/check/findings/overtaken-writes.ts MAX_ATTEMPTS': { because: 'a retry fails soon, or not at all' },
+  'src/tools/check/consequences.ts MAX_PROCESSES': {
+    because: 'of older processes a consequence is a finding of its own',
+  },
   'src/tools/check/findings/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
   'src/tools/check/findings/event-ignored.ts MAX_KEPT': { because: 'what is used now is about the latest' },
   'src/tools/check/findings/ignored-posts.ts MAX_REFUSED': { because: 'later ones are most often the same mistake' },

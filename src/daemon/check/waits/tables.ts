@@ -22,6 +22,7 @@ const MAX_TABLES = 1024
 const HEADER = offsetsOf(Messages.waitTable)
 const SLOT = offsetsOf(Messages.waitSlot)
 const POLL = offsetsOf(Messages.waitPoll)
+const FOUND = offsetsOf(Messages.waitFound)
 const SIGNAL = offsetsOf(Messages.waitSignal)
 const MODULE = offsetsOf(Messages.waitModule)
 const MODULE_BYTES = Messages.waitModule.size
@@ -32,6 +33,15 @@ interface TablePoll {
   /** The daemon's number of the context; 0: unknown. */
   readonly context: number
   readonly cq: number
+  readonly count: number
+}
+
+/** A poll that has found something; `asked` 0: of an extended CQ. */
+interface TableFound {
+  readonly caller: number
+  readonly context: number
+  readonly cq: number
+  readonly asked: number
   readonly count: number
 }
 
@@ -53,6 +63,8 @@ export interface TableSlot {
   readonly descriptors: readonly number[]
   readonly descriptorCount: number
   readonly polls: readonly TablePoll[]
+  /** The oldest first. */
+  readonly found: readonly TableFound[]
 }
 
 /** Where a thread was that runs: `waitSample` of spec/session.ts. */
@@ -143,6 +155,17 @@ export class WaitTableFile {
           const poll = SLOT.polls + i * Messages.waitPoll.size
           return { context: u32(poll + POLL.context), cq: u32(poll + POLL.cq), count: u32(poll + POLL.count) }
         }).filter(({ count: polled }) => polled > 0),
+        found: list(WaitTable.found, WaitTable.found, i => {
+          const place = (u32(SLOT.nextFound) + i) % WaitTable.found
+          const found = SLOT.found + place * Messages.waitFound.size
+          return {
+            caller: Number(view.getBigUint64(at + found + FOUND.caller, true)),
+            context: u32(found + FOUND.context),
+            cq: u32(found + FOUND.cq),
+            asked: u32(found + FOUND.asked),
+            count: u32(found + FOUND.count),
+          }
+        }).filter(({ count: completions }) => completions > 0),
       }
     }
   }

@@ -12,7 +12,14 @@ import { childrenOf, epollEntries } from '../../../host/process-status.ts'
 import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
 import type { RdmaCm } from '../../../services/rdma-cm/rdma-cm.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
-import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from '../../../spec/check/thread-waits.ts'
+import type {
+  Ender,
+  FoundPoll,
+  GraphProcess,
+  GraphThread,
+  ThreadWaitKind,
+  WaitGraph,
+} from '../../../spec/check/thread-waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { WaitFlag, WaitKind } from '../../../spec/wait-table.ts'
 import { waitGraphs } from '../../../tools/check/waits/graph.ts'
@@ -225,6 +232,15 @@ class ProcessLook {
     const more = others.length > MAX_SENDERS ? ` and ${others.length - MAX_SENDERS} more` : ''
     const names = others.slice(0, MAX_SENDERS).join(', ')
     return ` for a message of process ${names}${more}`
+  }
+
+  /** What the last polls of a thread have found. */
+  found({ found }: TableSlot): FoundPoll[] {
+    return found.map(({ context, cq, asked, count, caller }) => {
+      const known = this.cq(context, cq)
+      const object = known === undefined ? `CQ ${cq}` : this.#names([known])
+      return { object, count, ...(asked > 0 && { asked }), stack: this.#table.file.stackOf([caller]) }
+    })
   }
 
   polling(cqs: readonly CoreObject[], stack: Stack): Described {
@@ -611,7 +627,8 @@ export class ThreadWaits {
     for (const slot of table.file.slots()) {
       if (threads.length === MAX_THREADS) break
       const thread = this.#thread(table, look, slot, before.get(slot.thread), seen, samples.get(slot.thread))
-      if (thread !== undefined) threads.push(thread)
+      const polled = thread === undefined ? [] : look.found(slot)
+      if (thread !== undefined) threads.push({ ...thread, ...(polled.length > 0 && { polled }) })
       samples.delete(slot.thread)
     }
     // Threads that have neither waited nor polled yet.

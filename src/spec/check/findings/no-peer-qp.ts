@@ -12,5 +12,6 @@ export const noPeerQp = {
     "give each side the other's `qp.endpoint`, and keep the peer's queue pair open until the last request is complete",
   statuses: { RETRY_EXC_ERR: 2 },
   isStale: true,
+  followsDeath: true,
   marks: 'gone peer',
 } as const

@@ -9,5 +9,6 @@ export const peerEnded = {
   why: 'Memory and queue pairs end with their program.',
   advice: 'exchange a last message before either end exits',
   causes: ['REMOTE_ENDED'],
+  followsDeath: true,
   statuses: { LOC_ACCESS_ERR: 8, REM_OP_ERR: 9 },
 } as const

@@ -9,5 +9,6 @@ export const programEnded = {
   why: 'The memory of the requests ended with the program.',
   advice: 'wait for all completions before exit',
   causes: ['LOCAL_ENDED'],
+  followsDeath: true,
   statuses: { LOC_PROT_ERR: 11, REM_OP_ERR: 12 },
 } as const

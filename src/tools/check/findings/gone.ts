@@ -6,7 +6,6 @@
 
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
-import { findings } from '../../../spec/check/findings.ts'
 import { VERBS_LIBRARIES } from '../../../spec/check/frames.ts'
 import type { Death, UseOfGone } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
@@ -197,36 +196,29 @@ const members: Readonly<Record<string, Readonly<Record<number, string>>>> = {
 const memberOfNull = (refused: RefusedCreation | undefined, { fault, address }: Death): string | undefined =>
   refused === undefined || fault !== AddressFault.UNMAPPED ? undefined : members[refused.class]?.[Number(address)]
 
+/** A request whose completion has come; of a receive, with the message. */
+type Completed = { readonly request: WorkRequest; readonly message: WorkRequest | undefined } | undefined
+
 /** The requests of all programs that are kept, of which the completions have come last. */
 const MAX_COMPLETED = 64
-
-interface Completed {
-  readonly requests: readonly (WorkRequest | undefined)[]
-  /** What the receives among them have received. */
-  readonly messages: readonly (WorkRequest | undefined)[]
-}
 
 /** Behind a wr_id that is a pointer, so many bytes are of its object; below, it is none. */
 const OBJECT_BYTES = 4096n
 const LEAST_POINTER = 65_536n
 
-/** Whether the program has accessed an address that may be one. */
-const isAtAddress = ({ fault }: Death): boolean => fault === AddressFault.UNMAPPED || fault === AddressFault.PROTECTED
-
 /** A line if a program died at the latest wr_id that looks so, as if it were a pointer. */
 const atWrId = (
   { objects }: DetectorServices,
-  completed: readonly (WorkRequest | undefined)[],
-  death: Death,
+  completed: readonly Completed[],
+  { fault, address = 0n, program }: Death,
 ): { readonly request: WorkRequest; readonly line: string } | undefined => {
-  if (!isAtAddress(death)) return undefined
-  const { address = 0n, program } = death
+  if (fault !== AddressFault.UNMAPPED && fault !== AddressFault.PROTECTED) return undefined
   const isAt = (start: bigint): boolean => start >= LEAST_POINTER && address >= start && address < start + OBJECT_BYTES
   const isOf = ({ owner, wrId, numbered }: WorkRequest): boolean =>
     numbered === undefined &&
     (isAt(wrId) || isAt(BigInt.asUintN(32, wrId))) &&
     objects.find(owner)?.program?.pid === program?.pid
-  const request = completed.findLast(one => one !== undefined && isOf(one))
+  const { request } = completed.findLast(one => one !== undefined && isOf(one.request)) ?? {}
   if (request === undefined) return undefined
   const { wrId, opcode } = request
   const what = `${opcode < 0 ? 'a receive' : requestName(opcode)}, whose completion had come`
@@ -237,15 +229,24 @@ const atWrId = (
   return { request, line }
 }
 
-/** A line if the last message that a program has received has immediate data that it may have misread. */
-const immediateOf = (services: DetectorServices, { requests, messages }: Completed, death: Death) => {
-  if (!isAtAddress(death)) return undefined
-  const { objects } = services
-  const isOf = (request: WorkRequest | undefined): boolean =>
-    request !== undefined && request.opcode < 0 && objects.find(request.owner)?.program?.pid === death.program?.pid
-  const message = messages[requests.findLastIndex(isOf)]
-  const sender = message && objects.find(message.owner)
-  return sender && services.ask(IMMEDIATES)?.(sender, message.wrId)
+/**
+ * The finding that explains a death at a wild address: the last message that the program got had immediate data in the
+ * order of the host. A small address is none of an array that such a number has an element of.
+ */
+const byImmediate = (services: DetectorServices, completed: readonly Completed[], death: Death): number | undefined => {
+  const { fault = AddressFault.NONE, address = 0n, program, signal, stack, time } = death
+  if (fault === AddressFault.NONE || (fault !== AddressFault.WIDE && address < LEAST_POINTER)) return undefined
+  const isOf = (one: Completed): boolean =>
+    one !== undefined &&
+    one.request.opcode < 0 &&
+    services.objects.find(one.request.owner)?.program?.pid === program?.pid
+  const { message } = completed.findLast(isOf) ?? {}
+  const sender = message && services.objects.find(message.owner)
+  if (sender === undefined) return undefined
+  return services.need(IMMEDIATES).explains(sender, {
+    text: `the receiver, process ${program?.pid} (${program?.command}), died of ${signal}${accessText(death)}, after such a message`,
+    moments: [moment('the receiver died', time, stack)],
+  })
 }
 
 const WR_ID_ADVICE =
@@ -256,9 +257,9 @@ const reportDeath = (
   services: DetectorServices,
   death: Death,
   refused: RefusedCreation | undefined,
-  completed: Completed,
+  completed: readonly Completed[],
 ): void => {
-  const { signal, isInOurs, lastCall = '', stack } = death
+  const { signal, isInOurs, lastCall = '', stack, time, pollStack = [] } = death
   const member = memberOfNull(refused, death)
   if (refused !== undefined && member !== undefined) {
     services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
@@ -273,30 +274,32 @@ const reportDeath = (
   const place = verbs === undefined ? '' : ` in ${verbs}`
   const last =
     stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
-  const pointer = atWrId(services, completed.requests, death)
-  const immediate = pointer === undefined ? immediateOf(services, completed, death) : undefined
+  const pointer = atWrId(services, completed, death)
   const advice =
     pointer !== undefined
       ? WR_ID_ADVICE
-      : immediate !== undefined
-        ? findings['immediate-byte-order'].advice
-        : verbs &&
-          `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`
-  services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
+      : verbs &&
+        `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`
+  const follows = verbs === undefined && pointer === undefined ? byImmediate(services, completed, death) : undefined
+  const number = services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
+    follows,
     text: `died of ${signal}${place}${accessText(death)}${last}`,
-    ...(verbs === undefined && { severity: 'warning' }),
+    ...(verbs === undefined && pointer === undefined && { severity: 'warning' }),
     ...(advice !== undefined && { advice }),
-    ...(pointer && { details: [pointer.line], moments: [services.postMoment(pointer.request)] }),
-    ...(immediate !== undefined && { details: [`the last message that was received: ${immediate}`] }),
+    ...(pointer && {
+      details: [pointer.line],
+      moments: [moment('polled', time, pollStack), services.postMoment(pointer.request)],
+    }),
   })
+  if (verbs !== undefined || pointer !== undefined || follows !== undefined)
+    services.consequences.explainsDeath(death.program?.pid, follows ?? number)
 }
 
 export const createGoneDetector = (services: DetectorServices): Detector => {
-  /** Rings of the latest: each completion passes here. */
+  /** A ring of the latest: each completion passes here. */
   const requests: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
   const messages: (WorkRequest | undefined)[] = new Array(MAX_COMPLETED).fill(undefined)
   let next = 0
-  const inOrder = <T>(ring: readonly T[]): T[] => [...ring.slice(next), ...ring.slice(0, next)]
   return {
     on: {
       completed(request, { message }) {
@@ -307,7 +310,8 @@ export const createGoneDetector = (services: DetectorServices): Detector => {
       usedGone: use => reportGone(services, use),
       died(death) {
         const refused = services.need(REFUSALS).creationOf(death.program?.pid)
-        reportDeath(services, death, refused, { requests: inOrder(requests), messages: inOrder(messages) })
+        const completed = requests.map((request, i): Completed => request && { request, message: messages[i] })
+        reportDeath(services, death, refused, [...completed.slice(next), ...completed.slice(0, next)])
       },
     },
   }

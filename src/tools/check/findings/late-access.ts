@@ -8,7 +8,7 @@ import type { Moment } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { requestText } from '../buffers.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import { learnt, type Region } from '../lends/learnt.ts'
 import { type PeerRequests, peerRequests, WORD } from '../lends/peer-requests.ts'
 import {
@@ -34,6 +34,9 @@ const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
 const common = (written: Written, start: number, end: number): number =>
   Math.min(written.end, end) - Math.max(written.start, start)
 
+/** Requests about which it was told that they come too late. */
+export const LATE_WRITES: Topic<WeakSet<WorkRequest>> = { name: 'late WRITEs' }
+
 /** Returns what reports that a WRITE comes too late, if something proves it. `newer`: other advertisements since. */
 const createLateWrite = (services: DetectorServices, { heard, sendOf }: PeerRequests) => {
   /**
@@ -47,9 +50,13 @@ const createLateWrite = (services: DetectorServices, { heard, sendOf }: PeerRequ
     return owner !== undefined && (heard.get(owner.program?.pid) ?? Number.NEGATIVE_INFINITY) <= since
   }
 
+  const reported = new WeakSet<WorkRequest>()
+  services.tell(LATE_WRITES, reported)
+
   return (told: Told, region: Region, late: Written, newer: readonly Told[]): void => {
     const { start, end, request } = late
     const report = (why: string, moments: readonly Moment[]): void => {
+      if (request !== undefined) reported.add(request)
       const does = `lands in ${bytesText(told)}, which ${messageText(told)} told its peer ${ago(services, told.event.time)}: ${why}`
       services.report('late-write', ...aboutAccess(services, told, request, 'WRITE', does, moments))
     }

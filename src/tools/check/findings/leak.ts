@@ -3,7 +3,6 @@
  */
 import type { Detector, DetectorServices } from '../detector.ts'
 import { isVerbsClass, participles } from '../objects.ts'
-import { REFUSALS } from './refused-call.ts'
 
 export const createLeakDetector = (services: DetectorServices): Detector => {
   /** The program ends without having closed its devices: then open objects of the library are leaks too. */
@@ -16,10 +15,8 @@ export const createLeakDetector = (services: DetectorServices): Detector => {
       destroyed(call, object) {
         const isLeft = call.why === 'close' && !services.closedContexts.has(call.context)
         if (!isLeft || !isVerbsClass(object.class) || object.isInternal) return
-        // The library documents that a device's close closes its objects; what is left at an end by a refusal is its
-        // consequence.
-        const isConsequence =
-          (object.isOfLibrary && !isExiting) || services.need(REFUSALS).hasGivenUp(object.program?.pid)
+        // The library documents that a device's close closes its objects.
+        const isDocumented = object.isOfLibrary && !isExiting
         const { stack, action } = object.creation
         services.report(
           'leak',
@@ -27,8 +24,9 @@ export const createLeakDetector = (services: DetectorServices): Detector => {
           {
             text: `${object.name} was never ${participles(call.class).destroyed}`,
             left: object.kind,
-            ...(isConsequence && { severity: 'note' }),
+            ...(isDocumented && { severity: 'note' }),
             ...(call.wasKilled && { wasKilled: true }),
+            ...(!isDocumented && !call.wasKilled && { follows: services.consequences.mistakeOf(object.program?.pid) }),
           },
         )
       },

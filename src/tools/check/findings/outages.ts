@@ -300,12 +300,13 @@ export class Outages {
   #report({ occurrence, content, outage: { reason, isRule, isDeath } }: Waiting, severity: Severity): void {
     const end = severity === 'error' ? ': the program ended without a later success' : ''
     if (isDeath) {
-      this.#services.report('no-peer-qp', occurrence, {
+      const number = this.#services.report('no-peer-qp', occurrence, {
         ...content,
         severity: severity === 'error' ? 'warning' : severity,
         text: `${content.text}: ${reason}${end}`,
         advice: 'look why the signal came; to survive the death of a peer, connect to another one after the failure',
       })
+      if (severity === 'error') this.#services.consequences.givesUp(occurrence.program?.pid, number)
       return
     }
     this.#services.report('no-answer', occurrence, {

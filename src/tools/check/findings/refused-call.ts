@@ -88,8 +88,6 @@ export interface RefusedCreation {
 interface Refusals {
   /** The last creation of a program that was refused, unless a later one of the class succeeded. */
   creationOf(pid: number | undefined): RefusedCreation | undefined
-  /** Whether a program has made and changed nothing since a refusal that was reported: it ends because of it. */
-  hasGivenUp(pid: number | undefined): boolean
 }
 export const REFUSALS: Topic<Refusals> = { name: 'refusals' }
 
@@ -97,16 +95,14 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
   const { objects } = services
   /** By pid. */
   const creations = new Map<number, RefusedCreation>()
-  const givenUp = new Set<number>()
   services.tell(REFUSALS, {
     creationOf: (pid = -1) => creations.get(pid),
-    hasGivenUp: (pid = -1) => givenUp.has(pid),
   })
   const whoLeft = (device: number, index: number): string | undefined => services.need(OUTAGES).whoLeft(device, index)
   const isGone = (context = -1): boolean => services.need(IGNORED_EVENTS).isGone(context)
 
   const goesOn = ({ method, program, refused }: CheckedCall): void => {
-    if (method === 'modify' && refused === undefined) givenUp.delete(program?.pid ?? -1)
+    if (method === 'modify' && refused === undefined) services.consequences.goesOn(program?.pid)
   }
 
   const refusedCall = (call: RefusedCall, known: KnownObject | undefined): void => {
@@ -121,11 +117,6 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     const severity = severityOf(call.class, errno, reason)
     if (severity === undefined) return
     const isMade = method === 'create' || method === 'modify'
-    if (isMade && severity !== 'note' && pid !== undefined) {
-      const [oldest] = givenUp
-      if (oldest !== undefined && givenUp.size === MAX_PROGRAMS) givenUp.delete(oldest)
-      givenUp.add(pid)
-    }
     const sentence = isLibrary === true || program === undefined ? reason.text() : inC(reason)
     const cmFunction = isLibrary === true ? undefined : cmFunctionIn(call.stack)
     const advice =
@@ -138,7 +129,8 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     const left = errno === Errno.ENODATA && address && whoLeft(call.deviceNumber, address.sgidIndex)
     if (left && services.need(IGNORED_EVENTS).refusedIndex(call, known, left)) return
     const details = left ? [left] : []
-    services.report('refused-call', call, { text, advice, severity, details, objects: [known] })
+    const number = services.report('refused-call', call, { text, advice, severity, details, objects: [known] })
+    if (isMade && severity !== 'note') services.consequences.givesUp(pid, number)
   }
 
   /** A call that a library refused without a call of the device. */
@@ -174,7 +166,7 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     on: {
       created({ program }, known) {
         const pid = program?.pid ?? -1
-        givenUp.delete(pid)
+        services.consequences.goesOn(pid)
         if (creations.get(pid)?.class === (known.isQp ? 'qp' : known.class)) creations.delete(pid)
       },
       called: goesOn,

@@ -19,11 +19,16 @@ export const createTakenBackDetector = (services: DetectorServices): Detector | 
     moments: readonly Moment[],
     { time, stack }: { readonly time: number; readonly stack: Stack },
     action: string,
+    isOwn = false,
   ): void => {
     const [request] = unfinished
     const owner = request && services.objects.find(request.owner)
     const device = request && requests.targetOf(request)
-    const region = device === undefined ? undefined : memory.rangesOf(device, request!.remote!)[0]?.region.object
+    const region = isOwn
+      ? owner && services.objects.region(owner.device, request?.elements[0]?.lkey ?? 0)
+      : device === undefined
+        ? undefined
+        : memory.rangesOf(device, request!.remote!)[0]?.region.object
     if (request === undefined || owner === undefined || region === undefined) return
     services.report(
       'taken-back-early',
@@ -61,6 +66,8 @@ export const createTakenBackDetector = (services: DetectorServices): Detector | 
         const unfinished = requests.unfinishedAt(pid, time, (from, until) => from < end && until > start)
         const what = `the program relies on it that nobody accesses ${end - start} bytes`
         report(unfinished, what, [], event, 'relied on')
+        const own = requests.ownOf(pid, start, end).filter(request => !unfinished.includes(request))
+        report(own, what, [], event, 'relied on', true)
       },
     },
   }

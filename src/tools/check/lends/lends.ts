@@ -86,8 +86,10 @@ export const createLendDetector = (services: DetectorServices): Detector | undef
       return lender?.hasLasting(start, end) === true
     },
     isDeclared: pid => memory.hasLends && table.find(pid) !== undefined,
-    unfinished: (pid, start, end) =>
-      requests.unfinishedAt(pid, sources.now(), (from, until) => from < end && until > start).length,
+    unfinished(pid, start, end) {
+      const ofPeers = requests.unfinishedAt(pid, sources.now(), (from, until) => from < end && until > start)
+      return new Set([...ofPeers, ...requests.ownOf(pid, start, end)]).size
+    },
   })
 
   return {

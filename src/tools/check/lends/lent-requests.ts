@@ -6,7 +6,10 @@ import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { LendRight } from '../../../spec/lends.ts'
 import { SendKind, sendOperations } from '../../../spec/work.ts'
+import { isProgramMemory } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
+import type { KnownObject } from '../objects.ts'
+import { outstandingRequests } from '../outstanding.ts'
 import { shared } from '../shared.ts'
 import { lentMemory } from './memory.ts'
 import type { Access } from './told.ts'
@@ -40,6 +43,7 @@ const createLentRequests = (services: DetectorServices) => {
   const { objects, sources } = services
   const memory = lentMemory(services)
   if (memory === undefined) return undefined
+  const own = outstandingRequests(services)
   /** By id. */
   const outstanding = new Map<number, WorkRequest>()
   /** A ring. */
@@ -150,6 +154,19 @@ const createLentRequests = (services: DetectorServices) => {
       accesses[row + 2] = rkey
       accesses[row + 3] = address
       accesses[row + 4] = length
+    },
+    /** The outstanding requests of a process whose buffers have any of these bytes of it. */
+    ownOf(pid: number | undefined, start: number, end: number): WorkRequest[] {
+      const isOf = (owner: KnownObject, { elements }: WorkRequest): boolean =>
+        elements.some(({ lkey, address, length }) => {
+          const region = objects.region(owner.device, lkey)
+          const from = address - (region?.iova ?? 0) + (region?.start ?? 0)
+          return isProgramMemory(region) && from < end && from + length > start
+        })
+      return [...own.byQueue].flatMap(([id, requests]) => {
+        const owner = objects.find(id)
+        return owner?.program?.pid === pid && owner !== undefined ? requests.filter(one => isOf(owner, one)) : []
+      })
     },
     /** The requests of peers that were outstanding at `time` to bytes of a process that `isMeant` takes. */
     unfinishedAt(

@@ -5,13 +5,14 @@
  */
 
 import { counted } from '../../../base/text.ts'
-import { AsyncEventType } from '../../../spec/enums.ts'
+import { AsyncEventType, nameIn } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import { IMMEDIATES } from '../findings/immediate-byte-order.ts'
 import type { KnownObject } from '../objects.ts'
+import { STORIES } from '../story/lines.ts'
 import { formerLives } from './former-life.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
@@ -21,7 +22,7 @@ import { type UnpolledCompletion, unpolledCompletions } from './unpolled.ts'
 import { refineWaits } from './waits.ts'
 import { Wakeups } from './wakeups.ts'
 
-const { WR_FLUSH_ERR } = WcStatus.values
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
 export interface Queues {
   readonly relapses: Relapses
@@ -57,7 +58,14 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
   const completionPolled = (one: UnpolledCompletion): void => {
     if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
     relapses.polled(one)
+    const { request, completion, qp } = one
+    const { status } = completion
     if (one.isOver) ofFormerLife(one)
+    else if (status !== SUCCESS && status !== WR_FLUSH_ERR) {
+      const text = `${requestText(request)} (${nameIn(WcStatus.values, status)})`
+      qp.failurePolled = { text, time: services.sources.now() }
+      services.need(STORIES).failurePolled(qp, request)
+    }
   }
 
   services.tell(QUEUES, {
@@ -72,7 +80,7 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
     receiveCounts(sender, peer) {
       if (peer.class === 'xrc_tgt_qp') return []
       const counts = receives.counts(sender, sends.outstandingMessages(sender.id), peer)
-      const immediate = [sender, peer].map(qp => services.ask(IMMEDIATES)?.(qp)).find(line => line !== undefined)
+      const immediate = [sender, peer].map(qp => services.ask(IMMEDIATES)?.lineOf(qp)).find(line => line !== undefined)
       // An opcode that was mistaken has no immediate data.
       const why = immediate === undefined ? sends.opcodeLines(sender) : [immediate]
       return [counts, ...(peer.class === 'driver_qp' ? [EFA_DROPS_EMPTY] : why)]
@@ -109,7 +117,9 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
       },
       receiverNotReady(id) {
         const qp = services.objects.find(id)
-        if (qp !== undefined) receives.notReady(qp)
+        if (qp === undefined) return
+        qp.lost.notReady++
+        receives.notReady(qp)
       },
       polled(id, count) {
         unpolled.polled(id, count, completionPolled)

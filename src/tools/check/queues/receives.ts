@@ -191,11 +191,11 @@ export class ReceiveQueues {
       request === undefined || sender === undefined ? '' : `, the first is ${requestText(request)} of ${sender.name}`
     const retries = sender?.attributes.rnrRetry
     const shortest = qp.attributes.minRnrTimer === 0 ? '; min_rnr_timer 0 is the longest time, 655.36 ms' : ''
-    const limit =
-      retries === undefined || retries === UNLIMITED ? '' : `; with rnr_retry ${retries} a longer wait fails the send`
+    const isPatient = retries === UNLIMITED
+    const limit = retries === undefined || isPatient ? '' : `; with rnr_retry ${retries} a longer wait fails the send`
     this.#services.report('receives-short', occurrence, {
       text: `${waits.count} of ${counted(count, 'message')} for ${qp.name} waited for a receive, ${milliseconds(total)} in total, at most ${milliseconds(longest)}${begin}${limit}${shortest}`,
-      ...((isOften || isLong || shortest !== '') && { severity: 'warning' }),
+      ...(!isPatient && (isOften || isLong || shortest !== '') && { severity: 'warning' }),
       objects: [qp, qp.uses.get('srq'), sender],
     })
   }

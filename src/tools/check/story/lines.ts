@@ -7,6 +7,7 @@ import { counted } from '../../../base/text.ts'
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack, Story, StoryEventKind, StoryLine } from '../../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../../spec/check/findings.ts'
+import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
@@ -57,6 +58,7 @@ const eventNames: Readonly<Record<number, StoryEventKind>> = {
   [Kind.DROPPED]: 'dropped',
   [Kind.NOT_READY]: 'not ready',
   [Kind.POLLED]: 'polled',
+  [Kind.POLLED_FAILURE]: 'polled',
   [Kind.CALLED]: 'called',
   [Kind.REFUSED]: 'refused call',
   [Kind.REFUSED_POST]: 'refused post',
@@ -192,6 +194,11 @@ export class Stories {
   constructor(services: DetectorServices, recorder: StoryRecorder) {
     this.#services = services
     this.#recorder = recorder
+  }
+
+  /** As `StoryRecorder.failurePolled`. */
+  failurePolled(qp: KnownObject, request: WorkRequest): void {
+    this.#recorder.failurePolled(qp, request)
   }
 
   /** The story of a finding about these objects; empty: nothing is known. */
@@ -395,6 +402,8 @@ export class Stories {
         return 'had no receive for a message'
       case Kind.POLLED:
         return `polled ${counted(amountIn(group), 'completion')}`
+      case Kind.POLLED_FAILURE:
+        return `the program has polled the failure of ${requestText(detail)} ${wrIdText(group)}`
       case Kind.CALLED:
         return callText(this.#recorder.methodOf(detail), group)
       case Kind.REFUSED:

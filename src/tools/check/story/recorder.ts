@@ -38,6 +38,7 @@ const MAX_LINKS = 4096
  *   owner of the received message or 0, `peerWrId` its wr_id
  * - ENDED: `index`, `wrId`, `detail` opcode
  * - LOST: a receive without a completion: `wrId`
+ * - POLLED_FAILURE: of a queue pair: `wrId`, `detail` opcode
  * - DROPPED, POLLED: `amount` how many
  * - CALLED, REFUSED: `detail` number of the method, `amount` state of a queue pair or −1; of REFUSED the errno: with
  *   EINTR a signal has ended the call, of which `detail` may be the function
@@ -61,6 +62,7 @@ export const Kind = {
   READ_EVENT: 10,
   RAISED_EVENT: 11,
   ENDED_PROGRAM: 12,
+  POLLED_FAILURE: 13,
 } as const
 
 export const endKinds = ['close', 'exit', 'kill', 'died'] as const
@@ -257,6 +259,12 @@ export class StoryRecorder {
     if (subject === undefined || subject.polled === count) return
     subject.log.poll(subject, Kind.POLLED, count - subject.polled)
     subject.polled = count
+  }
+
+  /** The program has polled the completion of a failed request of this queue pair. */
+  failurePolled({ id }: KnownObject, { wrId, opcode }: WorkRequest): void {
+    const subject = this.#subjectOf(id)
+    if (subject !== undefined) this.#note(subject, Kind.POLLED_FAILURE, { wrId, detail: opcode })
   }
 
   #reset(owner: number): void {

@@ -308,6 +308,11 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
       s.advance(5)
       assert.equal(s.checker.ask(LENDS)?.unfinished(pid, START, START + 8), 1)
       assert.equal(s.checker.ask(LENDS)?.unfinished(pid, START + 64, START + 72), 0)
+      s.end(s.post({ elements: [{ address: START + 64, length: 64, lkey: LKEY }] }))
+      const own = s.post({ elements: [{ address: START + 64, length: 64, lkey: LKEY }] })
+      assert.equal(s.checker.ask(LENDS)?.unfinished(pid, START + 64, START + 72), 1)
+      assert.equal(s.checker.ask(LENDS)?.unfinished(pid, START + 128, START + 136), 0)
+      s.end(own)
       s.checker.event({ event: 'expectsFinished', time: 5, pid, start: START, end: START + 8, stack: [] })
     },
     ['taken-back-early warning'],
