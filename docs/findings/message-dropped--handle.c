@@ -8,7 +8,8 @@ int main(void)
     make_datagram_end(&one, QKEY);
     make_datagram_end(&other, QKEY);
     post_receive(&other.end, all_of(&other.end));
-    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1, .dgid = gid}};
+    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = gid}};
+    destination.grh.sgid_index = (uint8_t)gid_index;
     struct ibv_sge sge = {.addr = address_of(&one.end), .length = 64, .lkey = one.end.mr->lkey};
     struct ibv_send_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND};
     wr.wr.ud.ah = one.ah;

@@ -79,8 +79,10 @@ static inline void open_device(void)
     struct ibv_device **list = need(ibv_get_device_list(&count), "ibv_get_device_list");
     context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
     ibv_free_device_list(list);
-    // Devices without addresses of an interface have one GID.
-    gid_index = ibv_query_gid(context, 1, 1, &gid) == 0 && gid.global.interface_id != 0 ? 1 : 0;
+    // Adapters with RoCE v1 and v2 have the first IPv4 address on v2 at 3; devices without addresses have one GID.
+    for (gid_index = 3; gid_index > 0; gid_index = gid_index == 3 ? 1 : 0)
+        if (ibv_query_gid(context, 1, gid_index, &gid) == 0 && gid.global.interface_id != 0)
+            break;
     check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
     struct ibv_port_attr port;
     check(ibv_query_port(context, 1, &port), "ibv_query_port");

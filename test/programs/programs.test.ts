@@ -86,6 +86,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   order_cases: [['-q'], /usage: order_cases CASE/],
   order_cases_srd: [['-q'], /usage: order_cases CASE/],
   posts: [['-q'], /usage: posts/],
+  given_up: [['-q'], /usage: given_up CASE/],
   one_sided: [['-q'], /usage: .*one_sided CASE/],
   sanitized: [['-q'], /usage: .*sanitized CASE/],
   remote_owner: [['-q'], /usage: remote_owner/],

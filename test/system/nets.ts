@@ -138,7 +138,7 @@ export const useNet = async (t: TestContext, user: NetUser, folder?: string): Pr
       ['h2', 'running', 'rxe0', '10.77.0.2'],
     ],
   )
-  const server = net.startExec('h1', 'ibv_rc_pingpong', '-g', '1', '-e', '-n', '20')
+  const server = net.startExec('h1', 'ibv_rc_pingpong', '-g', '3', '-e', '-n', '20')
   await untilListeningAt(shown[0]!.daemon.pid, 18515, server)
   const [client, served, ended] = await Promise.all([
     net.exec('h2', 'ibv_rc_pingpong', '-g', '1', '-e', '-n', '20', 'h1'),

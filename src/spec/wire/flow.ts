@@ -20,6 +20,6 @@ export interface PacketFlow {
   readonly flowLabel: number
   /** InfiniBand's service level, 4 bits; absent: 0. */
   readonly sl?: number | undefined
-  /** The GIDs of the GRH of InfiniBand or RoCE v1, where they are the addresses; 16 bytes each. Absent: without a GRH. */
+  /** The GIDs of the GRH of InfiniBand or RoCE v1, where they are the addresses; 16 bytes each. Absent: no GRH. */
   readonly grh?: { readonly source: Uint8Array; readonly destination: Uint8Array } | undefined
 }

@@ -65,7 +65,8 @@ static bool call(struct ibv_qp_ex *qp, const char *name)
     const struct ibv_sge list[2] = {{.addr = at, .length = 8, .lkey = lkey}, {.addr = at + 64, .length = 8, .lkey = lkey}};
     const struct ibv_data_buf buffers[2] = {{end.buffer, 8}, {end.buffer + 8, 8}};
     const struct ibv_mw_bind_info bind = {.mr = end.mr, .addr = at, .length = 64, .mw_access_flags = IBV_ACCESS_REMOTE_READ};
-    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1, .dgid = gid}};
+    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = gid}};
+    destination.grh.sgid_index = (uint8_t)gid_index;
     static struct ibv_ah *ah;
     struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_SEND};
 #define CALL(text, ...)                                                                                                \

@@ -78,7 +78,9 @@ static void open_all(void)
     context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
     has_srd = strncmp(ibv_get_device_name(list[0]), "efa", 3) == 0;
     ibv_free_device_list(list);
-    gid_index = has_srd ? 0 : 1;
+    /* That of the first IPv4 address on RoCE v2. */
+    const bool has_v1 = ibv_query_gid(context, 1, 3, &gid) == 0 && gid.global.interface_id != 0;
+    gid_index = has_srd ? 0 : has_v1 ? 3 : 1;
     check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
     pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     mr = need(ibv_reg_mr(pd, memory, sizeof memory, rights()), "ibv_reg_mr");

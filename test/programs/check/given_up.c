@@ -152,5 +152,6 @@ int main(int count, char **arguments)
     for (size_t i = 0; count == 2 && i < sizeof cases / sizeof *cases; i++)
         if (strcmp(arguments[1], cases[i].name) == 0)
             return cases[i].run();
+    fprintf(stderr, "usage: given_up CASE\n");
     return 1;
 }

@@ -52,7 +52,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
       qpn: a.qpn,
       type: 'rc_qp',
       state: 'ERR',
-      peer: { qpn: b.qpn, address: device.address },
+      peer: { qpn: b.qpn, address: device.address, dscp: 0, hopLimit: 64 },
       send: undefined,
       receive: undefined,
       psn: undefined,
