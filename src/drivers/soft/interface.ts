@@ -4,10 +4,10 @@
  *
  * As in ib_core (roce_gid_mgmt), an address has an entry for each type that the device has (`gidTypes`), RoCE v1 before
  * v2. The first entries are the link-local default's and stay. Another address gets the first free indices. When an
- * address is removed, its entry is empty, and the other indices do not change; the index is free when no queue pair or address handle uses it
- * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it.
- * After a change of the MAC all GIDs leave and return, the default with another address, as on Linux (roce_gid_mgmt,
- * NETDEV_CHANGEADDR).
+ * address is removed, its entry is empty, and the other indices do not change; the index is free when no queue pair or
+ * address handle uses it (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux
+ * has no event for it. After a change of the MAC all GIDs leave and return, the default with another address, as on
+ * Linux (roce_gid_mgmt, NETDEV_CHANGEADDR).
  *
  * `deviceLink` joins these functions with the port.
  */

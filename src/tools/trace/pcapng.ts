@@ -2,8 +2,9 @@
  * Writes captures as pcapng (draft-ietf-opsawg-pcapng): a section header, an interface for each device, and enhanced
  * packet blocks. Packets of a port have no Ethernet, IP and UDP headers, or LRH, GRH and VCRC. These are built here
  * from the flow of the packet, with the values that the packet's ICRC covers; of RoCE v1 a GRH stands in place of IP
- * and UDP. Packets with LIDs are of an interface of their own, which is described before the first one: as records of ERF of the type InfiniBand, because Wireshark (4.0)
- * does not know LINKTYPE_INFINIBAND (247). The caller writes the blocks to a file.
+ * and UDP. Packets with LIDs are of an interface of their own, which is described before the first one: as records of
+ * ERF of the type InfiniBand, because Wireshark (4.0) does not know LINKTYPE_INFINIBAND (247). The caller writes the
+ * blocks to a file.
  */
 
 import { ErfType, LinkType, PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'

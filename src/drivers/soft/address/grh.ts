@@ -1,8 +1,8 @@
 /*
  * The GRH of a received datagram (IBA 11.4.1.2; annex A17), 40 bytes: the IPv6 header of the packet, or 20 zero bytes
  * and the IPv4 header, as on Linux. On InfiniBand and RoCE v1 it is that of the packet; without one the 40 bytes are
- * zeros. Sockets deliver only UDP payloads, so the header is built from the port's record of the run, in the port's scratch memory,
- * where the engine copies the datagram's payload behind it.
+ * zeros. Sockets deliver only UDP payloads, so the header is built from the port's record of the run, in the port's
+ * scratch memory, where the engine copies the datagram's payload behind it.
  */
 
 import { MAX_MTU_BYTES } from '../../../spec/mtu.ts'
