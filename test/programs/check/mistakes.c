@@ -144,6 +144,52 @@ static int scaled_twice(void)
     return ended();
 }
 
+/* One end is connected, and the other forgotten. */
+static int half_connected(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    to_rtr(&one, &other);
+    to_rts(&one);
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+    completion(&one);
+    return ended();
+}
+
+static int too_many_elements(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge list[8];
+    for (int i = 0; i < 8; i++)
+        list[i] = (struct ibv_sge){.addr = address_of(&one), .length = 8, .lkey = one.mr->lkey};
+    struct ibv_send_wr *bad, request = {.sg_list = list, .num_sge = 8, .opcode = IBV_WR_SEND};
+    ibv_post_send(one.qp, &request, &bad);
+    return ended();
+}
+
+static int receive_beside_srq(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    struct ibv_srq_init_attr of_srq = {.attr = {.max_wr = 8, .max_sge = 1}};
+    struct ibv_qp_init_attr init = small_qp();
+    init.srq = need(ibv_create_srq(one.pd, &of_srq), "ibv_create_srq");
+    init.send_cq = init.recv_cq = one.cq;
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
+    to_init(&one);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_recv_wr *bad, request = {.sg_list = &sge, .num_sge = 1};
+    ibv_post_recv(one.qp, &request, &bad);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    check(ibv_destroy_srq(init.srq), "ibv_destroy_srq");
+    init.srq = NULL;
+    one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
+    return ended();
+}
+
 /* The opcodes of completions are not those of requests. */
 static int completion_opcode(enum ibv_wr_opcode opcode, int receives)
 {
@@ -339,6 +385,8 @@ static const struct {
     {"cut-wr-id", cut_wr_id},               {"scaled-twice", scaled_twice},
     {"host-immediate", host_immediate_index}, {"lacking-after-imm", lacking_after_immediate},
     {"agreed-immediate", agreed_immediate}, {"gives-up", gives_up},
+    {"half-connected", half_connected},     {"too-many-sges", too_many_elements},
+    {"recv-beside-srq", receive_beside_srq},
     {"zero-based", zero_based},             {"moderated", moderated},
     {"channel-first", channel_first},       {"early-qp", early_queue_pair},
     {"own-number", own_number},             {"own-wakeup", own_wakeup},

@@ -40,6 +40,12 @@ const nearlyRight: Readonly<Record<string, readonly RegExp[]>> = {
   'agreed-immediate': [/^program-died: died of SIGSEGV, at an access to 0x1c, where no memory is$/],
 }
 
+/** What a provider refuses, by one errno or another. */
+const refusedByProvider: Readonly<Record<string, readonly RegExp[]>> = {
+  'too-many-sges': [/^bad-request: .* it has 8 scatter\/gather elements, and max_send_sge is \d$/],
+  'recv-beside-srq': [/^refused-call: .*: the queue pair has an SRQ: post to the SRQ$/],
+}
+
 /** By mistake: what text and details of its errors and warnings say, in their order. */
 const told: Readonly<Record<string, readonly RegExp[]>> = {
   'ring-of-sends': [/^refused-call: ibv_post_send is called with 0x\w+ for `next` of a request .* the list is a ring/],
@@ -59,6 +65,8 @@ const told: Readonly<Record<string, readonly RegExp[]>> = {
   ],
   'channel-first': [/^use-after-destroy: rdma_destroy_id on CM_ID 0, whose event channel was destroyed/],
   ...nearlyRight,
+  ...refusedByProvider,
+  'half-connected': [/^peer-not-ready: (?!.*was meant)/],
   'own-number': [
     /^connected-to-itself: QP (0x\w+) SEND wr_id 1 goes to QP \1 itself: the datagram before came from QP /,
   ],
@@ -69,6 +77,7 @@ const told: Readonly<Record<string, readonly RegExp[]>> = {
 /** On mlx5, which moderates events. */
 const toldOnMlx5: typeof told = {
   ...nearlyRight,
+  ...refusedByProvider,
   'negative-sges': told['negative-sges']!,
   moderated: [
     /^lost-wakeup: CQ \d+ has 1 unpolled completion, and was armed while ibv_modify_cq asks for one event per 64/,

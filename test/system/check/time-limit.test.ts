@@ -15,11 +15,11 @@ const env = cleanEnvironment()
 describe('userdma check of a program that hangs', { skip: lacking(hanging) }, () => {
   it('--time-limit ends it with the processes that it has started, reports, and exits with 124', async t => {
     const script = `${hanging} & wait`
-    const { status, stderr } = await runUserdma(t, ['check', '--time-limit', '3', '--', 'sh', '-c', script], { env })
+    const { status, stderr } = await runUserdma(t, ['check', '--time-limit', '2', '--', 'sh', '-c', script], { env })
     assert.equal(status, 124)
     assert.match(stderr, /note idle-queues: .*\n(?:.*\n)*? {2}story.*\n(?: .*\n)*.* before .*: \w+ \(.*:\d+\)/)
-    assert.match(stderr, /userdma check: after 3 s:\nprocess \d+ \(idle-queues\): 2 queue pairs/)
-    assert.match(stderr, /did not end within 3 seconds \(--time-limit\), and SIGTERM ended it\n/)
+    assert.match(stderr, /userdma check: after 2 s:\nprocess \d+ \(idle-queues\): 2 queue pairs/)
+    assert.match(stderr, /did not end within 2 seconds \(--time-limit\), and SIGTERM ended it\n/)
   })
 
   it('SIGTERM ends it, and the report is complete', async t => {

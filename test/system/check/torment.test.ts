@@ -225,7 +225,7 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
 })
 
 /** A READ that comes after what the program posts later to another queue pair. */
-const lateRead = (opcode: string): readonly string[] => ['--path', 'packets', '--fault', `opcode=${opcode},delay=1ms`]
+const lateRead = (opcode: string): readonly string[] => ['--path', 'packets', '--fault', `opcode=${opcode},delay=10ms`]
 const lateReads = [
   ['rxe0', 'rc', orders, ['--device', 'rxe0@127.0.0.1', ...lateRead('RC_READ_REQUEST')]],
   ['mlx5_0', 'rc', orders, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5', ...lateRead('RC_READ_REQUEST')]],

@@ -491,7 +491,7 @@ class FailureReports {
     const isNamed = ({ qpn }: KnownObject): boolean => own.some(({ attributes }) => attributes.destQpn === qpn)
     const object = objects
       .queuePairsOf(peer.context)
-      .find(other => own.some(({ qpn }) => qpn === other.attributes.destQpn) && !isNamed(other))
+      .find(other => other !== qp && own.some(({ qpn }) => qpn === other.attributes.destQpn) && !isNamed(other))
     const named = object && own.find(({ qpn }) => qpn === object.attributes.destQpn)
     if (object === undefined || named === undefined) return undefined
     return {

@@ -116,6 +116,9 @@ const whyReceivesFull = ({ limits: { maxWr } }: KnownObject): string | undefined
 const hasNoSlots = (isSend: boolean, { isQp, requestedSends, requestedReceives }: KnownObject): boolean =>
   isQp && (isSend ? requestedSends : requestedReceives) === 0
 
+/** Too many elements, too much inline data, and receives of a queue pair with an SRQ. */
+const OF_REQUEST: readonly FindingId[] = ['bad-request', 'request-length', 'refused-call']
+
 /** The finding for a refused post to a queue, its text, and advice that fits it better than the kind's. */
 const refusalOf = (
   { queue, number, error, state, wrId, request }: RefusedPost,
@@ -124,7 +127,10 @@ const refusalOf = (
   const { RESET, RTS } = QpState.values
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
-  if (error === Errno.ENOMEM && target && hasNoSlots(isSend, target)) {
+  const rule = target && request && brokenRule(isSend, request, target, error)
+  // libmlx5 says ENOMEM also of these.
+  const isOfRequest = rule !== undefined && OF_REQUEST.includes(rule[0])
+  if (error === Errno.ENOMEM && target && !isOfRequest && hasNoSlots(isSend, target)) {
     const name = isSend ? 'max_send_wr' : 'max_recv_wr'
     return {
       id: 'queue-full',
@@ -135,9 +141,7 @@ const refusalOf = (
   }
   const adviceIfReset = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
   const wasReset = adviceIfReset !== undefined
-  const rule = target && request && brokenRule(isSend, request, target, error)
-  // ENOMEM of libmlx5 is also too much inline data.
-  const isFull = error === Errno.ENOMEM && rule?.[0] !== 'request-length'
+  const isFull = error === Errno.ENOMEM && !isOfRequest
   const [id, why, advice]: Refusal = isFull
     ? [
         'queue-full',
