@@ -225,7 +225,7 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
 })
 
 /** A READ that comes after what the program posts later to another queue pair. */
-const lateRead = (opcode: string): readonly string[] => ['--path', 'packets', '--fault', `opcode=${opcode},delay=10ms`]
+const lateRead = (opcode: string): readonly string[] => ['--path', 'packets', '--fault', `opcode=${opcode},delay=3ms`]
 const lateReads = [
   ['rxe0', 'rc', orders, ['--device', 'rxe0@127.0.0.1', ...lateRead('RC_READ_REQUEST')]],
   ['mlx5_0', 'rc', orders, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5', ...lateRead('RC_READ_REQUEST')]],
@@ -242,7 +242,10 @@ describe('userdma run --torment SEED:only=request/…/post*~', { skip: lacking(o
         assert.ok(ended.status === 0 || ended.status === 1, ended.stderr)
         return ended.status
       }
-      assert.equal(await status(options), 1)
+      // On a busy machine the program may be slower than the READ.
+      let fails = false
+      for (let i = 0; i < 5 && !fails; i++) fails = (await status(options)) === 1
+      assert.ok(fails)
       assert.equal(await status(options, 3, `${qp(1)}/posts-done`), 0)
       const opposite = `1:only=request/${qp(1)}/post*~${qp(3)}/next-done`
       const traced = ['trace', '--private', ...options.slice(0, 2), '--torment', opposite, '--', program, 'two']
