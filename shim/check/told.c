@@ -17,20 +17,22 @@
 /* Further reports are only the sanitizer's. */
 #define MAX_KEPT 8
 
+enum state { FREE, TAKEN, COMPLETE };
 static struct {
-    /* As `kind`. */
     uint32_t state;
-    uint32_t length, stack;
+    uint32_t length;
+    /* The message. Too long for the union of `struct request`. */
+    struct userdma_header header;
     struct userdma_told body;
 } *kept;
-enum state { FREE, TAKEN, COMPLETE };
 
 static uint32_t take_kept(void)
 {
     for (uint32_t i = 0; kept && i < MAX_KEPT; i++) {
         uint32_t state = FREE;
         if (__atomic_compare_exchange_n(&kept[i].state, &state, TAKEN, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
-            kept[i].length = kept[i].stack = 0;
+            kept[i].length = 0;
+            kept[i].header = (struct userdma_header){.type = USERDMA_TOLD, .fd = -1};
             return i;
         }
     }
@@ -54,29 +56,16 @@ static void set_state(uint32_t place, enum state state)
     __atomic_store_n(&kept[place].state, state, __ATOMIC_RELEASE);
 }
 
-/* Too long for the union of `struct request`. */
-struct telling {
-    struct userdma_header header;
-    struct userdma_told told;
-};
-
 static void tell_daemon(uint32_t place)
 {
-    struct telling *const telling =
-        REAL(mmap64)(NULL, sizeof *telling, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct shim_guard guard;
     struct reply reply;
-    if (telling == MAP_FAILED)
+    if (!session_enter(&guard))
         return;
-    telling->header = (struct userdma_header){.type = USERDMA_TOLD, .fd = -1, .stack = kept[place].stack};
-    memcpy(&telling->told, &kept[place].body, kept[place].length);
-    if (session_enter(&guard)) {
-        if (session_is_connected() &&
-            session_exchange((struct request *)telling, sizeof telling->told, &reply, &guard) == 0)
-            reply_close_all(&reply);
-        session_leave(&guard);
-    }
-    munmap(telling, sizeof *telling);
+    if (session_is_connected() &&
+        session_exchange((struct request *)&kept[place].header, sizeof kept->body, &reply, &guard) == 0)
+        reply_close_all(&reply);
+    session_leave(&guard);
 }
 
 void told_send_kept(void)
@@ -99,7 +88,7 @@ void told_say(const char *sentence, bool is_later)
     if (place == MAX_KEPT)
         return;
     append(place, sentence, false);
-    kept[place].stack = is_later ? 0 : stack_here();
+    kept[place].header.stack = is_later ? 0 : stack_here();
     set_state(place, COMPLETE);
     if (!is_later)
         told_send_kept();

@@ -139,14 +139,20 @@ describe('RoCE v1', () => {
 })
 
 describe('the hop limit of packets', () => {
-  it("is the route's for connected queue pairs, and as given in the address of a datagram", () => {
-    const { m, frames, programs } = twoDevices()
-    const [a, b] = programs
+  /** A WRITE between queue pairs of the two devices is complete. */
+  const write = ({ m, programs: [a, b] }: ReturnType<typeof twoDevices>): void => {
     const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
     qa.connect(qb, 1)
     qb.connect(qa, 0)
     qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
     completionsOf(m, a, 1)
+  }
+
+  it("is the route's for connected queue pairs, and as given in the address of a datagram", () => {
+    const devices = twoDevices()
+    const { m, frames, programs } = devices
+    const [a, b] = programs
+    write(devices)
     assert.deepEqual(new Set(frames.map(frame => frame[TTL])), new Set([64]))
     const [ua, ub] = [a.queuePair('ud'), b.queuePair('ud')]
     ua.activate()
@@ -162,13 +168,8 @@ describe('the hop limit of packets', () => {
   })
 
   it('is as given for queue pairs of firmware commands', () => {
-    const { m, frames, programs } = twoDevices({ commands: true })
-    const [a, b] = programs
-    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
-    qa.connect(qb, 1)
-    qb.connect(qa, 0)
-    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
-    completionsOf(m, a, 1)
-    assert.equal(frames[0]![TTL], 5)
+    const devices = twoDevices({ commands: true })
+    write(devices)
+    assert.equal(devices.frames[0]![TTL], 5)
   })
 })
