@@ -12,6 +12,7 @@ import { durationText } from '../../spec/duration.ts'
 import type { LentBytes } from '../../spec/lends.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
+import { classText } from '../../spec/wire/flow.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import type { DeviceStat, QpStat, Stat } from '../../uapi/tool.ts'
 import type { OptionsOf } from '../command-line/option.ts'
@@ -114,14 +115,11 @@ export const printFromDaemon = async (
   }
 }
 
-const DEFAULT_HOPS = 64
-
 /** Requests in a queue, and its size. */
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
-/** DSCP and TTL of the packets are shown where they are not the default. */
-const peerText = ({ qpn, address, dscp = 0, hopLimit = DEFAULT_HOPS }: NonNullable<QpStat['peer']>): string =>
-  `0x${qpn.toString(16)} at ${address}${dscp === 0 ? '' : `, DSCP ${dscp}`}${hopLimit === DEFAULT_HOPS ? '' : `, TTL ${hopLimit}`}`
+const peerText = (peer: NonNullable<QpStat['peer']>): string =>
+  `0x${peer.qpn.toString(16)} at ${peer.address}${classText(peer)}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
 export const qpsText = (qps: readonly QpStat[]): string => {

@@ -23,3 +23,18 @@ export interface PacketFlow {
   /** The GIDs of the GRH of InfiniBand or RoCE v1, where they are the addresses; 16 bytes each. Absent: no GRH. */
   readonly grh?: { readonly source: Uint8Array; readonly destination: Uint8Array } | undefined
 }
+
+/**
+ * Hop limit of the route, which takes the place of an address vector's where Linux resolves the path: connected queue
+ * pairs (ib_resolve_unicast_gid_dmac), and address handles of rxe.
+ */
+export const ROUTE_HOP_LIMIT = 64
+
+interface PacketClass {
+  readonly dscp?: number | undefined
+  readonly hopLimit?: number | undefined
+}
+
+/** DSCP and TTL of packets, where they are known, and not the default. */
+export const classText = ({ dscp = 0, hopLimit = ROUTE_HOP_LIMIT }: PacketClass): string =>
+  `${dscp === 0 ? '' : `, DSCP ${dscp}`}${hopLimit === ROUTE_HOP_LIMIT ? '' : `, TTL ${hopLimit}`}`

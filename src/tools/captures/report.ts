@@ -4,6 +4,7 @@
 import { counted, hex, hexBytes } from '../../base/text.ts'
 import { type CaptureCause, type CaptureSeverity, captureCause } from '../../spec/captures.ts'
 import { durationText } from '../../spec/duration.ts'
+import { classText } from '../../spec/wire/flow.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
@@ -109,11 +110,8 @@ const bySizeText = (flow: Flow): string => {
   return ` (${parts.join(', ')})`
 }
 
-/** DSCP and TTL of a flow's first packet, where they are not the default. */
-const classText = ({ dscp, hopLimit }: Flow): string =>
-  `${dscp === 0 ? '' : `, DSCP ${dscp}`}${hopLimit === 0 || hopLimit === 64 ? '' : `, TTL ${hopLimit}`}`
-
 const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
+  const packetClass = { dscp: flow.dscp, hopLimit: flow.hopLimit || undefined }
   const { peer } = flow
   const seconds = (flow.lastTime - flow.firstTime) / 1e9
   const rate = seconds > 0 && flow.packets > 1 ? `, ${((8 * flow.bytes) / seconds / 1e9).toFixed(3)} Gb/s` : ''
@@ -122,7 +120,7 @@ const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
       ? `; answers took ${durationText(peer.delaySum / peer.delays / 1000)} in the mean${bySizeText(peer)}`
       : ''
   const mtu = flow.mtu > 0 ? `, packets of ${flow.mtu}` : ''
-  return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}${classText(flow)}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
+  return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}${classText(packetClass)}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
 }
 
 /** A line of a report; the first one of a problem says its severity. */

@@ -12,9 +12,10 @@
  * before `poll` closes the flows in `releasedFlows`.
  */
 import { CallError } from '../../../spec/errno.ts'
+import { ROUTE_HOP_LIMIT } from '../../../spec/wire/flow.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import { isSameAddress } from '../../../transport/wire/address.ts'
-import { type Address, type Paths, ROUTE_HOP_LIMIT } from './path.ts'
+import type { Address, Paths } from './path.ts'
 
 /** The destination of an address handle. */
 export interface AddressHandle {

@@ -12,6 +12,7 @@ import { CallError, callError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import { because, coded, the } from '../../../spec/reason.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
+import { ROUTE_HOP_LIMIT } from '../../../spec/wire/flow.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
 import { addressText, isMappedIpv4, isSameAddress } from '../../../transport/wire/address.ts'
 import { ECN_MASK, sourcePortOf } from '../../../transport/wire/flow.ts'
@@ -19,11 +20,6 @@ import { type GrhBuilderOf, roceGrh } from './grh.ts'
 
 /** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/**
- * Hop limit of the route, which takes the place of an address vector's where Linux resolves the path: connected queue
- * pairs (ib_resolve_unicast_gid_dmac), and address handles of rxe.
- */
-export const ROUTE_HOP_LIMIT = 64
 
 /** An address vector, of either kind. On RoCE `dlid` and `srcPathBits` are 0. */
 export type Address = RecordOf<typeof IbAddress>
