@@ -344,12 +344,13 @@ export interface QpStat {
   /** Class: rc_qp, ud_qp, … */
   readonly type: string
   readonly state: string
-  /** `dscp`, `hopLimit`: of the packets to it, on RoCE. */
+  /** `dscp`, `hopLimit`, `sourcePort` (UDP; 0: RoCE v1): of the packets to it, on RoCE. */
   readonly peer?: {
     readonly qpn: number
     readonly address: string
     readonly dscp?: number
     readonly hopLimit?: number
+    readonly sourcePort?: number
   }
   /** Outstanding requests, and the maximum. `shared`: of the queue pair's SRQ. */
   readonly send: { readonly pending: number; readonly depth: number }

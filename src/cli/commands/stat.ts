@@ -13,6 +13,7 @@ import type { LentBytes } from '../../spec/lends.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import { classText } from '../../spec/wire/flow.ts'
+import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import type { DeviceStat, QpStat, Stat } from '../../uapi/tool.ts'
 import type { OptionsOf } from '../command-line/option.ts'
@@ -115,11 +116,17 @@ export const printFromDaemon = async (
   }
 }
 
+type Peer = NonNullable<QpStat['peer']>
+
 /** Requests in a queue, and its size. */
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
-const peerText = (peer: NonNullable<QpStat['peer']>): string =>
-  `0x${peer.qpn.toString(16)} at ${peer.address}${classText(peer)}`
+/** The source port of paths for which no socket is left (transport/phy/udp/outlets.ts). */
+const portText = ({ sourcePort }: Peer): string =>
+  sourcePort === ROCE_UDP_PORT ? `, from UDP port ${sourcePort}, as none of its own is free` : ''
+
+const peerText = (peer: Peer): string =>
+  `0x${peer.qpn.toString(16)} at ${peer.address}${classText(peer)}${portText(peer)}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
 export const qpsText = (qps: readonly QpStat[]): string => {

@@ -68,6 +68,7 @@ const kind: DeviceKind<undefined> = {
   extended: extendedAttributes(),
   ethernetLink,
   gidTypes: [GidType.values.ROCE_V2],
+  sendsAsRxe: true,
   own: () => undefined,
 }
 

@@ -106,7 +106,7 @@ class DatagramQueue implements CoreQueue {
     const charged = payload.length + DATAGRAM_OVERHEAD
     if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, charged)) return false
     try {
-      this.#waiting.push({ payload, destination, flow: this.device.paths.openDatagram(destination) })
+      this.#waiting.push({ payload, destination, flow: this.device.paths.openDatagram(destination, this.qpn) })
       this.device.coreQueues.waiting++
       return true
     } catch (error) {

@@ -116,6 +116,8 @@ export interface DeviceKind<Own> {
   readonly ethernetLink: EthernetLink
   /** As in `SoftState`. */
   readonly gidTypes: readonly number[]
+  /** Datagrams have the UDP source port of their queue pair, not of the flow label; IPv6's flow label is 0. */
+  readonly sendsAsRxe?: boolean
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
   /** See `regionMemory` (memory.ts). */
@@ -288,7 +290,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   #createState(
-    { limits, ethernetLink, gidTypes }: DeviceKind<Own>,
+    { limits, ethernetLink, gidTypes, sendsAsRxe }: DeviceKind<Own>,
     { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
     random: () => number,
     isReused: boolean,
@@ -296,7 +298,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const port = this.#port
     const paths =
       fabric === undefined
-        ? rocePaths(port, () => this.device.ports[0].gids)
+        ? rocePaths(port, () => this.device.ports[0].gids, sendsAsRxe)
         : infinibandPaths(port, () => this.device.ports[0])
     return {
       own: undefined,

@@ -15,6 +15,7 @@ const qpFacts = (state: SoftState, { state: qp, class: cls }: QpObject): QpFacts
   const { destQpn, sqPsn, rqPsn } = state.engine().query(qp.row)
   const { address } = qp
   const isRoce = state.fabric === undefined
+  const sourcePort = qp.flow >= 0 && { sourcePort: state.port.recordOf(qp.flow).sourcePort }
   const lastFailure = state.failures.last(qp.row)
   const { send, receive } = qp
   return {
@@ -25,7 +26,7 @@ const qpFacts = (state: SoftState, { state: qp, class: cls }: QpObject): QpFacts
       peer: {
         qpn: qp.targetQpn ?? destQpn,
         address: addressText(address.dgid),
-        ...(isRoce && { dscp: address.trafficClass >> 2, hopLimit: address.hopLimit }),
+        ...(isRoce && { dscp: address.trafficClass >> 2, hopLimit: address.hopLimit, ...sourcePort }),
       },
     }),
     send: { pending: send.pending(), depth: send.capacity },

@@ -63,6 +63,8 @@ const IPV6_RECVHOPLIMIT = 51
 const IPV6_HOPLIMIT = 52
 const IPV6_RECVTCLASS = 66
 const IPV6_TCLASS = 67
+const IPV6_FLOWINFO_SEND = 33
+const IPV6_AUTOFLOWLABEL = 70
 const PMTUDISC_DO = 2
 const SOL_UDP = 17
 const UDP_NO_CHECK6_RX = 102
@@ -72,6 +74,8 @@ const SIOCGIFMTU = 0x8921
 
 /** Requested bytes of the socket buffers. The system may grant less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
+/** Of a socket that only sends: the least that the system grants. */
+const NO_BUFFER = 0
 /** Requested bytes of the receive buffer for root, beyond those limits. */
 const FORCED_BUFFER = 32 << 20
 /** Default hop limit. */
@@ -106,6 +110,8 @@ const NAME = 32
 const CMSG = 24
 const CONTROL = 3 * CMSG
 const CMSG_LEN = 20
+/** Offset of sin6_flowinfo. */
+const FLOW_INFO = 4
 /** Sizes of sockaddr_in and sockaddr_in6. */
 const ADDRESS4 = 16
 const ADDRESS6 = 28
@@ -206,12 +212,15 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
   return ADDRESS6
 }
 
+/** 'send': what arrives is of no interest. Others: see `bind`. */
+type Claim = 'own' | 'spare' | 'send'
+
 /**
  * Binds. A later 'own' binding of the address may replace a 'spare' one. Linux lets two sockets share an address if
  * both have SO_REUSEADDR at the second bind, and delivers to the newer socket. So a 'spare' binding keeps SO_REUSEADDR,
  * and an 'own' binding has it only during the bind.
  */
-const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
+const bind = (fd: number, address: number, length: number, claim: Claim): void => {
   let result = orErrno(sys().bind(fd, address, length))
   if (result === -EADDRINUSE && claim === 'own') {
     setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)
@@ -226,13 +235,13 @@ const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare
  * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. If the address is
  * multicast, the socket joins the group on interface `scope`; any number of sockets may. `scope`: the interface index,
  * for a link-local address and for multicast. `claim` 'spare': a later socket that binds the address with 'own' gets
- * the datagrams while it is open. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * the datagrams while it is open; 'send': the socket keeps next to nothing of what arrives. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (
   address: Uint8Array,
   port: number,
   scope = 0,
-  claim: 'own' | 'spare' = 'own',
+  claim: Claim = 'own',
 ): UdpSocket => {
   const version = isIpv4Mapped(address) ? 4 : 6
   const family = version === 4 ? AF_INET : AF_INET6
@@ -253,13 +262,16 @@ export const openUdpSocket = (
             [SOL_IPV6, IPV6_RECVHOPLIMIT, 1],
             [SOL_IPV6, IPV6_RECVTCLASS, 1],
             [SOL_UDP, UDP_NO_CHECK6_RX, 1],
+            [SOL_IPV6, IPV6_FLOWINFO_SEND, 1],
+            [SOL_IPV6, IPV6_AUTOFLOWLABEL, 0],
           ]
     for (const [level, option, value] of options)
       check(`setsockopt(${level}, ${option})`, setOption(fd, level, option, value))
     // Optional: an older kernel lacks UDP_GRO, and a limit may reduce the buffers.
-    setOption(fd, SOL_UDP, UDP_GRO, 1)
+    if (claim !== 'send') setOption(fd, SOL_UDP, UDP_GRO, 1)
     // Root may exceed the limit: for datagrams that arrive while this process is not scheduled.
-    if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
+    if (claim === 'send') setOption(fd, SOL_SOCKET, SO_RCVBUF, NO_BUFFER)
+    else if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
       setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
     const isGroup = isMulticast(address)
@@ -312,8 +324,8 @@ interface UdpSizes {
 /** An arena for the messages of several sockets. */
 export interface UdpBatches {
   readonly arena: Arena
-  /** Sets destination number `slot`. `scope`: the interface index of a link-local address. */
-  setDestination(slot: number, address: Uint8Array, port: number, scope: number): void
+  /** Sets destination number `slot`. `scope`: the interface index of a link-local address. `flowLabel`: of IPv6. */
+  setDestination(slot: number, address: Uint8Array, port: number, scope: number, flowLabel: number): void
   /**
    * Sets message `slot`: `bytes` bytes (up to 65,507) at `offset` of the arena, to destination number `destination`,
    * cut into datagrams of `segment` bytes; 0: one datagram. `hopLimit` 0: DEFAULT_HOPS.
@@ -439,8 +451,10 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
 
   return {
     arena,
-    setDestination(slot, destination, port, scope) {
-      nameLengths[slot] = putAddress(arena, names + slot * NAME, destination, port, scope)
+    setDestination(slot, destination, port, scope, flowLabel) {
+      const at = names + slot * NAME
+      nameLengths[slot] = putAddress(arena, at, destination, port, scope)
+      if (nameLengths[slot] === ADDRESS6) arena.view.setUint32(at + FLOW_INFO, flowLabel)
     },
     putMessage(slot, offset, bytes, destination, segment, hopLimit, trafficClass) {
       const header = headers + slot * HEADER

@@ -13,7 +13,7 @@ import { ICRC_BYTES, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, hasLinkScope, isLinkLocal, isMappedIpv4, isMulticastGid, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
-import { createFlowTable, type FlowTable, ONLY_PORT } from './flow-table.ts'
+import { createFlowTable, type FlowTable, ONLY_PORT, requireFlowRanges } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import {
   emptyTappedRun,
@@ -414,7 +414,8 @@ export const createDgramPort = ({
       const number = numberOf(address.source)
       if (sockets[number] === undefined)
         throw new RangeError(`flow: this port has no address ${addressText(address.source)}`)
-      const flow = flows.open(ONLY_PORT, address)
+      requireFlowRanges(address)
+      const flow = flows.open(ONLY_PORT, { ...address, sourcePort: ROCE_UDP_PORT })
       sending.addFlow(flow, number, textOf(address.destination))
       return flow
     },

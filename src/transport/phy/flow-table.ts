@@ -28,6 +28,15 @@ const requireRange = (name: string, value: number, max: number): void => {
     throw new RangeError(`flow: ${name} is an integer from 0 to ${max}, not ${value}`)
 }
 
+/** Throws a RangeError if a value does not fit in a header. */
+export const requireFlowRanges = (address: FlowAddress): void => {
+  requireRange('sourcePort', address.sourcePort, 0xffff)
+  requireRange('trafficClass', address.trafficClass, 0xff)
+  requireRange('hopLimit', address.hopLimit, 0xff)
+  requireRange('flowLabel', address.flowLabel, 0xfffff)
+  requireRange('sl', address.sl ?? 0, 15)
+}
+
 /** The number of a port that shares its table with no other port. */
 export const ONLY_PORT = 0
 
@@ -146,11 +155,7 @@ export const createFlowTable = (): FlowTable => {
 
   return {
     open: (port, address) => {
-      requireRange('sourcePort', address.sourcePort, 0xffff)
-      requireRange('trafficClass', address.trafficClass, 0xff)
-      requireRange('hopLimit', address.hopLimit, 0xff)
-      requireRange('flowLabel', address.flowLabel, 0xfffff)
-      requireRange('sl', address.sl ?? 0, 15)
+      requireFlowRanges(address)
       key[0] = port
       addressWords(address.source, key, SOURCE)
       addressWords(address.destination, key, DESTINATION)

@@ -136,8 +136,6 @@ export interface Port {
   readonly pathBytes?: number | undefined
   /** As `windowBytes`, for all queue pairs of this port together that send to one peer. */
   readonly sharedWindowBytes?: number | undefined
-  /** Whether flows may have any UDP source port at no cost; switches choose among paths by it. Default: false. */
-  readonly hasSourcePorts?: boolean | undefined
   /** Whether flows of RoCE v1 may be opened, which have no UDP datagrams. Default: false. */
   readonly hasRoceV1?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
@@ -178,6 +176,8 @@ export interface Port {
   /** Opens an open flow once more, so that it needs one more `closeFlow`. Throws an Error if it is not open. */
   reopenFlow(flow: number): void
   closeFlow(flow: number): void
+  /** What the packets of an open flow have: a port with sockets may have chosen another source port. */
+  recordOf(flow: number): FlowAddress
   /** The number of this source address in `ReceivedRun.peer`; -1 if no flow to this address is open. */
   peerOf(address: Uint8Array, isRoceV1?: boolean): number
 

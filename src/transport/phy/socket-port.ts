@@ -58,6 +58,7 @@ export const createAddresses = <S>(): Addresses<S> => {
 type CommonFunctions =
   | 'reopenFlow'
   | 'closeFlow'
+  | 'recordOf'
   | 'peerOf'
   | 'takeLayerBuffer'
   | 'releaseLayerBuffer'
@@ -78,6 +79,7 @@ export const socketPortParts = (
   }
   return {
     peerOf,
+    recordOf: flows.recordOf,
     reopenFlow: flow => flows.reopen(ONLY_PORT, flow),
     closeFlow: flow => {
       const { destination } = flows.recordOf(flow) ?? noAddress

@@ -72,10 +72,10 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
           pd: 0,
           byHandle: (number: number) => number + flowOffset,
           // All requests name an address handle, none has an address vector.
+          qpn: undefined,
           byVector: () => -2,
           address: () => undefined,
           hold: () => {},
-          release: () => {},
           close: () => {},
         }
   const receive = createReceiveQueue(memory, 4, MAX_SGE)

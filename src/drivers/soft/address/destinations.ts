@@ -31,11 +31,13 @@ export interface AddressHandle {
 export interface Destinations {
   /** Id of the queue pair's protection domain. */
   readonly pd: number
+  /** Of the queue pair, where `Paths.hasOwnFlows`. */
+  qpn: number | undefined
   /** The flow for address handle `number`; -1 if it does not exist, or belongs to another protection domain. */
   byHandle(number: number): number
   /**
    * The flow for an address vector whose destination GID begins at `bytes[gidAt]`; -1 if there is no path. `local`: on
-   * InfiniBand, as `localPart` makes it; 0 on RoCE.
+   * InfiniBand, as `localPart` makes it; 0 on RoCE. `hopLimit`: of an adapter that sends it as given.
    */
   byVector(
     port: number,
@@ -49,21 +51,19 @@ export interface Destinations {
   ): number
   /**
    * A request with this flow is fetched: the flow stays open until a request with another flow is fetched, or
-   * `release` is called. -1 (no flow) has no effect.
+   * `close` is called. -1 (no flow) has no effect.
    */
   hold(flow: number): void
   /**
    * The address of the request that was fetched last; undefined: its address handle was destroyed, or there is none.
    */
   address(): Address | undefined
-  /** The queue pair was reset: closes the held flow. */
-  release(): void
-  /** The queue pair is destroyed: closes all its flows. */
+  /** The queue pair is reset or destroyed: closes all its flows. */
   close(): void
 }
 
 /** Maximum number of cached flows of one queue pair. */
-const MAX_CACHED_FLOWS = 64
+const MAX_CACHED_FLOWS = 256
 
 /** The fields of a `Destinations`. */
 interface Fields {
@@ -79,6 +79,9 @@ interface Fields {
   /** The vector that was looked for last, as words, and its flow, which is the newest in `cached`. */
   last: Uint32Array | undefined
   lastFlow: number
+  /** The handle whose address is in `last`, and its flow then: another one if it was modified. */
+  lastHandle: AddressHandle | undefined
+  lastHandleFlow: number
 }
 
 /** The address vector of the request that is being fetched. */
@@ -136,26 +139,36 @@ const addressIn = (bytes: Uint8Array, { none }: Paths): Address => {
 }
 
 /** Opens the flow for `vector`. */
-const openVector = (fields: Fields & Pick<Destinations, 'pd'>): number => {
-  const { paths } = fields
+const openVector = (fields: Fields & Pick<Destinations, 'pd' | 'qpn'>, hopLimit: number | undefined): number => {
+  const { paths, qpn } = fields
   try {
-    return paths.open(addressIn(vector, paths), 'work request', { hopLimit: vector[Vector.HOP_LIMIT] })
+    return paths.open(addressIn(vector, paths), 'work request', { hopLimit, qpn })
   } catch (error) {
     if (error instanceof CallError) return error.code === 'ENODATA' ? reopenHandle(fields) : -1
     throw error
   }
 }
 
-const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
+const methods: Omit<Destinations, 'pd' | 'qpn'> & ThisType<Fields & Destinations> = {
   byHandle(number) {
     const ah = this.ahs.get(number)
-    return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
+    if (ah === undefined || ah.pd !== this.pd) return -1
+    if (this.qpn === undefined) return ah.flow
+    if (ah === this.lastHandle && ah.flow === this.lastHandleFlow) return this.lastFlow
+    const { port, sgidIndex, trafficClass, flowLabel, dgid } = ah.address
+    const flow = this.byVector(port, sgidIndex, trafficClass, flowLabel, dgid, 0)
+    // The GID has left its index, or the port has no more flows.
+    if (flow < 0) return ah.flow
+    this.lastHandle = ah
+    this.lastHandleFlow = ah.flow
+    return flow
   },
-  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt, local = 0, hopLimit = ROUTE_HOP_LIMIT) {
+  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt, local = 0, hopLimit) {
+    this.lastHandle = undefined
     vector[Vector.PORT] = port
     vector[Vector.SGID_INDEX] = sgidIndex
     vector[Vector.TRAFFIC_CLASS] = trafficClass
-    vector[Vector.HOP_LIMIT] = hopLimit
+    vector[Vector.HOP_LIMIT] = hopLimit ?? ROUTE_HOP_LIMIT
     vectorView.setUint32(Vector.FLOW_LABEL, flowLabel)
     vectorView.setUint32(Vector.LOCAL, local)
     for (let i = 0; i < 16; i++) vector[Vector.DGID + i] = bytes[gidAt + i]
@@ -166,7 +179,7 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
     const { cached } = this
     let flow = cached.get(key)
     if (flow === undefined) {
-      flow = openVector(this)
+      flow = openVector(this, hopLimit)
       if (flow < 0) return -1
       if (cached.size >= MAX_CACHED_FLOWS) {
         const [oldest] = cached
@@ -193,15 +206,13 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
       ? addressIn(new Uint8Array(this.last.buffer), this.paths)
       : undefined
   },
-  release() {
+  close() {
     if (this.heldFlow >= 0) this.port.closeFlow(this.heldFlow)
     this.heldFlow = -1
-  },
-  close() {
-    this.release()
     for (const flow of this.cached?.values() ?? []) this.port.closeFlow(flow)
     this.cached = undefined
     this.last = undefined
+    this.lastHandle = undefined
   },
 }
 
@@ -218,11 +229,14 @@ export const createDestinations = (
       port,
       paths,
       pd,
+      qpn: undefined,
       releasedFlows,
       heldFlow: -1,
       cached: undefined,
       last: undefined,
       lastFlow: -1,
-    } satisfies Fields & Pick<Destinations, 'pd'>,
+      lastHandle: undefined,
+      lastHandleFlow: -1,
+    } satisfies Fields & Pick<Destinations, 'pd' | 'qpn'>,
     methods,
   )

@@ -83,6 +83,7 @@ export const infinibandPaths = (port: Port, own: () => FabricPort): Paths => {
       remoteGid: grh?.source ?? noAddress.dgid,
       lids: { local: lidOf(destination), remote: lidOf(source), sl, isGlobal: grh !== undefined },
     }),
+    hasOwnFlows: false,
     openDatagram: ({ lids, remoteGid, flowLabel, trafficClass, hopLimit }) => {
       if (lids === undefined) throw new RangeError('a path of InfiniBand has LIDs')
       const { remote: dlid, sl, isGlobal } = lids

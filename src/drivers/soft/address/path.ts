@@ -15,11 +15,8 @@ import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { ROUTE_HOP_LIMIT } from '../../../spec/wire/flow.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
 import { addressText, isMappedIpv4, isSameAddress } from '../../../transport/wire/address.ts'
-import { ECN_MASK, sourcePortOf } from '../../../transport/wire/flow.ts'
+import { datagramSourcePort, ECN_MASK, sourcePortOf } from '../../../transport/wire/flow.ts'
 import { type GrhBuilderOf, roceGrh } from './grh.ts'
-
-/** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
-const SOURCE_PORT = 4791
 
 /** An address vector, of either kind. On RoCE `dlid` and `srcPathBits` are 0. */
 export type Address = RecordOf<typeof IbAddress>
@@ -118,7 +115,7 @@ export const storedAddress = (
 interface PathOwner {
   /** ECN field of its packets; 0, the default: that of the address vector. */
   readonly ecn?: number
-  /** Both ends, if the path is that of one queue pair. */
+  /** Both ends, if the path is that of one queue pair; `qpn` alone: that of its datagrams, by an adapter as rxe. */
   readonly qpn?: number | undefined
   readonly destQpn?: number | undefined
   /** On RoCE: of an adapter that sends the hop limit as given. Absent: that of the route. */
@@ -133,6 +130,8 @@ export interface Paths {
   /** The address vector in arguments of a call; and what `answer` returns is arguments again. */
   given(args: AddressArguments): Address | undefined
   readonly grhBuilder: GrhBuilderOf
+  /** Each queue pair sends its datagrams by a flow of its own: `PathOwner.qpn`. */
+  readonly hasOwnFlows: boolean
   /** By which the network forwards the packets of a group; a copy. */
   groupAddress(gid: Uint8Array, mlid: number): Uint8Array
   /** The multicast LID with which a program attaches. Throws CallError EINVAL, as Linux's ib_attach_mcast. */
@@ -174,8 +173,8 @@ export interface Paths {
   leadsTo(address: Address, port: { readonly gids: GidTable; readonly attributes: { readonly lid: number } }): boolean
   /** The ends of a received datagram for core's clients. */
   ends(flow: FlowAddress): Pick<MadAddress, 'localGid' | 'remoteGid' | 'lids'>
-  /** The flow of a datagram of core's clients. */
-  openDatagram(to: DatagramPath): number
+  /** The flow of a datagram of core's clients, which queue pair `qpn` sends. */
+  openDatagram(to: DatagramPath, qpn: number): number
 }
 
 /** Fields of a received packet's flow. */
@@ -214,21 +213,23 @@ const withGrh = (flow: FlowAddress): FlowAddress => ({
 
 /** The path of RoCE v2 from `source`. */
 export const flowAddress = (
-  port: Pick<Port, 'hasSourcePorts'>,
   source: Uint8Array,
   address: GivenAddress,
-  { ecn = 0, qpn = 0, destQpn = 0, hopLimit = ROUTE_HOP_LIMIT }: PathOwner = {},
+  { ecn = 0, qpn, destQpn, hopLimit = ROUTE_HOP_LIMIT }: PathOwner = {},
 ): FlowAddress => ({
   source,
   destination: address.dgid,
-  sourcePort: port.hasSourcePorts ? sourcePortOf(address.flowLabel & 0xfffff, qpn, destQpn) : SOURCE_PORT,
+  sourcePort:
+    qpn !== undefined && destQpn === undefined
+      ? datagramSourcePort(qpn)
+      : sourcePortOf(address.flowLabel & 0xfffff, qpn ?? 0, destQpn ?? 0),
   trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
   hopLimit,
   flowLabel: address.flowLabel & 0xfffff,
 })
 
-/** Paths of a port of RoCE: each is global. */
-export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
+/** Paths of a port of RoCE: each is global. `sendsAsRxe`: of `DeviceKind`. */
+export const rocePaths = (port: Port, gids: () => GidTable, sendsAsRxe = false): Paths => {
   const none: Address = { ...noAddress, isGlobal: 1 }
   const isV1 = (type: number | undefined): boolean => type === GidType.values.ROCE_V1
   /** The source GID that an address vector selects. Checks come in Linux's order. */
@@ -260,12 +261,17 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
       )
     return entry
   }
+  const flowOf = (source: Uint8Array, address: GivenAddress, owner?: PathOwner): FlowAddress => {
+    const flow = flowAddress(source, address, owner)
+    return sendsAsRxe ? { ...flow, flowLabel: 0 } : flow
+  }
   const opened = (source: Uint8Array, address: GivenAddress, isOfV1: boolean, method: string, owner?: PathOwner) => {
-    const flow = flowAddress(port, source, address, owner)
+    const flow = flowOf(source, address, owner)
     return openPath(port, isOfV1 ? withGrh(flow) : flow, method)
   }
   return {
     grhBuilder: roceGrh,
+    hasOwnFlows: sendsAsRxe,
     groupAddress: gid => copyOfBytes(gid),
     // RoCE ignores it (IBA annex A17.9).
     checkGroupLid() {},
@@ -290,7 +296,9 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
     datagramAddress: ({ dgid }) => dgid,
     leadsTo: ({ dgid }, port) => findGid(port.gids, dgid) >= 0,
     ends: ({ source, destination }) => ({ localGid: destination, remoteGid: source }),
-    openDatagram: ({ localGid, remoteGid, flowLabel, trafficClass }) =>
-      port.openFlow(flowAddress(port, localGid, { ...none, dgid: remoteGid, flowLabel, trafficClass })),
+    openDatagram: ({ localGid, remoteGid, flowLabel, trafficClass }, qpn) =>
+      port.openFlow(
+        flowOf(localGid, { ...none, dgid: remoteGid, flowLabel, trafficClass }, sendsAsRxe ? { qpn } : undefined),
+      ),
   }
 }

@@ -243,6 +243,7 @@ export const qpClass = (
       const shared = srq?.state.queue
       const opened = format.open(call, args, { className: cls.name, sizes, shared, destinations })
       const qpn = takeQpn(device)
+      if (destinations !== undefined && device.paths.hasOwnFlows) destinations.qpn = qpn
       const { send, receive } = opened
       device.torment?.limitQueues(object, opened, qpn, cap)
       const row = device.engine().create({
@@ -331,7 +332,7 @@ export const qpClass = (
         state.firstPsns = noPsns
         resetQueues(state)
         device.taps.requests?.reset(device.qps[state.row] ?? object)
-        state.destinations?.release()
+        state.destinations?.close()
         device.failures.forget(state.row)
         forgetFailing(device, state.qpn)
       } else if (args.state !== undefined) openQueues(state)

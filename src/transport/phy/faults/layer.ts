@@ -240,7 +240,6 @@ export const withFaults = (
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
     pathBytes: port.pathBytes,
-    hasSourcePorts: port.hasSourcePorts,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     setFaults,
@@ -264,6 +263,7 @@ export const withFaults = (
       return flow
     },
     reopenFlow: port.reopenFlow,
+    recordOf: port.recordOf,
     closeFlow: sending.closeFlow,
     peerOf: port.peerOf,
     reserve: port.reserve,

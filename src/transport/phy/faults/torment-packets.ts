@@ -53,7 +53,6 @@ const delegate = (port: Port): Port =>
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
     pathBytes: port.pathBytes,
-    hasSourcePorts: port.hasSourcePorts,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     get windowBytes() {
@@ -71,6 +70,7 @@ const delegate = (port: Port): Port =>
     setFabric: port.setFabric,
     openFlow: port.openFlow,
     reopenFlow: port.reopenFlow,
+    recordOf: port.recordOf,
     closeFlow: port.closeFlow,
     peerOf: port.peerOf,
     reserve: bytes => port.reserve(bytes),

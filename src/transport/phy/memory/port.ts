@@ -55,7 +55,6 @@ export class MemoryPort implements Port {
   readonly maxBytes: number
   readonly pathMtu: number
   readonly pathBytes: number | undefined
-  readonly hasSourcePorts: boolean
   readonly hasRoceV1 = true
   readonly hasGroupSockets = false
   readonly counters = {
@@ -101,7 +100,6 @@ export class MemoryPort implements Port {
     this.maxBytes = carrier?.maxBytes ?? RUN_BYTES
     this.pathMtu = carrier === undefined ? PATH_MTU : pathMtuOf(carrier.mtuOf(host))
     this.pathBytes = carrier?.windowBytes
-    this.hasSourcePorts = carrier !== undefined
     this.#medium = medium
     this.#runs = runs
     this.#routes = routes
@@ -132,6 +130,7 @@ export class MemoryPort implements Port {
   openFlow = (address: FlowAddress): number => this.#runs.flows.open(this.#number, address)
   reopenFlow = (flow: number): void => this.#runs.flows.reopen(this.#number, flow)
   closeFlow = (flow: number): void => this.#runs.flows.close(this.#number, flow)
+  recordOf = (flow: number): FlowAddress => this.#runs.flows.recordOf(flow)
   peerOf = (address: Uint8Array, isRoceV1?: boolean): number => {
     addressWords(address, this.#key, 0)
     return this.#runs.flows.peerOf(this.#number, this.#key, 0, isRoceV1)

@@ -9,10 +9,11 @@ import { routeError } from '../../../host/net/route.ts'
 import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpSocket } from '../../../host/net/udp.ts'
 import { ROCE_UDP_PORT } from '../../../spec/wire/headers.ts'
 import { addressText, isLinkLocal } from '../../wire/address.ts'
-import { createFlowTable, ONLY_PORT } from '../flow-table.ts'
+import { createFlowTable, ONLY_PORT, requireFlowRanges } from '../flow-table.ts'
 import { type Port, SCRATCH_BYTES } from '../port.ts'
 import { RUN_BYTES, RUN_PACKETS } from '../runs/limits.ts'
 import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from '../socket-port.ts'
+import { createOutlets } from './outlets.ts'
 import { createUdpReceiving, RECEIVE_BUFFERS, type ReceiveCounters } from './receiving.ts'
 import { createSenders } from './senders.ts'
 import {
@@ -72,16 +73,24 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     lastSendError: 0,
   }
   const tap = () => port.tap
-  const sending = createUdpSending(batches, sockets, flows, senders, counters, {
+  const outlets = createOutlets({
+    interfaceIndex: () => currentInterface,
+    sendQueued: () => sending.sendQueued(),
+    onWritable: () => {
+      sending.sendQueued()
+      port.wake?.()
+    },
+  })
+  const sending = createUdpSending(batches, outlets.sockets, flows, senders, counters, {
     canSegment: segmentation === 'auto',
     tap,
     // Only the blocked socket: another one is always writable, and would wake the process without end.
-    onBlocked: blocked => {
-      watches.forEach((watcher, number) => {
-        watcher?.update({ readable: true, writable: number === blocked })
-      })
-    },
+    onBlocked: outlets.setBlocked,
   })
+  const setDestination = (flow: number): void => {
+    const { destination, flowLabel } = flows.recordOf(flow)
+    batches.setDestination(flow, destination, ROCE_UDP_PORT, currentInterface, flowLabel)
+  }
   const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, {
     tap,
     needsIdentifications: () => sealReasons > 0,
@@ -94,9 +103,10 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     )
   }
 
+  const parts = socketPortParts(flows, senders, SEND_AREA_BYTES)
   const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena: batches.arena,
-    ...socketPortParts(flows, senders, SEND_AREA_BYTES),
+    ...parts,
     scratch: SEND_AREA_BYTES + LAYER_BUFFERS_BYTES,
     maxPackets: RUN_PACKETS,
     maxSinglePacketRun: FLUSH_EARLY_PACKETS,
@@ -125,17 +135,20 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
       const number = addressTable.setSocket(address, socket)
-      watches[number] = watch(socket.fd, { readable: true }, (_readable, writable) => {
+      const watcher = watch(socket.fd, { readable: true }, (_readable, writable) => {
         if (isClosed) return
         if (writable) sending.sendQueued()
         port.wake?.()
       })
+      watches[number] = watcher
+      if (!isMulticast(address)) outlets.setSocket(address, socket, watcher)
     },
     removeAddress: address => {
       const number = numberOf(address)
       const socket = sockets[number]
       if (socket === undefined) return
       watches[number]?.stop()
+      outlets.removeSockets(address)
       closeUdpSocket(socket)
       sockets[number] = undefined
       watches[number] = undefined
@@ -148,8 +161,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     setInterface: newInterface => {
       currentInterface = newInterface
       for (let flow = 0; flow < MAX_FLOWS; flow++)
-        if (flows.isOpen(ONLY_PORT, flow))
-          batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, currentInterface)
+        if (flows.isOpen(ONLY_PORT, flow)) setDestination(flow)
       let firstError: unknown
       // Also the groups without a socket, which could not be joined on the interface before.
       for (const group of addresses.filter(isMulticast)) {
@@ -171,11 +183,13 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       addressTable.freeNumber(number)
     },
     openFlow: address => {
-      const socketNumber = numberOf(address.source)
-      if (sockets[socketNumber] === undefined) throw noAddress(address.source)
-      const flow = flows.open(ONLY_PORT, address)
+      if (sockets[numberOf(address.source)] === undefined) throw noAddress(address.source)
+      requireFlowRanges(address)
+      const outlet = outlets.take(address.source, address.sourcePort)
+      const flow = flows.open(ONLY_PORT, { ...address, sourcePort: outlets.sourcePortOf(outlet) })
       const refuse = (error: Error): Error => {
         flows.close(ONLY_PORT, flow)
+        outlets.release(outlet)
         return error
       }
       if (flow >= MAX_FLOWS) throw refuse(new RangeError(`flow: this port has ${MAX_FLOWS} flows already`))
@@ -184,9 +198,17 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       const error = isMulticast(destination) ? 0 : routeError(source, destination, currentInterface)
       if (error !== 0)
         throw refuse(new SystemError('route', error, `from ${addressText(source)} to ${addressText(destination)}`))
-      sending.addFlow(flow, socketNumber)
-      batches.setDestination(flow, address.destination, ROCE_UDP_PORT, currentInterface)
+      sending.addFlow(flow, outlet)
+      setDestination(flow)
       return flow
+    },
+    reopenFlow: flow => {
+      parts.reopenFlow(flow)
+      outlets.retain(sending.outletOf(flow))
+    },
+    closeFlow: flow => {
+      parts.closeFlow(flow)
+      outlets.release(sending.outletOf(flow))
     },
 
     reserve: bytes => (isClosed ? -1 : sending.reserve(bytes)),
@@ -206,6 +228,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       isClosed = true
       receiving.clear()
       for (const watcher of watches) watcher?.stop()
+      for (const address of addresses) outlets.removeSockets(address)
       for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)
       // A later `removeAddress` must not close these descriptors again: they may have been reused.
       sockets.fill(undefined)

@@ -33,8 +33,9 @@ interface UdpSending {
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   flush(): void
-  /** Packets of the flow are sent through the socket with this number. */
-  addFlow(flow: number, socket: number): void
+  /** Packets of the flow are sent through the outlet with this number. */
+  addFlow(flow: number, outlet: number): void
+  outletOf(flow: number): number
   /** Sends the queued messages; false if a socket's buffer is full and some are still queued. */
   sendQueued(): boolean
 }
@@ -54,7 +55,7 @@ const MESSAGE_BYTES = 65000
 /** With this many queued datagrams the next `commit` first sends the queue, so that the receiver can start early. */
 export const FLUSH_EARLY_PACKETS = 62
 
-/** Instead of a socket's number: no socket's buffer is full. */
+/** Instead of an outlet's number: no socket's buffer is full. */
 const NOT_BLOCKED = -1
 
 // biome-ignore lint/complexity/noExcessiveLinesPerFunction: per packet, with one queue of messages
@@ -68,15 +69,15 @@ export const createUdpSending = (
     /** Whether UDP_SEGMENT may be used, until the kernel refuses it. */
     readonly canSegment: boolean
     readonly tap: () => PortTap | null
-    /** Called with the number of a socket when its buffer is full, and with NOT_BLOCKED when the queue was sent. */
-    readonly onBlocked: (socket: number) => void
+    /** Called with the number of an outlet when its buffer is full, and with NOT_BLOCKED when the queue was sent. */
+    readonly onBlocked: (outlet: number) => void
   },
 ): UdpSending => {
   const { tap, onBlocked } = options
   let isSegmenting = options.canSegment
   let messagePackets = MESSAGE_PACKETS
-  /** By flow: the number of its socket. */
-  const socketOf = new Int32Array(MAX_FLOWS)
+  /** By flow: the number of its outlet. */
+  const outletOf = new Int32Array(MAX_FLOWS)
   /** The queue: messages [sent, queued) wait to be sent. Each is an area of the arena with packets of one flow. */
   const offsets = new Int32Array(MAX_MESSAGES)
   const sizes = new Int32Array(MAX_MESSAGES)
@@ -88,8 +89,8 @@ export const createUdpSending = (
   /** The last reservation: its end (-1: none), and the end of its filled part. */
   let reservationEnd = -1
   let filled = 0
-  /** Number of the socket whose buffer is full. */
-  let blockedSocket = NOT_BLOCKED
+  /** Number of the outlet whose socket's buffer is full. */
+  let blockedOutlet = NOT_BLOCKED
 
   /** `segment`: as for `UdpBatches.putMessage`. */
   const setMessage = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
@@ -176,27 +177,27 @@ export const createUdpSending = (
     }
   }
 
-  const setBlocked = (socket: number): void => {
-    if (blockedSocket === socket) return
-    blockedSocket = socket
-    onBlocked(socket)
+  const setBlocked = (outlet: number): void => {
+    if (blockedOutlet === outlet) return
+    blockedOutlet = outlet
+    onBlocked(outlet)
   }
 
   const sendQueued = (): boolean => {
     while (sent < queued) {
-      const socketNumber = socketOf[flowsOf[sent]]
-      const socket = sockets[socketNumber]
+      const outlet = outletOf[flowsOf[sent]]
+      const socket = sockets[outlet]
       if (socket === undefined) {
         countRefused(EADDRNOTAVAIL, Math.ceil(sizes[sent] / packetSizes[sent]))
         sent++
         continue
       }
       let end = sent + 1
-      while (end < queued && socketOf[flowsOf[end]] === socketNumber) end++
+      while (end < queued && outletOf[flowsOf[end]] === outlet) end++
       counters.sendCalls++
       const result = send(socket, sent, end - sent)
       if (result === -EAGAIN) {
-        setBlocked(socketNumber)
+        setBlocked(outlet)
         return false
       }
       if (result < 0) {
@@ -245,13 +246,14 @@ export const createUdpSending = (
 
   return {
     sendQueued,
-    addFlow: (flow, socket) => {
-      socketOf[flow] = socket
+    addFlow: (flow, outlet) => {
+      outletOf[flow] = outlet
     },
+    outletOf: flow => outletOf[flow],
     reserve: bytes => {
       requireRunBytes(bytes)
       let at = queued === 0 ? 0 : (filled + 63) & ~63
-      if (at + bytes > SEND_AREA_BYTES || blockedSocket !== NOT_BLOCKED) {
+      if (at + bytes > SEND_AREA_BYTES || blockedOutlet !== NOT_BLOCKED) {
         if (!sendQueued()) return -1
         at = 0
       }
@@ -264,7 +266,7 @@ export const createUdpSending = (
       if (!flows.isOpen(ONLY_PORT, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       // Sends only earlier runs, because a fault layer may change the bytes of this run after `commit`.
-      if (queuedPackets >= FLUSH_EARLY_PACKETS && blockedSocket === NOT_BLOCKED) sendQueued()
+      if (queuedPackets >= FLUSH_EARLY_PACKETS && blockedOutlet === NOT_BLOCKED) sendQueued()
       const peer = flows.peerOf(ONLY_PORT, flows.words(), flows.destinationAt(flow))
       const maySegment = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
       const maxPackets = maySegment ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1

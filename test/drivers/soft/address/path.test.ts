@@ -56,20 +56,22 @@ test('a stored address is a copy, also of bytes in a Buffer', () => {
 })
 
 test('a flow label has 20 bits', () => {
-  assert.equal(flowAddress({}, peer, path(peer, { flowLabel: 0xffff_ffff })).flowLabel, 0xf_ffff)
+  assert.equal(flowAddress(peer, path(peer, { flowLabel: 0xffff_ffff })).flowLabel, 0xf_ffff)
 })
 
-test('the UDP source port is that of the flow label or of both QPNs, where ports have no cost', () => {
-  const portOf = (hasSourcePorts: boolean, flowLabel: number, qpn?: number, destQpn?: number): number =>
-    flowAddress({ hasSourcePorts }, peer, path(peer, { flowLabel }), { qpn, destQpn }).sourcePort
+test('the UDP source port is that of the flow label or of both QPNs; of datagrams alone that of theirs, as rxe', () => {
+  const portOf = (flowLabel: number, qpn?: number, destQpn?: number): number =>
+    flowAddress(peer, path(peer, { flowLabel }), { qpn, destQpn }).sourcePort
   // values of rdma_flow_label_to_udp_sport and rdma_calc_flow_label
-  assert.equal(portOf(true, 1), 0xc001)
-  assert.equal(portOf(true, 0xfffff), 0xc000 | (0x3fff ^ 0x3f))
-  assert.equal(portOf(true, 0, 17, 18), 0xc000 | 306)
+  assert.equal(portOf(1), 0xc001)
+  assert.equal(portOf(0xfffff), 0xc000 | (0x3fff ^ 0x3f))
+  assert.equal(portOf(0, 17, 18), 0xc000 | 306)
   const product = 0xff_ffffn * 0xff_fffen
   const folded = product ^ (product >> 20n)
   const label = Number((folded ^ (folded >> 40n)) & 0xf_ffffn)
-  assert.equal(portOf(true, 0, 0xff_ffff, 0xff_fffe), 0xc000 | ((label & 0x3fff) ^ (label >> 14)))
-  assert.equal(portOf(true, 0, 18, 17), portOf(true, 0, 17, 18))
-  assert.equal(portOf(false, 1, 17, 18), 4791)
+  assert.equal(portOf(0, 0xff_ffff, 0xff_fffe), 0xc000 | ((label & 0x3fff) ^ (label >> 14)))
+  assert.equal(portOf(0, 18, 17), portOf(0, 17, 18))
+  assert.equal(portOf(0), 0xc000)
+  // hash_32(17, 14) and hash_32(1, 14)
+  assert.deepEqual([portOf(0, 17), portOf(5, 1)], [0xc000 | 0x1f94, 0xc000 | 0x1872])
 })

@@ -107,6 +107,36 @@ describe('UDP', { skip }, () => {
     }
   })
 
+  it('sends each flow from its source port, at most 64 beside 4791, which is also for ports in use', async () => {
+    const [a, b] = pair()
+    const other = openUdpSocket(loopback(1), 0xc005, 1)
+    const openFrom = (sourcePort: number) => a.openFlow(flowBetween(loopback(1), loopback(2), { sourcePort }))
+    const arrivedFrom = async (flow: number): Promise<number> => {
+      const run = emptyRun()
+      sendRun(a, flow, 0, 1)
+      await collect(b, 1, run)
+      return run.flowAddress.sourcePort
+    }
+    try {
+      const flow = openFrom(0xc001)
+      assert.deepEqual([await arrivedFrom(flow), a.recordOf(flow).sourcePort], [0xc001, 0xc001])
+      assert.equal(await arrivedFrom(openFrom(0xc005)), ROCE_UDP_PORT)
+      const flows = Array.from({ length: 64 }, (_, i) => openFrom(0xd000 + i))
+      assert.equal(await arrivedFrom(flows[61]!), 0xd000 + 61)
+      assert.equal(a.recordOf(flows[63]!).sourcePort, ROCE_UDP_PORT)
+      // an address that leaves takes its sockets along, and brings them back
+      a.removeAddress(loopback(1))
+      closeUdpSocket(openUdpSocket(loopback(1), 0xc001, 1))
+      a.addAddress(loopback(1))
+      assert.equal(await arrivedFrom(flow), 0xc001)
+      a.closeFlow(flow)
+      closeUdpSocket(openUdpSocket(loopback(1), 0xc001, 1))
+      assert.equal(await arrivedFrom(openFrom(0xe000)), 0xe000, 'a closed flow has freed its socket')
+    } finally {
+      closeUdpSocket(other)
+    }
+  })
+
   it('never segments with `segmentation: never`', async () => {
     const [a, b, toB, toA] = pair({ segmentation: 'never' })
     sendRun(b, toA, 0, 1)
@@ -131,7 +161,7 @@ describe('UDP', { skip }, () => {
     const [, b] = pair()
     const foreignSocket = openUdpSocket(loopback(3), ROCE_UDP_PORT)
     const batches = createUdpBatches({ staging: 4096, messages: 8, destinations: 1, receives: 1 })
-    batches.setDestination(0, loopback(2), ROCE_UDP_PORT, 0)
+    batches.setDestination(0, loopback(2), ROCE_UDP_PORT, 0, 0)
     const flow = makeFlow({
       source: loopback(3),
       destination: loopback(2),
@@ -161,7 +191,7 @@ describe('UDP', { skip }, () => {
     const [a, b, toB] = pair()
     const foreignSocket = openUdpSocket(loopback(3), 0)
     const batches = createUdpBatches({ staging: 70000, messages: 8, destinations: 1, receives: 1 })
-    batches.setDestination(0, loopback(2), ROCE_UDP_PORT, 0)
+    batches.setDestination(0, loopback(2), ROCE_UDP_PORT, 0, 0)
     for (const [i, length] of [0, 1, 15, 16, 65507].entries()) batches.putMessage(i, 0, length, 0, 0, 0, 0)
     assert.equal(batches.send(foreignSocket, 0, 5), 5)
     closeUdpSocket(foreignSocket)
@@ -280,7 +310,7 @@ describe('UDP', { skip }, () => {
   it('receives from more senders than its table can hold', async () => {
     const [, b] = pair()
     const batches = createUdpBatches({ staging: 4096, messages: 256, destinations: 1, receives: 1 })
-    batches.setDestination(0, loopback(2), ROCE_UDP_PORT, 0)
+    batches.setDestination(0, loopback(2), ROCE_UDP_PORT, 0, 0)
     const foreignSocket = openUdpSocket(loopback(3), ROCE_UDP_PORT)
     const flow = makeFlow({
       source: loopback(3),
