@@ -28,6 +28,7 @@ import type {
 } from '../spec/classes/connections/cm_parameters.ts'
 import type { DeviceAttributes } from '../spec/classes/device/device.ts'
 import { isQueuePairClass } from '../spec/classes/ids.ts'
+import type { DeviceLimitName, DeviceLimits } from '../spec/device-limits.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { ActingRule } from '../spec/faults.ts'
 import type { LinkName } from '../spec/links.ts'
@@ -60,6 +61,8 @@ export interface DeviceNetwork {
   readonly now: () => number
   /** Line rate, bits/s, of a device whose queue pairs control their rate; only for drivers with `hasRateControl`. */
   readonly dcqcn?: number | undefined
+  /** Limits that the user has lowered, of the driver's `settableLimits`. */
+  readonly limits?: DeviceLimits | undefined
   /** Present for a device with an InfiniBand port, of a driver with `hasFabric`. */
   readonly fabric?: FabricOptions | undefined
   /** How late `poll` may come after `nextTimeout`, microseconds; default 1000. */
@@ -107,6 +110,8 @@ export interface Driver<D = unknown> {
   readonly hasFabric?: boolean
   /** Its devices take `dcqcn` of `--device`. */
   readonly hasRateControl?: boolean
+  /** The limits of its devices that `--device` may lower; absent: none. */
+  readonly settableLimits?: readonly DeviceLimitName[]
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
   /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as from Linux's mlx5. */

@@ -146,6 +146,7 @@ export const createDevices = (
         identity && {
           identity,
           dcqcn: spec.dcqcn,
+          limits: spec.limits,
           fabric: fabricOf(spec),
           attach: own => network.attach(spec, identity, own),
         },

@@ -68,6 +68,8 @@ const kind: DeviceKind<undefined> = {
   extended: extendedAttributes(),
   ethernetLink,
   gidTypes: [GidType.values.ROCE_V2],
+  // rxe_pool.c, __rxe_add_to_pool
+  fullErrno: 'EINVAL',
   own: () => undefined,
 }
 

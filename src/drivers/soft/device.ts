@@ -6,6 +6,7 @@
  * network calls `poll` after a doorbell, after the port's `wake`, and at `nextTimeout`.
  */
 import type { Identity } from '../../core/devices/identity.ts'
+import { lowered } from '../../core/devices/lower-limits.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
   type ContextWait,
@@ -27,7 +28,9 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
+import { type DeviceLimits, deviceLimitNames } from '../../spec/device-limits.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
+import type { ErrnoName } from '../../spec/errno.ts'
 import type { EthernetLink } from '../../spec/link-rate.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
@@ -118,6 +121,8 @@ export interface DeviceKind<Own> {
   readonly gidTypes: readonly number[]
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
+  /** As in `DeviceDescription`. */
+  readonly fullErrno?: ErrnoName
   /** See `regionMemory` (memory.ts). */
   readonly freeKeyStatus?: number
   /** See the engine's `Environment`. */
@@ -138,6 +143,7 @@ export interface SoftOptions {
   readonly torment?: Torment | undefined
   /** As in `DeviceNetwork`. */
   readonly dcqcn?: number | undefined
+  readonly limits?: DeviceLimits | undefined
   readonly timerDelay?: number | undefined
   /** Of an InfiniBand port. */
   readonly fabric?: FabricOptions | undefined
@@ -191,6 +197,7 @@ export const softDriver = {
   link: 'roce' as LinkName,
   hasAddress: true,
   hasRateControl: true,
+  settableLimits: deviceLimitNames,
   removing: ({ state }) => failAllQps(state),
   closing: context => resetQps(context, context.device.state),
   openManagement: ({ state }, receive) => openManagement(state, receive),
@@ -289,7 +296,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   #createState(
     { limits, ethernetLink, gidTypes }: DeviceKind<Own>,
-    { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
+    { name, identity, now, torment, dcqcn, fabric, limits: set }: SoftOptions,
     random: () => number,
     isReused: boolean,
   ): SoftState<Own> {
@@ -300,7 +307,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         : infinibandPaths(port, () => this.device.ports[0])
     return {
       own: undefined,
-      limits: torment?.limits(name, limits) ?? limits,
+      limits: lowered(name, torment?.limits(name, limits) ?? limits, set),
       ethernetLink,
       gidTypes,
       identity,
@@ -350,7 +357,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   #register(
     core: Core,
     kind: DeviceKind<Own>,
-    { name, fabric }: SoftOptions,
+    { name, fabric, limits }: SoftOptions,
     random: () => number,
   ): Device<SoftState<Own>> {
     const state = this.#state
@@ -358,7 +365,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const gids = fabric === undefined ? identity.gids : []
     // first, because it may fail
     for (const gid of gids) port.addAddress(gid)
-    const attributes = kind.attributes(fabric?.guid ?? identity.guid, state.limits)
+    const attributes = lowered(name, kind.attributes(fabric?.guid ?? identity.guid, state.limits), limits)
     const portOf = portAttributes(
       mtuEnum(port.pathMtu),
       () => state.engine().counters,
@@ -384,6 +391,8 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         'srq xrc_srq': attributes.maxSrq,
         ...kind.objectLimits,
       },
+      set: limits,
+      fullErrno: kind.fullErrno,
     })
     const [defaultGid, ...others] = gids
     if (defaultGid !== undefined) setDefaultGid(device, defaultGid)

@@ -200,7 +200,7 @@ test('a PCI function after the address is parsed, and mistakes name the value an
     ['numa=0', /numa=0 needs a PCI function/],
     [
       'bus=1',
-      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa= and model=/,
+      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, and the limits max_qp=, .*max_qp_rd_atom=/,
     ],
     ['layer=ib', /layer="ib" is not one of ethernet, infiniband/],
     ['guid=0x1', /guid= is a setting of an InfiniBand port: give layer=infiniband too/],

@@ -64,6 +64,8 @@ const isWithoutRoute = (errno: number): boolean => errno === Errno.ENETUNREACH |
 const severityOf = (class_: string, errno: number, { code }: Reason): Severity | undefined => {
   if (code === 'lock-limit') return 'warning'
   if (!isVerbsClass(class_)) return undefined
+  // A program may try how many it gets, and go on with these.
+  if (code === 'budget') return 'note'
   if (errno === Errno.EOPNOTSUPP) return 'note'
   const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
   if (!isArgumentError(errno) && !isOfMemory && !isWithoutRoute(errno)) return undefined
@@ -130,7 +132,7 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     if (left && services.need(IGNORED_EVENTS).refusedIndex(call, known, left)) return
     const details = left ? [left] : []
     const number = services.report('refused-call', call, { text, advice, severity, details, objects: [known] })
-    if (isMade && severity !== 'note') services.consequences.givesUp(pid, number)
+    if (isMade && (severity !== 'note' || reason.code === 'budget')) services.consequences.givesUp(pid, number)
   }
 
   /** A call that a library refused without a call of the device. */
