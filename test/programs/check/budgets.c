@@ -6,13 +6,23 @@
  * OBJECT is qp, cq, mr, mw, pd, ah, srq; `rtr` moves queue pairs to RTR with 8 responder resources each. Prints how
  * many there are, and the name of the error or "all". Without `cope` the program gives up then, and leaves what it has,
  * with exit status 1. With `cope` it goes on with what it has: it destroys all, and makes one again.
+ *
+ *   budgets DEVICE open|socket|channel use|cope
+ *
+ * uses up its descriptors, and makes one more: it goes on with -1, or closes one and tries again.
  */
 #define _GNU_SOURCE
 #include "correct.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
 #define MAX_OBJECTS 64
 #define MR_BYTES 16384
 #define RESPONSES 8
+#define MAX_DESCRIPTORS 64
 
 static struct ibv_cq *cq;
 static void *objects[MAX_OBJECTS];
@@ -93,6 +103,41 @@ static void destroy(const char *object, void *made_object)
         check(ibv_destroy_qp(made_object), "ibv_destroy_qp");
 }
 
+/* ---- descriptors ---- */
+
+static int make_descriptor(const char *what)
+{
+    if (!strcmp(what, "open"))
+        return open("/etc/passwd", O_RDONLY);
+    if (!strcmp(what, "socket"))
+        return socket(AF_INET, SOCK_STREAM, 0);
+    struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
+    return channel ? channel->fd : -1;
+}
+
+static int descriptors(const char *what, bool copes)
+{
+    const struct rlimit limit = {.rlim_cur = MAX_DESCRIPTORS, .rlim_max = MAX_DESCRIPTORS};
+    check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+    int last = -1;
+    for (int fd; (fd = dup(0)) >= 0;)
+        last = fd;
+    int made = make_descriptor(what);
+    if (copes) {
+        close(last);
+        made = make_descriptor(what);
+    }
+    char byte = 0;
+    struct pollfd polled = {.fd = made, .events = POLLIN};
+    if (!strcmp(what, "open") && read(made, &byte, 1) < 0)
+        printf("read: %s\n", strerrorname_np(errno));
+    else if (!strcmp(what, "socket") && write(made, &byte, 1) < 0)
+        printf("write: %s\n", strerrorname_np(errno));
+    else if (!strcmp(what, "channel"))
+        printf("poll: %d\n", poll(&polled, 1, 1));
+    return copes ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4)
@@ -106,6 +151,8 @@ int main(int argc, char **argv)
     has_srd = strstr(argv[1], "efa") != NULL;
     gid_index = has_srd ? 0 : 1;
     check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
+    if (!strcmp(argv[3], "use") || !strcmp(argv[3], "cope"))
+        return descriptors(object, *argv[3] == 'c');
     pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     cq = need(ibv_create_cq(context, 1, NULL, NULL, 0), "ibv_create_cq");
     while (made < atoi(argv[3]) && (objects[made] = make(object)))

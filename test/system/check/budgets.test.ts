@@ -81,6 +81,26 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
     }
   })
 
+  it('a program that goes on with descriptor -1 learns which call had none left; one that tries again is told nothing', async t => {
+    for (const [what, text] of [
+      ['open', /^descriptor -1 is used: open: EMFILE: .*RLIMIT_NOFILE/],
+      ['socket', /^descriptor -1 is used: socket: EMFILE: .*RLIMIT_NOFILE/],
+      ['channel', /^ibv_create_comp_channel: EMFILE: .*RLIMIT_NOFILE/],
+    ] as const) {
+      const { found } = await check(t, 'rxe0@127.0.0.1', what, 'use')
+      assert.match(found.find(({ id }) => id === 'refused-call')?.text ?? '', text)
+      assert.match(found[0]?.advice ?? '', /ulimit -n/)
+    }
+    for (const what of ['open', 'socket']) {
+      const { found } = await check(t, 'rxe0@127.0.0.1', what, 'cope')
+      assert.deepEqual(
+        found.filter(({ id }) => id !== 'leak'),
+        [],
+        what,
+      )
+    }
+  })
+
   it('a limit can only be lowered, and only one that the driver has', async t => {
     for (const [device, message] of [
       ['rxe0@127.0.0.1,max_qp=131073', /max_qp=131073 is above 131072, the limit of the device itself/],
