@@ -38,13 +38,18 @@ const deviceLimits = {
 
 export type DeviceLimitName = keyof typeof deviceLimits
 export const deviceLimitNames = Object.keys(deviceLimits) as readonly DeviceLimitName[]
+/** Those of objects. */
+type ObjectLimitName = {
+  [N in DeviceLimitName]: (typeof deviceLimits)[N] extends { readonly class: string } ? N : never
+}[DeviceLimitName]
 /** Values of some limits; bytes of those with `isBytes`. */
 export type DeviceLimits = Readonly<Partial<Record<DeviceLimitName, number>>>
 
 export const deviceLimit = (name: DeviceLimitName): DeviceLimit => deviceLimits[name]
 
 /** The limit of the objects of a class. Work queues are queue pairs without sends. */
-export const limitOfClass = (cls: string): DeviceLimitName | undefined => {
+export const limitOfClass = (cls: string): ObjectLimitName | undefined => {
   if (isQueuePairClass(cls) || cls === 'wq') return 'max_qp'
-  return isSrqClass(cls) ? 'max_srq' : deviceLimitNames.find(name => deviceLimit(name).class === cls)
+  if (isSrqClass(cls)) return 'max_srq'
+  return deviceLimitNames.find(name => deviceLimit(name).class === cls) as ObjectLimitName | undefined
 }

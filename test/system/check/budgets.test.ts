@@ -81,6 +81,24 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
     }
   })
 
+  it('--like tells what all programs of the device have together, and the adapter has not', async t => {
+    const told = async (adapter: string, ...words: string[]) => {
+      const { found } = await checkScript(t, [program, 'mlx5_0', ...words].join(' '), [
+        ...['--device', MLX5],
+        ...['--like', adapter],
+      ])
+      return [...new Set(found.filter(({ id }) => id.startsWith('adapter-')).map(({ text }) => text))]
+    }
+    assert.deepEqual(await told('ionic', 'rtr', '3', 'cope'), ['max_res_rd_atom 24 exceeds 16 of ionic (AMD Pensando)'])
+    assert.deepEqual(await told('ionic', 'rtr', '2', 'cope'), [])
+    assert.deepEqual(await told('apple', 'qp', '11', 'cope'), [
+      'apple (Apple, RDMA over Thunderbolt 5) lacks reliable connections (RC)',
+      'max_qp 11 exceeds 10 of apple (Apple, RDMA over Thunderbolt 5)',
+    ])
+    // A PD more or less: what is destroyed counts no more.
+    assert.deepEqual(await told('apple', 'pd', '40', 'cope'), [])
+  })
+
   it('a program that goes on with descriptor -1 learns which call had none left; one that tries again is told nothing', async t => {
     for (const [what, text] of [
       ['open', /^descriptor -1 is used: open: EMFILE: .*RLIMIT_NOFILE/],
