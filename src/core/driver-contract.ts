@@ -108,6 +108,8 @@ export interface Driver<D = unknown> {
   readonly hasAddress?: boolean
   /** Its devices may have an InfiniBand port: `layer=infiniband` of `--device`. */
   readonly hasFabric?: boolean
+  /** Fault rules can silence its devices (`DeviceTaps.silenced`). */
+  readonly canBeSilent?: true
   /** Its devices take `dcqcn` of `--device`. */
   readonly hasRateControl?: boolean
   /** The limits of its devices that `--device` may lower; absent: none. */
@@ -701,6 +703,11 @@ export interface DeviceTaps {
    * Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT.
    */
   decidePage: DecidePage | undefined
+  /**
+   * A fault rule has silenced the device: no completion and no event of its queue pairs comes any more, or of every
+   * second one (`isHalf`). Only for drivers with `canBeSilent`.
+   */
+  silenced: { readonly rule: ActingRule; readonly isHalf: boolean } | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined
   /** Whether a connection has the number, also in TIMEWAIT: no other queue pair may get it (IBA 12.9.8.4). */
@@ -712,6 +719,7 @@ export const createTaps = (): DeviceTaps => ({
   requests: undefined,
   decideCompletion: undefined,
   decidePage: undefined,
+  silenced: undefined,
   inError: undefined,
   isConnected: undefined,
 })

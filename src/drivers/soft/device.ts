@@ -49,7 +49,7 @@ import { createGroups } from './address/multicast.ts'
 import { rocePaths } from './address/path.ts'
 import { Limits, portAttributes, type QueueLimits } from './attributes.ts'
 import { findSrqOfDomain } from './classes/xrc-qp-class.ts'
-import { withCompletionFaults } from './completion-faults.ts'
+import { isSilent, withCompletionFaults } from './completion-faults.ts'
 import { cqCompletions, failQps } from './completions.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
@@ -197,6 +197,7 @@ export const softDriver = {
   link: 'roce' as LinkName,
   hasAddress: true,
   hasRateControl: true,
+  canBeSilent: true,
   settableLimits: deviceLimitNames,
   removing: ({ state }) => failAllQps(state),
   closing: context => resetQps(context, context.device.state),
@@ -420,6 +421,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       now: state.now,
       events: {
         raise(row, type, cause) {
+          if (isSilent(state, row)) return
           const qp = state.qps[row]
           // SQ_DRAINED only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
           if (
@@ -463,7 +465,13 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return createPostScan(state.queues, handlers, () => device.memory.windows > 0)
   }
 
+  /** A fault rule has silenced the whole device: it does nothing any more. */
+  get #isDead(): boolean {
+    return this.#state.taps.silenced?.isHalf === false
+  }
+
   poll(time: number, scope: ScanScope = ScanScope.ALL): boolean {
+    if (this.#isDead) return false
     this.#engine.beginPoll()
     let progress = this.#posts.scan(scope)
     if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
@@ -504,6 +512,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   hasWork(): boolean {
     const port = this.#port
+    if (this.#isDead) return false
     return (
       this.#posts.hasChanges() ||
       !this.#engine.isIdle() ||
@@ -516,6 +525,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   nextTimeout(): number {
+    if (this.#isDead) return Number.POSITIVE_INFINITY
     return Math.min(
       this.#engine.nextTimeout(),
       this.#port.nextTimeout(),
