@@ -31,7 +31,7 @@ export interface PciFunction {
 
 /**
  * `--device
- * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]][,LIMIT=N…]`.
+ * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]][,node_guid=GUID][,LIMIT=N…]`.
  */
 export interface DeviceSpec {
   readonly name: string
@@ -42,6 +42,8 @@ export interface DeviceSpec {
   /** Rate control by DCQCN up to this line rate, bits/s; absent: none. */
   readonly dcqcn?: number
   readonly pci?: PciFunction
+  /** The node's GUID: 16 hexadecimal digits, perhaps all 0. Absent: from the address. */
+  readonly nodeGuid?: string
   /** Limits that are lower than the driver's own. */
   readonly limits?: DeviceLimits
   /** Absent: Ethernet. */

@@ -48,8 +48,8 @@ const limitsText = (limits: DeviceSpec['limits'] = {}): string =>
 
 /** The inverse of `parseDevice`. */
 export const deviceText = (spec: DeviceSpec): string => {
-  const { name, address, driver, dcqcn, pci, limits } = spec
-  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}${limitsText(limits)}`
+  const { name, address, driver, dcqcn, pci, nodeGuid, limits } = spec
+  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}${nodeGuid === undefined ? '' : `,node_guid=0x${nodeGuid}`}${limitsText(limits)}`
 }
 
 /** NUMA_NO_NODE. */
@@ -126,9 +126,23 @@ const parseFabric = ({ layer, guid, pkeys }: Settings): Pick<DeviceSpec, 'layer'
 /** What `dcqcn` alone stands for. */
 const DEFAULT_DCQCN = `dcqcn=${LineRate.DEFAULT}`
 
-const SETTINGS = ['driver', 'layer', 'guid', 'pkeys', 'dcqcn', 'pci', 'numa', 'model', ...deviceLimitNames] as const
+const SETTINGS = [
+  'driver',
+  'layer',
+  'guid',
+  'pkeys',
+  'dcqcn',
+  'pci',
+  'numa',
+  'model',
+  'node_guid',
+  ...deviceLimitNames,
+] as const
 type Settings = Partial<Record<(typeof SETTINGS)[number], string>>
 const SETTING = new RegExp(`^(${SETTINGS.join('|')})=(.*)$`, 's')
+
+/** Of a virtual function that nobody has given one. */
+const NO_GUID = '0000000000000000'
 
 const BYTE_UNITS = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 } as const
 /** The largest count: Linux's attributes are signed. */
@@ -147,6 +161,13 @@ const parseLimit = (name: DeviceLimitName, text: string): number => {
 }
 
 /** Throws an Error. */
+const parseNodeGuid = ({ node_guid: text, layer }: Settings): Pick<DeviceSpec, 'nodeGuid'> => {
+  if (text === undefined) return {}
+  if (layer === 'infiniband') throw new Error('node_guid= is not for an InfiniBand port: give guid=')
+  return { nodeGuid: /^(?:0x)?0+$/i.test(text) ? NO_GUID : readGuid(text) }
+}
+
+/** Throws an Error. */
 const parseLimits = (found: Settings): Pick<DeviceSpec, 'limits'> => {
   const given = deviceLimitNames.filter(name => found[name] !== undefined)
   return given.length === 0
@@ -161,7 +182,7 @@ const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | '
     const [, key, value] = SETTING.exec(setting === 'dcqcn' ? DEFAULT_DCQCN : setting) ?? []
     if (key === undefined)
       throw new Error(
-        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, and the limits ${deviceLimitNames.map(name => `${name}=`).join(', ')}${didYouMean(setting.split('=', 1)[0]!, SETTINGS)}`,
+        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, and the limits ${deviceLimitNames.map(name => `${name}=`).join(', ')}${didYouMean(setting.split('=', 1)[0]!, SETTINGS)}`,
       )
     if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
     found[key as keyof typeof found] = value!
@@ -171,6 +192,7 @@ const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | '
     ...(driver !== undefined && { driver }),
     ...parseFabric(found),
     ...(dcqcn !== undefined && { dcqcn: parseDcqcn(dcqcn) }),
+    ...parseNodeGuid(found),
     ...parseLimits(found),
   }
   const own = modelOfDriver(driver)

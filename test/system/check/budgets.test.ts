@@ -56,6 +56,13 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
     }
   })
 
+  it('the GUID of a node may be 0', async t => {
+    const { env } = await start(t, { devices: [`${MLX5},node_guid=0`] })
+    const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env })
+    assert.match(stdout, /node_guid:\s+0000:0000:0000:0000/)
+    assert.match((await run(t, 'ibv_devices', [], { env })).stdout, /mlx5_0\s+0{16}/)
+  })
+
   it('a program that gives up learns which limit was used up, by how many; one that copes is told nothing', async t => {
     const failed = await check(t, 'rxe0@127.0.0.1,max_qp=3', 'qp', '5')
     const refused = failed.found.find(({ id }) => id === 'refused-call')
