@@ -88,6 +88,20 @@ uint32_t slots_of(const struct ibv_qp *qp);
 /* The program has opened a device. */
 void devices_opened(const struct ibv_context *context);
 
+/* ---- descriptors that the program has not got (notes.c) ---- */
+
+/* A call of `function`, a literal, has failed: perhaps the program has run out of descriptors. Preserves errno. */
+void check_not_opened(const char *function);
+/* A call of `function` has returned `fd`, as does this. */
+static inline int check_opened(const char *function, int fd)
+{
+    if (UNLIKELY(fd < 0))
+        check_not_opened(function);
+    return fd;
+}
+/* The program uses a negative descriptor. Preserves errno. */
+void check_no_descriptor(void);
+
 /* ---- for shim/waits/waits.c, and notes.c ---- */
 
 /*

@@ -525,6 +525,26 @@ void userdma_interrupted(const char *function)
     errno = saved;
 }
 
+/* The function that has failed last, if the program had no descriptors left; else NULL. */
+static const char *without_descriptor;
+
+void check_not_opened(const char *function)
+{
+    __atomic_store_n(&without_descriptor, errno == EMFILE ? function : NULL, __ATOMIC_RELAXED);
+}
+
+void check_no_descriptor(void)
+{
+    const char *function = __atomic_exchange_n(&without_descriptor, NULL, __ATOMIC_RELAXED);
+    const int saved = errno;
+    if (function && recorder_is_on) {
+        struct userdma_refused_by_library refusal = {.error = EMFILE, .object = UINT64_MAX};
+        strncpy(refusal.function, function, sizeof refusal.function - 1);
+        note_refusal(-1, &refusal);
+    }
+    errno = saved;
+}
+
 void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)
 {
     event_overacknowledged(fd, stack_here(), cq, acknowledged, read, other);

@@ -297,6 +297,8 @@ void userdma_wait_owner(void *token, uint32_t owner)
 void userdma_wait_descriptors(void *token, const int *descriptors, uint32_t count)
 {
     struct userdma_wait_slot *slot = token;
+    if (UNLIKELY(count == 1 && descriptors[0] < 0))
+        check_no_descriptor();
     if (!slot)
         return;
     const uint32_t most = count < USERDMA_WAIT_TABLE_DESCRIPTORS ? count : USERDMA_WAIT_TABLE_DESCRIPTORS;

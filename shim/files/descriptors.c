@@ -33,7 +33,7 @@ EXPORT int socket(int family, int type, int protocol)
         if (shim_is_active)
             return netlink_open(type);
     }
-    return fd_opened(REAL(socket)(family, type, protocol));
+    return check_opened("socket", fd_opened(REAL(socket)(family, type, protocol)));
 }
 
 /* ---- device calls ---- */
@@ -107,6 +107,8 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t count)
 {
+    if (UNLIKELY(fd < 0))
+        check_no_descriptor();
     const int kind = fd_kind_for_use(fd);
     return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : TELLING(REAL(write)(fd, buffer, count));
 }

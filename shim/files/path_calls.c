@@ -9,6 +9,8 @@
 #include <linux/openat2.h>
 #include <string.h>
 
+#include "../check/check.h"
+
 /* ---- open ---- */
 
 typedef int openat_function(int dir, const char *path, int flags, ...);
@@ -84,7 +86,7 @@ EXPORT int open(const char *path, int flags, ...)
     ABSOLUTE(AT_FDCWD, path);
     if (UNLIKELY(path_is_ours(path)))
         return open_ours(REAL(openat), path, flags, mode);
-    return fd_opened(REAL(open)(path, flags, mode));
+    return check_opened("open", fd_opened(REAL(open)(path, flags, mode)));
 }
 
 EXPORT int open64(const char *path, int flags, ...)
@@ -93,7 +95,7 @@ EXPORT int open64(const char *path, int flags, ...)
     ABSOLUTE(AT_FDCWD, path);
     if (UNLIKELY(path_is_ours(path)))
         return open_ours(REAL(openat64), path, flags, mode);
-    return fd_opened(REAL(open64)(path, flags, mode));
+    return check_opened("open", fd_opened(REAL(open64)(path, flags, mode)));
 }
 
 EXPORT int openat(int dir, const char *path, int flags, ...)
@@ -102,7 +104,7 @@ EXPORT int openat(int dir, const char *path, int flags, ...)
     ABSOLUTE(dir, path);
     if (UNLIKELY(path_is_ours(path)))
         return open_ours(REAL(openat), path, flags, mode);
-    return fd_opened(REAL(openat)(dir, path, flags, mode));
+    return check_opened("open", fd_opened(REAL(openat)(dir, path, flags, mode)));
 }
 
 EXPORT int openat64(int dir, const char *path, int flags, ...)
@@ -111,7 +113,7 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
     ABSOLUTE(dir, path);
     if (UNLIKELY(path_is_ours(path)))
         return open_ours(REAL(openat64), path, flags, mode);
-    return fd_opened(REAL(openat64)(dir, path, flags, mode));
+    return check_opened("open", fd_opened(REAL(openat64)(dir, path, flags, mode)));
 }
 
 /*

@@ -69,7 +69,7 @@ export interface Assembly {
     driver: DeviceMaker<D>,
     name: string,
     network:
-      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'timerDelay' | 'fabric'> & { attach(own?: Port): Port })
+      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'limits' | 'timerDelay' | 'fabric'> & { attach(own?: Port): Port })
       | undefined,
   ): D
 }
@@ -102,6 +102,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       const described = network && {
         identity: network.identity,
         dcqcn: network.dcqcn,
+        limits: network.limits,
         fabric: network.fabric,
         timerDelay: network.timerDelay,
         now,

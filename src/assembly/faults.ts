@@ -130,6 +130,7 @@ export class NetworkFaults {
         changed(device)
         if (event !== undefined && event !== NO_EVENT) raisePort(device, 1, event)
       },
+      cutOff: (device: Device): void => this.portOf(device.name)?.setLink(false),
       moveGid(device: Device, by: number): void {
         const found = find(device)
         if (found?.subnetPort !== undefined) found.subnetPort.subnet?.disturb({ kind: 'lid' })

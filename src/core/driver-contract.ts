@@ -28,6 +28,7 @@ import type {
 } from '../spec/classes/connections/cm_parameters.ts'
 import type { DeviceAttributes } from '../spec/classes/device/device.ts'
 import { isQueuePairClass } from '../spec/classes/ids.ts'
+import type { DeviceLimitName, DeviceLimits } from '../spec/device-limits.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { ActingRule } from '../spec/faults.ts'
 import type { LinkName } from '../spec/links.ts'
@@ -60,6 +61,8 @@ export interface DeviceNetwork {
   readonly now: () => number
   /** Line rate, bits/s, of a device whose queue pairs control their rate; only for drivers with `hasRateControl`. */
   readonly dcqcn?: number | undefined
+  /** Limits that the user has lowered, of the driver's `settableLimits`. */
+  readonly limits?: DeviceLimits | undefined
   /** Present for a device with an InfiniBand port, of a driver with `hasFabric`. */
   readonly fabric?: FabricOptions | undefined
   /** How late `poll` may come after `nextTimeout`, microseconds; default 1000. */
@@ -105,8 +108,12 @@ export interface Driver<D = unknown> {
   readonly hasAddress?: boolean
   /** Its devices may have an InfiniBand port: `layer=infiniband` of `--device`. */
   readonly hasFabric?: boolean
+  /** Fault rules can silence its devices (`DeviceTaps.silenced`). */
+  readonly canBeSilent?: true
   /** Its devices take `dcqcn` of `--device`. */
   readonly hasRateControl?: boolean
+  /** The limits of its devices that `--device` may lower; absent: none. */
+  readonly settableLimits?: readonly DeviceLimitName[]
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
   /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as from Linux's mlx5. */
@@ -696,6 +703,11 @@ export interface DeviceTaps {
    * Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT.
    */
   decidePage: DecidePage | undefined
+  /**
+   * A fault rule has silenced the device: no completion and no event of its queue pairs comes any more, or of every
+   * second one (`isHalf`). Only for drivers with `canBeSilent`.
+   */
+  silenced: { readonly rule: ActingRule; readonly isHalf: boolean } | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined
   /** Whether a connection has the number, also in TIMEWAIT: no other queue pair may get it (IBA 12.9.8.4). */
@@ -707,6 +719,7 @@ export const createTaps = (): DeviceTaps => ({
   requests: undefined,
   decideCompletion: undefined,
   decidePage: undefined,
+  silenced: undefined,
   inError: undefined,
   isConnected: undefined,
 })

@@ -459,8 +459,10 @@ export interface Port {
 
 /** What accounts share: objects of one class, or of several together, or bytes, or something else (limits.ts). */
 export interface Limit {
-  /** What is counted: `objects of class pd`. */
+  /** What is counted: `protection domains`. */
   readonly subject: string
+  /** The limit's name in a query: `max_pd`. Absent: no query tells it. */
+  readonly name?: string
   readonly max: number
   /** A process or user may have this much, also if it is more than its share. */
   readonly minimum: number
@@ -499,6 +501,7 @@ export interface Device<D = unknown> {
   readonly attributes: RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   readonly numCompVectors: number
+  /** By class name, and by the names of limits that are not of objects (spec/device-limits.ts). */
   readonly limits: ReadonlyMap<string, Limit>
   /** Number of objects per class name. */
   readonly counts: Record<string, number>

@@ -27,6 +27,9 @@ export interface CableOutage {
 }
 export const CABLE_ON_WAY = 'way'
 
+/** How devices die. */
+export const deviceDeaths = ['qps', 'silent', 'half'] as const
+
 /** What a rule lets happen to the device or the process. Times are milliseconds; 0 and '' are nothing. */
 export interface Happening {
   /** The link of the device is down for so long. */
@@ -39,8 +42,11 @@ export interface Happening {
   readonly manager: number
   /** The device is removed for so long. */
   readonly gone: number
-  /** The device fails with all its queue pairs. */
-  readonly fatal: 'qps' | ''
+  /**
+   * The device fails: with all its queue pairs and an event (`qps`), or with neither completions nor events, of all
+   * (`silent`) or of every second queue pair (`half`).
+   */
+  readonly fatal: (typeof deviceDeaths)[number] | ''
   /** The process gets this signal. */
   readonly signal: RuleSignal | ''
   /** The process is stopped for so long. */

@@ -37,6 +37,7 @@ import { checkProgramRule, isCallPattern, isClassName, isEventName } from './pro
 import {
   CABLE_ON_WAY,
   type CableOutage,
+  deviceDeaths,
   type FaultRule,
   faultCounting,
   faultDirections,
@@ -296,7 +297,11 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   },
   manager: linkTime,
   gone: linkTime,
-  fatal: { read: text => (text === 'qps' ? text : undefined), write: String, allowed: 'qps' },
+  fatal: {
+    read: text => deviceDeaths.find(death => death === text),
+    write: String,
+    allowed: deviceDeaths.join(', '),
+  },
   signal: {
     read: text => ruleSignals.find(name => name === text.toUpperCase().replace(/^SIG/, '')),
     write: String,

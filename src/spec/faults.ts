@@ -212,7 +212,7 @@ export const FaultSettings = {
   },
   fatal: {
     example: 'fatal=qps',
-    help: 'the device fails: DEVICE_FATAL, and all its queue pairs go to ERR; new ones can be made',
+    help: 'the device fails: DEVICE_FATAL, and all its queue pairs go to ERR; new ones can be made. fatal=silent: neither packets, completions nor events come any more; fatal=half: no completions and events of every second queue pair',
     targets: HAPPENINGS,
   },
   signal: { example: 'signal=KILL', help: `the process gets ${ruleSignals.join(', ')}`, targets: HAPPENINGS },

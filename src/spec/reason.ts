@@ -12,6 +12,8 @@ export type ReasonCode =
   | 'unknown-limit'
   /** The process may not lock more memory (RLIMIT_MEMLOCK). */
   | 'lock-limit'
+  /** A limit that objects have in common is used up, or the caller's share of it. */
+  | 'budget'
   /** Arguments: the port. */
   | 'port-in-use'
   /** The state of the connection does not allow the call: the peer may have ended it. */

@@ -12,6 +12,7 @@ import type { BufferCheck } from '../spec/check/requests.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
+import type { DeviceLimits } from '../spec/device-limits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
 import type { HealthRow } from '../spec/health.ts'
 import type { LentBytes, LentCheck } from '../spec/lends.ts'
@@ -30,7 +31,7 @@ export interface PciFunction {
 
 /**
  * `--device
- * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]]`.
+ * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]][,node_guid=GUID][,LIMIT=N…]`.
  */
 export interface DeviceSpec {
   readonly name: string
@@ -41,6 +42,10 @@ export interface DeviceSpec {
   /** Rate control by DCQCN up to this line rate, bits/s; absent: none. */
   readonly dcqcn?: number
   readonly pci?: PciFunction
+  /** The node's GUID: 16 hexadecimal digits, perhaps all 0. Absent: from the address. */
+  readonly nodeGuid?: string
+  /** Limits that are lower than the driver's own. */
+  readonly limits?: DeviceLimits
   /** Absent: Ethernet. */
   readonly layer?: 'infiniband'
   /** GUID of an InfiniBand port: 16 hexadecimal digits. Absent: from the address. */

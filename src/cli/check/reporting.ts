@@ -190,7 +190,7 @@ export const openReportOf = (
       await allJudged()
       // If a program fails and nothing else was found, a note may say why.
       if ((status !== 0 || signal !== null) && shown.every(({ left }) => left !== undefined)) {
-        const notes = hidden.filter(({ severity }) => severity === 'note').slice(0, MAX_NOTES)
+        const notes = notesOf(hidden, shown)
         hidden = hidden.filter(finding => !notes.includes(finding))
         const found = notes.map(
           (note): Finding => (findings[note.id].explainsFailure ? { ...note, severity: 'error' } : note),
@@ -267,8 +267,19 @@ const toldBefore = (finding: Finding, shown: readonly Finding[], most: number): 
   return story === undefined && waits === undefined ? undefined : { story, waits }
 }
 
-/** Notes of a program that fails, without other findings, which are shown though `--notes` is not given. */
 const MAX_NOTES = 3
+
+/**
+ * Notes of a program that fails, which are shown though `--notes` is not given: first those from which others follow.
+ */
+const notesOf = (hidden: readonly Finding[], shown: readonly Finding[]): readonly Finding[] => {
+  const causes = new Set(shown.map(({ follows }) => follows))
+  const notes = hidden.filter(({ severity }) => severity === 'note')
+  return [
+    ...notes.filter(({ number }) => causes.has(number)),
+    ...notes.filter(({ number }) => !causes.has(number)),
+  ].slice(0, MAX_NOTES)
+}
 
 /**
  * The hidden findings, with the options that show them: ` (not printed: 3 notes: --notes; 1 leak: --leaks)`; empty:

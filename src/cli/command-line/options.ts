@@ -63,7 +63,7 @@ const walkClock = valued(
 
 /** They configure a daemon. */
 export const configOptions = {
-  device: repeated('name[@address][,pci=…]', text, `a device: ${DEVICE_HELP} (default: rxe0@127.0.0.1)`),
+  device: repeated('name[@address][,…]', text, `a device: ${DEVICE_HELP} (default: rxe0@127.0.0.1)`),
   fault: repeated('rule', text, 'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms'),
   link,
   path: valued('kind', meaning(pathKinds), 'how messages pass between devices in memory'),

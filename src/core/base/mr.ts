@@ -37,6 +37,7 @@ import { reportUnmappedRegion } from '../memory/unmapped-regions.ts'
 import { removeRegion, unmapRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
 import { addParent, dropParent } from '../objects/lifetime.ts'
+import { orRelease, take } from '../objects/limits.ts'
 import { pdOf } from '../resources.ts'
 
 export interface MrState {
@@ -168,24 +169,47 @@ const checkPages = (
 
 const baseOf = ({ iova }: Range, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
 
+/** Bytes of the pages of a range. */
+const pinnedBytes = (start: bigint, bytes: number): number => {
+  const offset = Number(start & PAGE_OFFSET_MASK)
+  return Math.ceil((offset + bytes) / PAGE_BYTES) * PAGE_BYTES
+}
+
 /**
- * Registers the range in its address space. Returns the function that ends the registration; undefined if the space
- * needs none. The range of an on-demand region is not registered: each access uses the pages that are mapped then.
+ * Registers the range in its address space, and takes its pages from the device's budget. Returns the function that
+ * ends the registration; undefined if the space needs none. The range of an on-demand region is not registered: each
+ * access uses the pages that are mapped then.
  */
 const registerRange = (
   memory: AddressSpace,
   { start }: Range,
   bytes: number,
   access: number,
-  { memory: table, core }: Device,
+  { name, memory: table, core, limits }: Device,
   object: CoreObject<MrState>,
-): (() => void) | undefined =>
-  access & ON_DEMAND
-    ? undefined
-    : memory.register?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, () => {
-        unmapRegion(table, object.state.row)
-        reportUnmappedRegion(core, object)
-      })
+): (() => void) | undefined => {
+  if (access & ON_DEMAND) return undefined
+  const budget = limits.get('max_pinned')
+  const unpin =
+    budget &&
+    take(
+      budget,
+      object.context?.account,
+      because`${the.method('mr.create')}: device ${name}`,
+      pinnedBytes(start, bytes),
+    )
+  const register = () =>
+    memory.register?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, () => {
+      unmapRegion(table, object.state.row)
+      reportUnmappedRegion(core, object)
+    })
+  if (unpin === undefined) return register()
+  const unregister = orRelease(unpin, register)
+  return () => {
+    unpin()
+    unregister?.()
+  }
+}
 
 /** Tells the address space that peers may write to the range, if they may. */
 const shareRange = (memory: AddressSpace, { start }: Range, bytes: number, access: number): void => {

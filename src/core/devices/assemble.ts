@@ -3,6 +3,8 @@
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import type { PortAttributes } from '../../spec/classes/device/port.ts'
+import { type DeviceLimitName, type DeviceLimits, deviceLimit, limitOfClass } from '../../spec/device-limits.ts'
+import type { ErrnoName } from '../../spec/errno.ts'
 import type { ObjectClass, RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { compile } from '../dispatch/compile.ts'
@@ -29,6 +31,10 @@ export interface DeviceDescription<D = unknown> {
    * Other classes have no limit. Users have shares of a limit (core/objects/limits.ts).
    */
   readonly limits?: Readonly<Record<string, number>>
+  /** Limits that the user has set. Those of objects are in `limits` already. */
+  readonly set?: DeviceLimits | undefined
+  /** With which creation fails beyond `limits`, as on the driver's adapters; default ENOMEM. */
+  readonly fullErrno?: ErrnoName | undefined
   /** From which its first keys come; absent: the core's. */
   readonly random?: (() => number) | undefined
 }
@@ -45,14 +51,35 @@ const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknow
   events: undefined,
 })
 
-const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap<string, Limit> =>
-  new Map(
-    Object.entries(described).flatMap(([names, max]) => {
-      const classes = names.split(' ')
-      const limit = createLimit(`objects of class ${classes.join(' or ')}`, max)
-      return classes.map(name => [name, limit] as const)
-    }),
-  )
+/** Of limits that are not of objects. AMD's adapters refuse the modify with EINVAL (kvcache-ai/Mooncake#3977). */
+const otherLimits = {
+  max_res_rd_atom: { errno: 'EINVAL', fullErrno: 'EINVAL', advice: 'give a smaller max_dest_rd_atomic' },
+  max_pinned: { advice: 'register less, or deregister some' },
+} as const
+
+/** What the limit of these classes counts, and its name in a query. */
+const subjectOf = (classes: readonly string[]): readonly [subject: string, name?: DeviceLimitName] => {
+  const [name, other] = new Set(classes.map(limitOfClass))
+  return name === undefined || other !== undefined
+    ? [`objects of class ${classes.join(' or ')}`]
+    : [deviceLimit(name).what, name]
+}
+
+const limitsOf = ({ limits = {}, set = {}, fullErrno = 'ENOMEM' }: DeviceDescription): ReadonlyMap<string, Limit> => {
+  const ofObjects = Object.entries(limits).flatMap(([names, max]) => {
+    const classes = names.split(' ')
+    const [subject, name] = subjectOf(classes)
+    const limit = createLimit(subject, max, { fullErrno, ...(name && { name }) })
+    return classes.map(cls => [cls, limit] as const)
+  })
+  const others = (Object.keys(otherLimits) as (keyof typeof otherLimits)[]).flatMap(name => {
+    const max = set[name]
+    return max === undefined
+      ? []
+      : [[name, createLimit(deviceLimit(name).what, max, { name, ...otherLimits[name] })] as const]
+  })
+  return new Map([...ofObjects, ...others])
+}
 
 /** The driver, with the classes of core's clients whose needs it meets. */
 const withClientClasses = (driver: Driver, { clientClasses }: Core): Driver => {
@@ -74,7 +101,7 @@ export const assembleDevice = <D>(
   // Whatever may throw comes before `compile`, because its table would have to be released.
   const gidTables = ports.map(({ gidTblLen }, i) => createGidTable(i + 1, gidTblLen))
   const memory = createMemoryTable(description.random ?? core.random)
-  const limits = limitsOf(description.limits)
+  const limits = limitsOf(description as DeviceDescription)
   const table = compile(core.tables, core.classes, withClientClasses(driver as Driver, core))
   const classByName = (className: string): ObjectClass | undefined => device.sharedTable.byName.get(className)?.class
   const fixed = new Map<string, CoreObject>()

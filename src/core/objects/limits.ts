@@ -6,14 +6,14 @@
  * leaves. So the owner, who runs the daemon, always keeps a reserve, and users leave something to each other.
  */
 import { CallError } from '../../spec/errno.ts'
-import { because, type Place } from '../../spec/reason.ts'
+import { coded, type Place } from '../../spec/reason.ts'
 import type { Account, Holder, Limit } from '../model.ts'
 
 /** `subject`: what is counted, as in `3 objects of class pd`. */
 export const createLimit = (
   subject: string,
   max: number,
-  settings: Partial<Pick<Limit, 'minimum' | 'hasProcessShares' | 'format' | 'errno' | 'fullErrno' | 'advice'>> = {},
+  settings: Partial<Omit<Limit, 'subject' | 'max' | 'used' | 'held'>> = {},
 ): Limit => {
   const { errno = 'ENOMEM' } = settings
   const defaults = { minimum: 1, hasProcessShares: false, format: String, fullErrno: errno, advice: 'destroy some' }
@@ -48,12 +48,13 @@ export const createAccount = (
 
 const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
 
-const fullText = ({ subject, format, used, max, held }: Limit): string => {
+const fullText = ({ subject, format, used, max, name, held }: Limit): string => {
   const [user, most] = [...held]
-    .filter(([name]) => name.startsWith('user '))
+    .filter(([holder]) => holder.startsWith('user '))
     .reduce((first, next) => (next[1] > first[1] ? next : first), ['', 0])
   const mostText = most === 0 ? '' : `; ${user} has the most of them, ${format(most)}`
-  return `${format(used)} ${subject} are in use, of ${format(max)}${mostText}`
+  const named = name === undefined ? '' : ` (${name})`
+  return `${format(used)} ${subject} are in use, of ${format(max)}${named}${mostText}`
 }
 
 /** Index of the innermost holder that has a share in the limit. */
@@ -117,7 +118,8 @@ export const refusalOf = (
 /** Throws CallError, with the limit's errno, unless `hasShare`. `what` begins the message. */
 export const requireShare = (limit: Limit, account: Account | undefined, what: Place, amount = 1): void => {
   const refusal = refusalOf(limit, account, amount)
-  if (refusal !== undefined) throw new CallError(refusal.errno, because`${what}: ${refusal.text}; ${limit.advice}`)
+  if (refusal !== undefined)
+    throw new CallError(refusal.errno, coded('budget')`${what}: ${refusal.text}; ${limit.advice}`)
 }
 
 /** `requireShare`, then `addTo`. */

@@ -3,19 +3,20 @@
  * driver; layer=infiniband makes the port one of InfiniBand, with guid=GUID and pkeys=KEY+KEY…; dcqcn=RATE has queue
  * pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe the PCI function
  * that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of an adapter
- * always has such a function.
+ * always has such a function. LIMIT=N lowers a limit of the device (spec/device-limits.ts).
  *
  * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for
  * the driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address
  * begins with the name of its driver, for example ctx0. Only the daemon knows all drivers (`driverOf`).
  */
 
-import { linkQuantities } from '../../base/quantities.ts'
+import { inRange, linkQuantities, parseNumber } from '../../base/quantities.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type { Driver, FabricOptions } from '../../core/driver-contract.ts'
 import { guidBytes, isPartitionKey, MAX_PKEYS, readGuid } from '../../settings/fabric.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
+import { type DeviceLimitName, deviceLimit, deviceLimitNames } from '../../spec/device-limits.ts'
 import { parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 
@@ -40,10 +41,15 @@ const pkeyText = (key: number): string => `0x${key.toString(16).padStart(4, '0')
 const fabricText = ({ layer, guid, pkeys }: DeviceSpec): string =>
   `${layer === undefined ? '' : `,layer=${layer}`}${guid === undefined ? '' : `,guid=0x${guid}`}${pkeys === undefined ? '' : `,pkeys=${pkeys.map(pkeyText).join('+')}`}`
 
+const limitsText = (limits: DeviceSpec['limits'] = {}): string =>
+  Object.entries(limits)
+    .map(([name, value]) => `,${name}=${value}`)
+    .join('')
+
 /** The inverse of `parseDevice`. */
 export const deviceText = (spec: DeviceSpec): string => {
-  const { name, address, driver, dcqcn, pci } = spec
-  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}`
+  const { name, address, driver, dcqcn, pci, nodeGuid, limits } = spec
+  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}${nodeGuid === undefined ? '' : `,node_guid=0x${nodeGuid}`}${limitsText(limits)}`
 }
 
 /** NUMA_NO_NODE. */
@@ -120,9 +126,54 @@ const parseFabric = ({ layer, guid, pkeys }: Settings): Pick<DeviceSpec, 'layer'
 /** What `dcqcn` alone stands for. */
 const DEFAULT_DCQCN = `dcqcn=${LineRate.DEFAULT}`
 
-const SETTINGS = ['driver', 'layer', 'guid', 'pkeys', 'dcqcn', 'pci', 'numa', 'model'] as const
+const SETTINGS = [
+  'driver',
+  'layer',
+  'guid',
+  'pkeys',
+  'dcqcn',
+  'pci',
+  'numa',
+  'model',
+  'node_guid',
+  ...deviceLimitNames,
+] as const
 type Settings = Partial<Record<(typeof SETTINGS)[number], string>>
 const SETTING = new RegExp(`^(${SETTINGS.join('|')})=(.*)$`, 's')
+
+/** Of a virtual function that nobody has given one. */
+const NO_GUID = '0000000000000000'
+
+const BYTE_UNITS = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 } as const
+/** The largest count: Linux's attributes are signed. */
+const MAX_COUNT = 0x7fff_ffff
+
+/** Throws an Error. */
+const parseLimit = (name: DeviceLimitName, text: string): number => {
+  const { isBytes, min = 1 } = deviceLimit(name)
+  const max = isBytes ? Number.MAX_SAFE_INTEGER : MAX_COUNT
+  const value = inRange(parseNumber(text, isBytes ? BYTE_UNITS : { '': 1 }), min, max)
+  if (value === undefined || !Number.isInteger(value))
+    throw new Error(
+      `${name}="${text}": give a number ${isBytes ? 'of bytes, such as 65536, 64k, 16m or 2g' : `from ${min} to ${max}`}`,
+    )
+  return value
+}
+
+/** Throws an Error. */
+const parseNodeGuid = ({ node_guid: text, layer }: Settings): Pick<DeviceSpec, 'nodeGuid'> => {
+  if (text === undefined) return {}
+  if (layer === 'infiniband') throw new Error('node_guid= is not for an InfiniBand port: give guid=')
+  return { nodeGuid: /^(?:0x)?0+$/i.test(text) ? NO_GUID : readGuid(text) }
+}
+
+/** Throws an Error. */
+const parseLimits = (found: Settings): Pick<DeviceSpec, 'limits'> => {
+  const given = deviceLimitNames.filter(name => found[name] !== undefined)
+  return given.length === 0
+    ? {}
+    : { limits: Object.fromEntries(given.map(name => [name, parseLimit(name, found[name]!)])) }
+}
 
 /** Parses settings, each NAME=VALUE, in any order. Throws an Error. */
 const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | 'address'> => {
@@ -131,7 +182,7 @@ const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | '
     const [, key, value] = SETTING.exec(setting === 'dcqcn' ? DEFAULT_DCQCN : setting) ?? []
     if (key === undefined)
       throw new Error(
-        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa= and model=`,
+        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, and the limits ${deviceLimitNames.map(name => `${name}=`).join(', ')}${didYouMean(setting.split('=', 1)[0]!, SETTINGS)}`,
       )
     if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
     found[key as keyof typeof found] = value!
@@ -141,6 +192,8 @@ const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | '
     ...(driver !== undefined && { driver }),
     ...parseFabric(found),
     ...(dcqcn !== undefined && { dcqcn: parseDcqcn(dcqcn) }),
+    ...parseNodeGuid(found),
+    ...parseLimits(found),
   }
   const own = modelOfDriver(driver)
   if (own !== undefined && model !== undefined && model !== own)
@@ -212,7 +265,7 @@ export const fabricOf = ({ layer, guid, pkeys }: DeviceSpec): FabricOptions | un
   layer === undefined ? undefined : { guid: guid === undefined ? undefined : guidBytes(guid), pkeys }
 
 /** What `driverOf` needs of a driver. */
-type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl' | 'hasFabric'>
+type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl' | 'hasFabric' | 'settableLimits'>
 
 const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name }) => name).join(', ')
 
@@ -221,7 +274,7 @@ const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name
  * Throws an Error with a message for people if no driver makes the device.
  */
 export const driverOf = <D extends NamedDriver>(
-  { name, address, driver: wanted, dcqcn, layer }: DeviceSpec,
+  { name, address, driver: wanted, dcqcn, layer, limits = {} }: DeviceSpec,
   drivers: readonly D[],
 ): D => {
   const refuse = (reason: string): Error =>
@@ -250,6 +303,12 @@ export const driverOf = <D extends NamedDriver>(
     )
   if (layer !== undefined && dcqcn !== undefined) throw refuse('an InfiniBand port has no DCQCN; omit dcqcn')
   if (dcqcn !== undefined && !found.hasRateControl) throw refuse(`driver ${found.name} has no rate control; omit dcqcn`)
+  const { settableLimits = [] } = found
+  const foreign = deviceLimitNames.find(limit => limits[limit] !== undefined && !settableLimits.includes(limit))
+  if (foreign !== undefined)
+    throw refuse(
+      `${foreign}= cannot be set for driver ${found.name}, but ${settableLimits.join(', ') || 'no limit'} can`,
+    )
   return found
 }
 

@@ -13,6 +13,7 @@ import type { Core, Device } from '../../core/model.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/processors.ts'
 import type { Clients } from '../../services/clients.ts'
+import { guidBytes } from '../../settings/fabric.ts'
 import { CallError } from '../../spec/errno.ts'
 import { lidOf } from '../../transport/wire/address.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
@@ -146,6 +147,7 @@ export const createDevices = (
         identity && {
           identity,
           dcqcn: spec.dcqcn,
+          limits: spec.limits,
           fabric: fabricOf(spec),
           attach: own => network.attach(spec, identity, own),
         },
@@ -154,6 +156,7 @@ export const createDevices = (
       const polledDevice = 'poll' in created ? created : undefined
       const device = polledDevice?.device ?? (created as Device)
       if (device.core !== core || device.name !== name) throw refuse()
+      if (spec.nodeGuid !== undefined) Object.assign(device.attributes, { nodeGuid: guidBytes(spec.nodeGuid) })
       return { spec, device, network: polledDevice }
     } catch (error) {
       network.detach(name)

@@ -74,10 +74,12 @@ const MAX_LINES_REPLY = 256
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
-  const { name, address, driver, dcqcn, pci } = (value ?? {}) as Partial<DeviceSpec>
+  const { name, address, driver, dcqcn, pci, limits } = (value ?? {}) as Partial<DeviceSpec>
   const hasDriver = driver === undefined || typeof driver === 'string'
   const hasRate = dcqcn === undefined || (typeof dcqcn === 'number' && dcqcn >= LineRate.MIN && dcqcn <= LineRate.MAX)
-  return typeof name === 'string' && typeof address === 'string' && hasDriver && hasRate && pci !== null
+  return (
+    typeof name === 'string' && typeof address === 'string' && hasDriver && hasRate && pci !== null && limits !== null
+  )
 }
 
 const isQpCursor = (value: unknown): value is QpCursor => {

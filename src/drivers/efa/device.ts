@@ -5,6 +5,7 @@
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
 import type { Identity } from '../../core/devices/identity.ts'
+import { lowered } from '../../core/devices/lower-limits.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
   type DeviceLink,
@@ -85,6 +86,7 @@ export const efaDriver = {
   linux: EfaAbi,
   hasAddress: true,
   nodeType: NodeType.values.UNSPECIFIED,
+  settableLimits: ['max_qp', 'max_cq', 'max_mr', 'max_pd', 'max_ah', 'max_pinned'],
   classes: [
     driverClass(Interface),
     deviceClass,
@@ -166,6 +168,7 @@ const deviceLink = ({ state: { port }, ports }: Device<EfaState>, own: Identity)
 /** Registers a device of this driver. Throws CallError EEXIST, EINVAL, and the errors of `Port.addAddress`. */
 const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSite): NetworkDevice => {
   const { identity } = network
+  const attributes = lowered(name, deviceAttributes(identity.guid), network.limits)
   const port = network.attach()
   const gid = identity.gids.at(-1)!
   port.addAddress(gid)
@@ -223,17 +226,18 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     random: network.torment?.random(),
     driver: efaDriver,
     state,
-    attributes: deviceAttributes(identity.guid),
+    attributes,
     extended: extendedAttributes(),
     ports: [portAttributes(mtu)],
     numCompVectors: Limits.compVectors,
     limits: {
-      pd: Limits.maxPd,
-      cq: Limits.maxCq,
-      mr: Limits.maxMr,
-      'ud_qp driver_qp': Limits.maxQp - 1,
-      ah: Limits.maxAh - 1,
+      pd: attributes.maxPd,
+      cq: attributes.maxCq,
+      mr: attributes.maxMr,
+      'ud_qp driver_qp': Math.min(attributes.maxQp, Limits.maxQp - 1),
+      ah: Math.min(attributes.maxAh, Limits.maxAh - 1),
     },
+    set: network.limits,
   })
   if (isReused) device.memory.freedKeys = []
   if (network.torment !== undefined) attachTorment(state, network.torment, network.now)

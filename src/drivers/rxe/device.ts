@@ -69,6 +69,8 @@ const kind: DeviceKind<undefined> = {
   ethernetLink,
   gidTypes: [GidType.values.ROCE_V2],
   sendsAsRxe: true,
+  // rxe_pool.c, __rxe_add_to_pool
+  fullErrno: 'EINVAL',
   own: () => undefined,
 }
 

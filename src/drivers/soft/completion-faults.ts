@@ -56,6 +56,10 @@ const failedInstead = (state: SoftState, words: Uint32Array, decide: DecideCompl
   return failedWords(words, fault.status, vendorErrorOf(reportFault(state, row, words, fault).id))
 }
 
+/** Whether nothing is told of the queue pair of a row any more: of half of them, the first one among them. */
+export const isSilent = ({ taps: { silenced } }: SoftState, row: number): boolean =>
+  silenced !== undefined && (!silenced.isHalf || row % 2 === 0)
+
 /** The environment with completions that `DeviceTaps.decideCompletion` may fail. */
 export const withCompletionFaults = (state: SoftState, environment: Environment): Environment => {
   const { completions } = environment
@@ -63,7 +67,8 @@ export const withCompletionFaults = (state: SoftState, environment: Environment)
     ...environment,
     completions: wrapper<Completions>({
       push(cq, words, solicited) {
-        const { decideCompletion } = state.taps
+        const { decideCompletion, silenced } = state.taps
+        if (silenced !== undefined && isSilent(state, state.qpns.rowOf(words[QPN]))) return
         const failed =
           decideCompletion === undefined || words[STATUS] !== SUCCESS
             ? undefined

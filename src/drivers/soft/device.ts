@@ -6,6 +6,7 @@
  * network calls `poll` after a doorbell, after the port's `wake`, and at `nextTimeout`.
  */
 import type { Identity } from '../../core/devices/identity.ts'
+import { lowered } from '../../core/devices/lower-limits.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
   type ContextWait,
@@ -27,7 +28,9 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
+import { type DeviceLimits, deviceLimitNames } from '../../spec/device-limits.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
+import type { ErrnoName } from '../../spec/errno.ts'
 import type { EthernetLink } from '../../spec/link-rate.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
@@ -46,7 +49,7 @@ import { createGroups } from './address/multicast.ts'
 import { rocePaths } from './address/path.ts'
 import { Limits, portAttributes, type QueueLimits } from './attributes.ts'
 import { findSrqOfDomain } from './classes/xrc-qp-class.ts'
-import { withCompletionFaults } from './completion-faults.ts'
+import { isSilent, withCompletionFaults } from './completion-faults.ts'
 import { cqCompletions, failQps } from './completions.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
@@ -120,6 +123,8 @@ export interface DeviceKind<Own> {
   readonly sendsAsRxe?: boolean
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
+  /** As in `DeviceDescription`. */
+  readonly fullErrno?: ErrnoName
   /** See `regionMemory` (memory.ts). */
   readonly freeKeyStatus?: number
   /** See the engine's `Environment`. */
@@ -140,6 +145,7 @@ export interface SoftOptions {
   readonly torment?: Torment | undefined
   /** As in `DeviceNetwork`. */
   readonly dcqcn?: number | undefined
+  readonly limits?: DeviceLimits | undefined
   readonly timerDelay?: number | undefined
   /** Of an InfiniBand port. */
   readonly fabric?: FabricOptions | undefined
@@ -193,6 +199,8 @@ export const softDriver = {
   link: 'roce' as LinkName,
   hasAddress: true,
   hasRateControl: true,
+  canBeSilent: true,
+  settableLimits: deviceLimitNames,
   removing: ({ state }) => failAllQps(state),
   closing: context => resetQps(context, context.device.state),
   openManagement: ({ state }, receive) => openManagement(state, receive),
@@ -291,7 +299,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   #createState(
     { limits, ethernetLink, gidTypes, sendsAsRxe }: DeviceKind<Own>,
-    { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
+    { name, identity, now, torment, dcqcn, fabric, limits: set }: SoftOptions,
     random: () => number,
     isReused: boolean,
   ): SoftState<Own> {
@@ -302,7 +310,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         : infinibandPaths(port, () => this.device.ports[0])
     return {
       own: undefined,
-      limits: torment?.limits(name, limits) ?? limits,
+      limits: lowered(name, torment?.limits(name, limits) ?? limits, set),
       ethernetLink,
       gidTypes,
       identity,
@@ -352,7 +360,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   #register(
     core: Core,
     kind: DeviceKind<Own>,
-    { name, fabric }: SoftOptions,
+    { name, fabric, limits }: SoftOptions,
     random: () => number,
   ): Device<SoftState<Own>> {
     const state = this.#state
@@ -360,7 +368,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const gids = fabric === undefined ? identity.gids : []
     // first, because it may fail
     for (const gid of gids) port.addAddress(gid)
-    const attributes = kind.attributes(fabric?.guid ?? identity.guid, state.limits)
+    const attributes = lowered(name, kind.attributes(fabric?.guid ?? identity.guid, state.limits), limits)
     const portOf = portAttributes(
       mtuEnum(port.pathMtu),
       () => state.engine().counters,
@@ -386,6 +394,8 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         'srq xrc_srq': attributes.maxSrq,
         ...kind.objectLimits,
       },
+      set: limits,
+      fullErrno: kind.fullErrno,
     })
     const [defaultGid, ...others] = gids
     if (defaultGid !== undefined) setDefaultGid(device, defaultGid)
@@ -413,6 +423,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       now: state.now,
       events: {
         raise(row, type, cause) {
+          if (isSilent(state, row)) return
           const qp = state.qps[row]
           // SQ_DRAINED only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
           if (
@@ -456,7 +467,13 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return createPostScan(state.queues, handlers, () => device.memory.windows > 0)
   }
 
+  /** A fault rule has silenced the whole device: it does nothing any more. */
+  get #isDead(): boolean {
+    return this.#state.taps.silenced?.isHalf === false
+  }
+
   poll(time: number, scope: ScanScope = ScanScope.ALL): boolean {
+    if (this.#isDead) return false
     this.#engine.beginPoll()
     let progress = this.#posts.scan(scope)
     if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
@@ -497,6 +514,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   hasWork(): boolean {
     const port = this.#port
+    if (this.#isDead) return false
     return (
       this.#posts.hasChanges() ||
       !this.#engine.isIdle() ||
@@ -509,6 +527,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   nextTimeout(): number {
+    if (this.#isDead) return Number.POSITIVE_INFINITY
     return Math.min(
       this.#engine.nextTimeout(),
       this.#port.nextTimeout(),

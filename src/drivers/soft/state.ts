@@ -4,7 +4,7 @@
 
 import type { Identity } from '../../core/devices/identity.ts'
 import type { DeviceTaps } from '../../core/driver-contract.ts'
-import type { CallContext, Context, ContextProgram, CoreObject } from '../../core/model.ts'
+import type { Account, CallContext, Context, ContextProgram, CoreObject } from '../../core/model.ts'
 import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure, FailurePeer } from '../../spec/check/failures.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
@@ -82,6 +82,8 @@ export interface QueuePair extends QpQueues {
   firstPsns: FirstPsns
   /** The GID index that the queue pair holds (`holdGid`); -1: none. RESET does not release it. */
   heldGid: number
+  /** Responder resources taken from the device's budget (max_res_rd_atom). Absent: none, or there is no budget. */
+  responses?: { readonly account: Account | undefined; readonly count: number }
   /** Made by commands of the firmware: the hop limit of its packets is as given. */
   sendsGivenHops?: boolean
   /** The peer's number for people, if the engine's is that of a responder of DC. */

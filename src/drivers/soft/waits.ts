@@ -11,6 +11,7 @@ import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { isSilent } from './completion-faults.ts'
 import { polledCompletions } from './completion-queue.ts'
 import type { ReceiveQueue } from './queues.ts'
 import type { ConnectedPeer, CqObject, QpEnd, QpObject, SoftState, SrqObject } from './state.ts'
@@ -321,6 +322,7 @@ const onlyReceives = (qp: QpObject): boolean =>
 const bothReceive = (qp: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
   const other = peer && peerObject(peer)
   if (other === undefined || other === qp || !onlyReceives(qp) || !onlyReceives(other)) return undefined
+  if (peer?.state !== undefined && isSilent(peer.state, other.state.row)) return undefined
   // Once for a program that has both ends.
   if (other.context === qp.context && other.state.qpn < qp.state.qpn) return undefined
   // The peer's own peer.
@@ -333,8 +335,23 @@ const bothReceive = (qp: QpObject, peer: ConnectedPeer | undefined): Wait | unde
   }
 }
 
+/** Of a device that a fault rule has silenced: a request that will not complete. */
+const silentWait = ({ taps: { silenced } }: SoftState, qp: QpObject, device: string): Wait | undefined => {
+  const { qpn, send, receive } = qp.state
+  const sends = !send.isEmpty() || send.retired() > 0
+  if (silenced === undefined || (!sends && receive.isEmpty())) return undefined
+  const { rule, isHalf } = silenced
+  const text = `QP ${hex(qpn)} waits for a completion of ${device}, which writes none any more${isHalf ? ' for every second queue pair' : ''}, and tells nothing: fault rule ${rule.number} (${rule.text})`
+  return { id: 'idle-queues', severity: 'warning', text, qpns: [qpn], advice: SILENT_ADVICE }
+}
+
+const SILENT_ADVICE =
+  'limit the time for which the program waits for a completion, and give the device up after it: an adapter may die like this'
+
 const waitsOfQp = (state: SoftState, qp: QpObject, context: Context, gone: GonePeers): Wait[] => {
   const { row, send, address } = qp.state
+  const silent = isSilent(state, row) ? silentWait(state, qp, context.device.name) : undefined
+  if (silent !== undefined) return [silent]
   const qpState = state.engine().stateOf(row)
   if (qpState !== RTS && qpState !== RTR) return []
   const peer = address === undefined ? undefined : state.failures.peerOf(row)

@@ -77,6 +77,7 @@ export const faultSources = (
         ? new Promise(resolve => void clock.after(milliseconds, 'background', resolve))
         : waitAtLeast(milliseconds, false),
     setLink: onLinks.setLink,
+    cutOff: onLinks.cutOff,
     moveGid(device, by) {
       onLinks.moveGid(device, by)
       scheduleTimers()

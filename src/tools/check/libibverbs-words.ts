@@ -162,6 +162,17 @@ export const refusalAdvice: readonly Advice[] = [
       'register less, or raise the limit where the program runs: `ulimit -l` of its shell, memlock of limits.conf(5), LimitMEMLOCK of a systemd unit, `--ulimit memlock` of a container',
   },
   {
+    code: 'budget',
+    functions: ['ibv_modify_qp'],
+    advice:
+      'give each queue pair a smaller max_dest_rd_atomic: all of the device, also those of other programs, share max_res_rd_atom of ibv_query_device',
+  },
+  {
+    code: 'budget',
+    advice:
+      'ask ibv_query_device for the limit, which all programs of the device share, and use fewer objects; if the adapter has more, raise the limit in `--device`',
+  },
+  {
     code: 'not-in-enum',
     attributes: ['pathMtu'],
     value: '0',

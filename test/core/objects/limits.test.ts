@@ -41,7 +41,7 @@ test('the processes of a guest together may have half of what no other guest has
   assert.throws(() => createPd(second), {
     code: 'ENOMEM',
     message:
-      'pd.create: device null0: user 7 has 112 objects of class pd and may have 84, half of what no other user has and the owner does not keep; destroy some',
+      'pd.create: device null0: user 7 has 112 protection domains and may have 84, half of what no other user has and the owner does not keep; destroy some',
   })
   closeContext(first)
   assert.equal(createAll(second), 84, 'half of what user 8 left')
@@ -56,7 +56,7 @@ test('a process of the daemon’s user, or of this process, may have all; the re
     const most = `user ${user ?? GUEST} has the most of them, ${user === undefined ? 1 : MAX_PDS - 1}`
     assert.throws(() => createPd(guest), {
       code: 'ENOMEM',
-      message: `pd.create: device null0: 256 objects of class pd are in use, of 256; ${most}; destroy some`,
+      message: `pd.create: device null0: 256 protection domains are in use, of 256 (max_pd); ${most}; destroy some`,
     })
   }
 })

@@ -200,12 +200,14 @@ test('a PCI function after the address is parsed, and mistakes name the value an
     ['numa=0', /numa=0 needs a PCI function/],
     [
       'bus=1',
-      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa= and model=/,
+      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, and the limits max_qp=, .*max_qp_rd_atom=/,
     ],
     ['layer=ib', /layer="ib" is not one of ethernet, infiniband/],
     ['guid=0x1', /guid= is a setting of an InfiniBand port: give layer=infiniband too/],
     ['layer=infiniband,guid=0x1', /guid="0x1": a GUID has 16 hexadecimal digits/],
     ['layer=infiniband,pkeys=0xffff+0x8000', /pkeys="0xffff\+0x8000": give 1 to 128 partition keys/],
+    ['node_guid=12', /guid="12": a GUID has 16 hexadecimal digits/],
+    ['layer=infiniband,node_guid=0', /node_guid= is not for an InfiniBand port: give guid=/],
     ['', /"" is no setting/],
   ] as const)
     assert.throws(() => parseDevice(`rxe0@127.0.0.1,${settings}`), { name: 'Error', message })

@@ -41,7 +41,14 @@ const programFaults = (core: Core) => {
   const nothing = (): void => {}
   const sources = {
     ...{ wait: () => Promise.resolve(), now: () => 0, processOf: () => testProcess },
-    ...{ setLink: nothing, moveGid: nothing, disturb: () => undefined, remove: nothing, signal: nothing },
+    ...{
+      setLink: nothing,
+      cutOff: nothing,
+      moveGid: nothing,
+      disturb: () => undefined,
+      remove: nothing,
+      signal: nothing,
+    },
   }
   const faults = injectFaults(core, rules, sources)
   const ask = ({ queues }: NetworkDevice, qpn: number, opcode: number | undefined, id: number): void => {

@@ -189,8 +189,10 @@ test('flags of sends, and on-demand regions, that an adapter refuses are found o
   const { FENCE, SOLICITED } = SendFlags.values
   assert.deepEqual(send({ flags: FENCE }), [lacks('efa lacks IBV_SEND_FENCE')])
   assert.deepEqual(send({ flags: SOLICITED }), [lacks('efa lacks IBV_SEND_SOLICITED')])
-  post(qp, -1, 8, PostQueue.RECEIVE, { isSignaled: false })
+  post(qp, -1, 8, PostQueue.RECEIVE, { isSignaled: false, elements: [{ address: 0, length: 8, lkey: 1 }] })
   assert.deepEqual(take(), [])
+  post(qp, -1, 0, PostQueue.RECEIVE, { isSignaled: false, elements: [] })
+  assert.deepEqual(take(), [lacks('efa lacks receives without elements')])
   create('mr', { length: 8n, access: AccessFlags.values.ON_DEMAND })
   assert.deepEqual(
     take(),

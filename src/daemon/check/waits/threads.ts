@@ -463,7 +463,9 @@ class ProcessLook {
         ? `the set of descriptor ${object}`
         : descriptors.length === 0
           ? 'descriptors'
-          : `descriptor ${descriptors.join(', ')}${more}`
+          : descriptors.every(fd => fd < 0)
+            ? 'descriptor -1, which is none'
+            : `descriptor ${descriptors.join(', ')}${more}`
     return { kind: 'descriptor', object: names, action: `waits for ${names}`, ...open }
   }
 

@@ -10,7 +10,8 @@ import { type GidTable, holdGid, releaseGid } from '../../../core/devices/gids.t
 import type { DriverClass } from '../../../core/driver-contract.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import { unbindWindowsOf } from '../../../core/memory/windows.ts'
-import type { CallContext } from '../../../core/model.ts'
+import type { CallContext, Limit } from '../../../core/model.ts'
+import { addTo, requireShare } from '../../../core/objects/limits.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../spec/classes/qp/uc_qp.ts'
 import { QpFlags, QpState } from '../../../spec/enums.ts'
@@ -63,8 +64,33 @@ export const useGid = (gids: GidTable, state: QueuePair, index: number): void =>
   state.heldGid = index
 }
 
+const budgetOf = ({ device }: CallContext): Limit | undefined => device.limits.get('max_res_rd_atom')
+
+/** Throws CallError EINVAL if the device has not so many responder resources left for the queue pair. */
+const requireResponses = (call: CallContext, { responses }: QueuePair, method: string, count: number): void => {
+  const budget = budgetOf(call)
+  const more = count - (responses?.count ?? 0)
+  const account = responses === undefined ? call.context.account : responses.account
+  if (budget !== undefined && more > 0)
+    requireShare(budget, account, because`${the.method(method)}: device ${call.device.name}`, more)
+}
+
+/** The queue pair has so many responder resources from now on. */
+const takeResponses = (call: CallContext, state: QueuePair, count: number): void => {
+  const budget = budgetOf(call)
+  if (budget === undefined) return
+  const { account, count: before } = state.responses ?? { account: call.context.account, count: 0 }
+  addTo(budget, account, count - before)
+  state.responses = { account, count }
+}
+
 /** Sends the responses that are due, and destroys the queue pair in the engine and the device. */
-export const endQueuePair = ({ why, device: { ports } }: CallContext, device: SoftState, state: QueuePair): void => {
+export const endQueuePair = (call: CallContext, device: SoftState, state: QueuePair): void => {
+  const {
+    why,
+    device: { ports },
+  } = call
+  takeResponses(call, state, 0)
   const { row, qpn } = state
   useGid(ports[0]!.gids, state, -1)
   const object = device.qps[row]
@@ -303,6 +329,8 @@ export const qpClass = (
       const { activeMtu } = call.device.ports[0].attributes
       checkValues(modifyCall, args, activeMtu, device)
       if (address !== undefined) format.checkPath?.(modifyCall, address)
+      const { maxDestRdAtomic } = args
+      if (maxDestRdAtomic !== undefined) requireResponses(call, state, modifyCall, maxDestRdAtomic)
       let path: { flow: number; peer: number } | undefined
       if (address !== undefined) {
         const { destQpn = device.engine().query(state.row).destQpn } = args
@@ -314,6 +342,7 @@ export const qpClass = (
         useGid(call.device.ports[0].gids, state, paths.gidIndexOf(address))
         path = { flow, peer: paths.peerOf(address) }
       }
+      if (maxDestRdAtomic !== undefined) takeResponses(call, state, maxDestRdAtomic)
       // before the engine's transition, which may send an event that these attributes enable
       recordAttributes(device, state, args, address)
       // UD and RAW have no path MTU attribute: a message may fill a packet of the active MTU
@@ -327,6 +356,7 @@ export const qpClass = (
       if (after === RESET) {
         if (state.address !== undefined) noteQpEnd(device, state.qpn, 'reset', call.context)
         closePath(device, state)
+        takeResponses(call, state, 0)
         state.attributeBits = 0
         state.address = undefined
         state.firstPsns = noPsns

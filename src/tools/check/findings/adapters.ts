@@ -14,7 +14,8 @@ import {
 import type { CheckedCall } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { isQueuePairClass, isSrqClass } from '../../../spec/classes/ids.ts'
-import { AccessFlags, MrKind } from '../../../spec/enums.ts'
+import { limitOfClass } from '../../../spec/device-limits.ts'
+import { AccessFlags, MrKind, QpState } from '../../../spec/enums.ts'
 import { pageAbove, pageBelow } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { SendFlags, SendKind, sendOperations } from '../../../spec/work.ts'
@@ -29,6 +30,7 @@ const { FENCE, SOLICITED } = SendFlags.values
 const callOperations: Readonly<Record<string, OperationName>> = {
   'rc_qp.create': 'rc',
   'uc_qp.create': 'uc',
+  'ud_qp.create': 'ud',
   'xrc_ini_qp.create': 'xrc',
   'xrc_tgt_qp.create': 'xrc',
   'xrc_srq.create': 'xrc',
@@ -61,7 +63,7 @@ const accessOperations: readonly (readonly [bits: number, operation: OperationNa
 ]
 
 const operationsOfRequest = (request: WorkRequest): readonly OperationName[] => {
-  if (request.queue !== PostQueue.SEND) return []
+  if (request.queue !== PostQueue.SEND) return request.elements.length === 0 ? ['emptyReceives'] : []
   const operation = requestOperations.get(sendOperations[request.opcode]?.kind)
   return [
     ...(operation === undefined ? [] : [operation]),
@@ -73,7 +75,7 @@ type CallWithArguments = Pick<CheckedCall, 'class' | 'method' | 'args' | 'stack'
 
 /** The address vectors in the arguments of a call: of a port of RoCE, and of InfiniBand. */
 interface Vectors {
-  readonly address?: { readonly sgidIndex: number }
+  readonly address?: { readonly sgidIndex: number; readonly dgid: Uint8Array }
   readonly ibAddress?: { readonly isGlobal: number }
 }
 
@@ -95,6 +97,8 @@ const operationsOf = ({ class: name, method, args }: CallWithArguments): Operati
     ...(name === 'cm_id' && [args.source, args.destination].some(isGidAddress) ? ['gidAddresses' as const] : []),
   ]
 }
+
+const isLinkLocal = (gid: Uint8Array): boolean => gid[0] === 0xfe && (gid[1]! & 0xc0) === 0x80
 
 const isGidAddress = (address: unknown): boolean => address instanceof Uint8Array && address[0] === AF_IB
 
@@ -131,6 +135,35 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
   /** Pinned bytes of all regions of a process, by pid. */
   const pinnedOfProcess = new Map<number, number>()
 
+  /** By device and limit: the objects, or responder resources, of all programs together. */
+  const totals = new Map<string, number>()
+  /** Responder resources of queue pairs, by `KnownObject.id`. */
+  const responses = new Map<number, number>()
+
+  /** Adds to what the device has; reports if it was added, and that is more than an adapter has. */
+  const addTotal = (limit: LimitName, count: number, call: CheckedCall, object: KnownObject): void => {
+    const key = `${call.deviceNumber} ${limit}`
+    const total = (totals.get(key) ?? 0) + count
+    totals.set(key, total)
+    if (count > 0) checkLimit(limit, total, call, object)
+  }
+
+  /** What a call adds to the totals of its device, or removes. */
+  const count = (call: CheckedCall, object: KnownObject): void => {
+    const { class: name, method, args, why } = call
+    const limit = limitOfClass(name)
+    if (limit === undefined) return
+    if (method === 'create' && why === 'call') addTotal(limit, 1, call, object)
+    else if (method === 'destroy') addTotal(limit, -1, call, object)
+    const { maxDestRdAtomic, state } = args as { readonly maxDestRdAtomic?: number; readonly state?: number }
+    const has = responses.get(object.id) ?? 0
+    const wants = method === 'destroy' || state === QpState.values.RESET ? 0 : (maxDestRdAtomic ?? has)
+    if (!object.isQp || wants === has) return
+    responses.set(object.id, wants)
+    if (wants === 0) responses.delete(object.id)
+    addTotal('max_res_rd_atom', wants - has, call, object)
+  }
+
   /** Contexts whose program has asked for the attributes of a port, with its pid. */
   const askers = new Map<number, number | undefined>()
 
@@ -163,6 +196,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     if (ibAddress?.isGlobal === 0) checkOperation('lidPaths', call, object)
     if (address === undefined) return
     checkLimit('sgid_index', address.sgidIndex, call, object)
+    if (!isLinkLocal(address.dgid)) checkOperation('ipGids', call, object)
     if (![...askers.values()].includes(call.program?.pid)) checkOperation('gidPaths', call, object)
   }
 
@@ -225,6 +259,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
         const { class: name, method, args, refused, why } = call
         if (names.length === 0 || refused !== undefined) return
         if (name === 'mr' && method === 'destroy') unpin(object)
+        count(call, object)
         // Undo, close and removal destroy objects without a call of the program.
         if (why !== 'call') return
         for (const operation of operationsOf(call)) checkOperation(operation, call, object)

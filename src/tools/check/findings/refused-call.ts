@@ -29,6 +29,9 @@ import { OUTAGES } from './outages.ts'
 /** Functions of the two libraries; the name comes from the program. */
 const FUNCTION_NAME = /^(ibv|rdma)_[a-z0-9_]+$/
 
+/** Functions of the C library whose refusal is told when the program uses the descriptor that it has not got. */
+const OPENING: readonly string[] = ['open', 'socket']
+
 /** The content of `destroy-busy` for an object of a class that other objects use. */
 const busyContent = (class_: string, destroyed: string, known: KnownObject | undefined): FindingContent => {
   const users = [...(known?.users ?? [])]
@@ -64,6 +67,8 @@ const isWithoutRoute = (errno: number): boolean => errno === Errno.ENETUNREACH |
 const severityOf = (class_: string, errno: number, { code }: Reason): Severity | undefined => {
   if (code === 'lock-limit') return 'warning'
   if (!isVerbsClass(class_)) return undefined
+  // A program may try how many it gets, and go on with these.
+  if (code === 'budget') return 'note'
   if (errno === Errno.EOPNOTSUPP) return 'note'
   const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
   if (!isArgumentError(errno) && !isOfMemory && !isWithoutRoute(errno)) return undefined
@@ -130,7 +135,7 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     if (left && services.need(IGNORED_EVENTS).refusedIndex(call, known, left)) return
     const details = left ? [left] : []
     const number = services.report('refused-call', call, { text, advice, severity, details, objects: [known] })
-    if (isMade && severity !== 'note') services.consequences.givesUp(pid, number)
+    if (isMade && (severity !== 'note' || reason.code === 'budget')) services.consequences.givesUp(pid, number)
   }
 
   /** A call that a library refused without a call of the device. */
@@ -140,7 +145,8 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
     if (errno === Errno.EBUSY && isGone(refusal.context)) return
     // The function that the macro ibv_query_gid_ex calls begins with an underscore.
     const name = refusal.function.replace(/^_/, '')
-    if (!FUNCTION_NAME.test(name)) return
+    const isOfProgram = errno === Errno.EMFILE && OPENING.includes(name)
+    if (!isOfProgram && !FUNCTION_NAME.test(name)) return
     const { reason, advice, severity, object: class_ } = refusalReason(name, errno, facts)
     // An event says why a call of an identifier without a channel has failed; of others nothing is known.
     if (reason === undefined) return
@@ -154,12 +160,13 @@ export const createRefusalDetector = (services: DetectorServices): Detector => {
       return
     }
     const on = known === undefined ? '' : ` on ${known.name}`
-    const text = `${name}${on}: ${errnoName(errno)}: ${reason}`
+    const text = `${isOfProgram ? `descriptor -1 is used: ` : ''}${name}${on}: ${errnoName(errno)}: ${reason}`
     const left =
       name === 'ibv_query_gid_ex' && errno === Errno.ENODATA && whoLeft(refusal.deviceNumber, Number(facts[1] ?? -1n))
     const details = left ? [left] : []
     const content = { text, advice, severity, details, objects: [known], ...overtakenContent(services, known) }
-    services.report('refused-call', occurrence, content)
+    const number = services.report('refused-call', occurrence, content)
+    if (errno === Errno.EMFILE) services.consequences.givesUp(program?.pid, number)
   }
 
   return {

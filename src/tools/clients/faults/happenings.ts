@@ -81,6 +81,13 @@ export class Happenings {
     this.done = sources.wait(0).then(() => this.#change(devices, fault))
   }
 
+  /** The device tells nothing any more, or nothing of half of its queue pairs. */
+  #silence(device: Device, { number, text }: ActingRule, isHalf: boolean): void {
+    if (device.driver.canBeSilent !== true) return
+    device.taps.silenced = { rule: { number, text }, isHalf }
+    if (!isHalf) this.#sources.cutOff(device)
+  }
+
   #change(devices: readonly Device[], fault: ActingRule & { readonly happening: Happening }): void {
     const { link, gid, cable, manager, gone, fatal } = fault.happening
     if (cable !== '') {
@@ -91,7 +98,8 @@ export class Happenings {
     for (const device of devices) {
       if (device.isAlive && link > 0) this.#outages.setLink(device, false, link, fault.scope)
       if (device.isAlive && gid > 0) this.#sources.moveGid(device, gid)
-      if (device.isAlive && fatal !== '') failDevice(device, fault)
+      if (device.isAlive && fatal === 'qps') failDevice(device, fault)
+      else if (device.isAlive && fatal !== '') this.#silence(device, fault, fatal === 'half')
       if (device.isAlive && gone > 0) this.#sources.remove(device, gone)
     }
   }

@@ -13,6 +13,8 @@ export interface FaultSources {
   wait(milliseconds: number): Promise<void>
   /** Takes the link of a device down or up: its port's state, and its packets. Nothing for a device without link. */
   setLink(device: Device, isUp: boolean): void
+  /** The device neither sends nor receives packets any more, and nothing tells. Nothing for a device without link. */
+  cutOff(device: Device): void
   /** The address of a device leaves, and returns at an index so much higher. Nothing for a device without link. */
   moveGid(device: Device, by: number): void
   /** Disturbs the subnet of a device's InfiniBand port. Returns what ends it; undefined: there is nothing to end. */

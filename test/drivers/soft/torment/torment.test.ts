@@ -573,14 +573,14 @@ describe('limits and packets', () => {
     const { attributes } = m.devices[0].device
     assert.deepEqual(
       [attributes.maxQpWr, attributes.maxSge, attributes.maxSrqWr, attributes.maxQpRdAtom],
-      [32510, 13, 32767, 16], // docs/reference/adapters.md
+      [4351, 6, 32767, 16], // docs/reference/adapters.md
     )
     assert.ok(texts.includes('adapter: max_inline_data: at most 101'), texts.join('\n'))
     const p = program(m)
     const cq = makeCq(p)
-    for (const cap of [{ maxSendSge: 14 }, { maxRecvSge: 14 }, { maxInlineData: 102 }, { maxSendWr: 32511 }])
+    for (const cap of [{ maxSendSge: 7 }, { maxRecvSge: 7 }, { maxInlineData: 102 }, { maxSendWr: 4352 }])
       assert.throws(() => makeQp(p, cq, { cap }), /rc_qp\.create: attribute cap\.max\w+: \d+ is not in 0 to/)
-    makeQp(p, cq, { cap: { maxSendSge: 13, maxInlineData: 101 } })
+    makeQp(p, cq, { cap: { maxSendSge: 6, maxInlineData: 101 } })
     assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0', Limits).maxSge, Limits.maxSge)
   })
   it('send and receive queues accept exactly as many requests as requested (kind queue)', () => {
