@@ -142,6 +142,8 @@ export interface Port {
   readonly hasRoceV1?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
   readonly hasGroupSockets: boolean
+  /** Whether packets of a flow cross a router of simulated links. Absent: there is none. */
+  readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
   readonly counters: PortCounters
 
   /**

@@ -56,6 +56,7 @@ const delegate = (port: Port): Port =>
     hasSourcePorts: port.hasSourcePorts,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
+    crosses: port.crosses,
     get windowBytes() {
       return port.windowBytes
     },
