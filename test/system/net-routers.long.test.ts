@@ -7,7 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { canMakeNets, newNet, untilListeningAt } from './nets.ts'
-import { assertGood, lacking } from './programs.ts'
+import { assertGood, lacking, userdma } from './programs.ts'
 
 const LEAVES = [1, 2, 3, 4].map(i => `leaf${i}`)
 const SPINES = ['spine1', 'spine2']
@@ -78,6 +78,17 @@ describe('a routed net', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'python3',
         assert.equal(type, ICMP_TIME_EXCEEDED)
         assert.ok(routers.flatMap(addressesOf).includes(from!), `${ttl}: ${from}`)
       }
+    })
+    await t.test('a link-local GID', async () => {
+      const server = net.startExec('h8', 'ibv_rc_pingpong', '-g', '0')
+      await untilListeningAt(pidOf('h8'), 18_515, server)
+      const checked = await net.exec('h1', userdma, 'check', '--', 'ibv_rc_pingpong', '-g', '0', 'h8')
+      assert.match(
+        checked.stderr,
+        /error no-answer: .*\n(?:.*\n)*? {2}advice: dgid fe80:.* is a link-local address, which no router forwards: if the/,
+      )
+      server.child.kill('SIGKILL')
+      await server.ended
     })
     assertGood(await net.net('down', net.name))
 

@@ -144,6 +144,8 @@ export interface Port {
   readonly hasGroupSockets: boolean
   /** Whether packets of a flow cross a router of simulated links. Absent: there is none. */
   readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
+  /** The first router on the way to an address, of simulated links. Absent: there is none. */
+  readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
   readonly counters: PortCounters
 
   /**

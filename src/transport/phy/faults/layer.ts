@@ -249,6 +249,7 @@ export const withFaults = (
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     crosses: port.crosses,
+    routerTo: port.routerTo,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

@@ -57,6 +57,7 @@ const delegate = (port: Port): Port =>
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     crosses: port.crosses,
+    routerTo: port.routerTo,
     get windowBytes() {
       return port.windowBytes
     },

@@ -54,6 +54,8 @@ export interface PacketCarrier {
   send(packet: number, bytes: Uint8Array, at: number, length: number): void
   /** Whether packets of a flow cross this router on their way now. */
   crosses(flow: PacketFlow, from: number, to: number, router: string): boolean
+  /** The first router on a path between two hosts now; undefined: none, or there is no path. */
+  routerBetween(from: number, to: number): string | undefined
   /** The flows so far, with their paths; the first 65,536. */
   flows(): readonly CarriedFlow[]
   /**
@@ -93,6 +95,7 @@ const hashOf = (flow: PacketFlow): number => (flowHash(flow) ^ Math.imul(flow.so
 
 export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
   const { hosts } = topology
+  const firstRouter = hosts + topology.switches
   let inFlight = 0
   let length = 0
   let isMarked = false
@@ -173,6 +176,11 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
     },
     crosses: (flow, from, to, router) =>
       from !== to && links.pathOf(from, to, hashOf(flow))?.some(node => names[node] === router) === true,
+    routerBetween(from, to) {
+      // All paths between two hosts have the same number of routers.
+      const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)
+      return first === undefined ? undefined : names[first]
+    },
     flows: () => paths.flows(),
     isUp: node => linksOf(node).some(link => ![...outages].some(outage => outage.has(link))),
     takeDown(node, other) {

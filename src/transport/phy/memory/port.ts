@@ -128,6 +128,10 @@ export class MemoryPort implements Port {
     if (from === undefined || to === undefined) return false
     return this.#carrier?.crosses(flow, from, to, router) === true
   }
+  routerTo = (address: Uint8Array): string | undefined => {
+    const to = this.#hostAt(address)
+    return to === undefined ? undefined : this.#carrier?.routerBetween(this.#host, to)
+  }
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 
   addAddress = (address: Uint8Array): void => this.#routes.addAddress(this.#number, address)

@@ -7,10 +7,12 @@ import { test } from 'node:test'
 import {
   createNetwork,
   type Device,
+  type Finding,
   GRH_BYTES,
   type LinkOptions,
   leafSpineTopology,
   type Network,
+  type NetworkLink,
   type NetworkOptions,
   type NetworkTopology,
   open,
@@ -187,6 +189,32 @@ test('link-local addresses reach hosts behind switches, and none behind a router
   const { lost, forwarded } = routerOf(network, 'gateway')
   assert.ok(lost.scope > 0 && forwarded === 0, JSON.stringify(lost))
   await close()
+})
+
+test('check tells a link-local address over a router, and not one of a peer that does not answer', async () => {
+  const links: NetworkTopology = {
+    hosts: ['a', 'b', 'c'],
+    switches: ['tor'],
+    routers: ['gateway'],
+    links: ['a', 'b', 'gateway']
+      .map((node): NetworkLink => ({ between: [node, 'tor'] }))
+      .concat({ between: ['gateway', 'c'] }),
+  }
+  const findingsTo = async (host: string): Promise<string> => {
+    const findings: Finding[] = []
+    const check = { onFinding: (finding: Finding) => void findings.push(finding), failOn: 'never' } as const
+    const { devices, close } = await networkOf({ links, check }, ['a', host], ['fe80::a', 'fe80::b'])
+    const { write } = flowOf(devices[0]!, devices[1]!, 4096)
+    if (host === 'b') await devices[1]!.close()
+    await assert.rejects(write(), /RETRY_EXC/)
+    await close()
+    const found = findings.find(({ id }) => id === 'no-answer')
+    assert.ok(found, findings.map(({ text }) => text).join('\n'))
+    return found.text
+  }
+  const over = await findingsTo('c')
+  assert.match(over, /dgid fe80:.*:b is a link-local address, the router gateway is on the way, .* need GIDs of IP/)
+  assert.doesNotMatch(await findingsTo('b'), /link-local|router/)
 })
 
 test('devices of a subnet get addresses of it; one of another subnet is refused', async () => {
