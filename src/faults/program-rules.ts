@@ -111,7 +111,7 @@ export const completionsOfRule = (rule: FaultRule): ReadonlySet<string> =>
       .map(known => `${known.class} ${known.completion}`),
   )
 
-const HAPPENING_TEXT = 'link, gid, cable, manager, gone, fatal, signal, stop'
+const HAPPENING_TEXT = 'link, gid, cable, router, manager, gone, fatal, signal, stop'
 
 const listText = (values: Iterable<string>): string => [...new Set(values)].join(', ')
 
@@ -170,6 +170,10 @@ const checkNotice = (text: string, { notice, delay, again, turn }: FaultRule): v
 
 /** Throws an Error with the setting, its value and what is allowed. `text`: the rule. */
 export const checkProgramRule = (text: string, rule: FaultRule, target: FaultTarget): void => {
+  if (rule.router !== '' && rule.router.lasts === undefined)
+    throw new Error(
+      `fault "${text}": router=${rule.router.name} selects packets, and this rule is for ${target}s; add a time, as router=${rule.router.name}:3s`,
+    )
   if (rule.per === 'flow')
     throw new Error(`fault "${text}": flows are of packets; allowed for ${target}s are per=device, per=qp`)
   if (target === 'call') checkCall(text, rule)

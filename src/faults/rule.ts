@@ -30,6 +30,13 @@ export const CABLE_ON_WAY = 'way'
 /** How devices die. */
 export const deviceDeaths = ['qps', 'silent', 'half'] as const
 
+/** A router of simulated links: it is down, or a selector of packets that cross it. */
+interface RouterPlace {
+  readonly name: string
+  /** Milliseconds for which it is down; undefined: it selects packets. */
+  readonly lasts: number | undefined
+}
+
 /** What a rule lets happen to the device or the process. Times are milliseconds; 0 and '' are nothing. */
 export interface Happening {
   /** The link of the device is down for so long. */
@@ -38,6 +45,8 @@ export interface Happening {
   readonly gid: number
   /** Cables between switches of InfiniBand ports are pulled. */
   readonly cable: CableOutage | ''
+  /** A router of simulated links is down; without a time nothing happens to it. */
+  readonly router: RouterPlace | ''
   /** The subnet manager of InfiniBand ports is gone for so long. */
   readonly manager: number
   /** The device is removed for so long. */
@@ -57,6 +66,7 @@ export const noHappening: Happening = {
   link: 0,
   gid: 0,
   cable: '',
+  router: '',
   manager: 0,
   gone: 0,
   fatal: '',
@@ -65,20 +75,24 @@ export const noHappening: Happening = {
 }
 const happeningNames = Object.keys(noHappening) as readonly (keyof Happening)[]
 export const happens = (happening: Happening): boolean =>
-  happeningNames.some(name => happening[name] !== noHappening[name])
+  happeningNames.some(name => happening[name] !== noHappening[name] && (name !== 'router' || isRouterDown(happening)))
+
+const isRouterDown = ({ router }: Pick<Happening, 'router'>): boolean => router !== '' && router.lasts !== undefined
 
 /** Whether what happens concerns the whole device, and not the process alone. */
 export const changesDevice = ({ link, gid, gone, fatal }: Happening): boolean =>
   link > 0 || gid > 0 || gone > 0 || fatal !== ''
 
-/** Whether what happens concerns all devices with InfiniBand ports. */
-export const changesFabric = ({ cable, manager }: Happening): boolean => cable !== '' || manager > 0
+/** Whether what happens concerns all devices with InfiniBand ports, or all of simulated links. */
+export const changesFabric = (happening: Happening): boolean =>
+  happening.cable !== '' || happening.manager > 0 || isRouterDown(happening)
 
 /** Of several, the longest times and the first names. */
 export const happeningOf = (all: readonly Happening[]): Happening => ({
   link: Math.max(0, ...all.map(({ link }) => link)),
   gid: Math.max(0, ...all.map(({ gid }) => gid)),
   cable: all.find(({ cable }) => cable !== '')?.cable ?? '',
+  router: all.find(isRouterDown)?.router ?? '',
   manager: Math.max(0, ...all.map(({ manager }) => manager)),
   gone: Math.max(0, ...all.map(({ gone }) => gone)),
   fatal: all.find(({ fatal }) => fatal !== '')?.fatal ?? '',

@@ -295,6 +295,16 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: cable => (cable === '' ? '' : cableText(cable)),
     allowed: `two switches as leaf1:spine1, or way, and perhaps a time as leaf1:spine1:3s; ${linkTime.allowed}`,
   },
+  router: {
+    read(text) {
+      const [, name, time] = /^([^:]+)(?::([^:]+))?$/.exec(text) ?? []
+      const lasts = time === undefined ? undefined : linkTime.read(time)
+      return name === undefined || (time !== undefined && lasts === undefined) ? undefined : { name, lasts }
+    },
+    write: router =>
+      router === '' ? '' : `${router.name}${router.lasts === undefined ? '' : `:${formatNumber(router.lasts)}ms`}`,
+    allowed: `the name of a router, and a time if it is to be down, as spine1:3s; ${linkTime.allowed}`,
+  },
   manager: linkTime,
   gone: linkTime,
   fatal: {

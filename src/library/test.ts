@@ -12,12 +12,15 @@ export type {
   Explored,
   ExploredTest,
   ExploreOptions,
+  FlowPathStats,
+  FlowStats,
   LinkStats,
   Network,
   NetworkOptions,
   NetworkStats,
   PortOptions,
   RecordOptions,
+  RouterStats,
   TormentOptions,
 } from './network/contract.ts'
 export {

@@ -200,6 +200,11 @@ export const FaultSettings = {
     help: "the cables between two switches of --fabric are pulled, for so long or for good; cable=way: the first between switches on the way of the device's packets",
     targets: HAPPENINGS,
   },
+  router: {
+    example: 'router=spine1',
+    help: 'packets that cross this router of simulated links; router=spine1:3s: the router is down for so long',
+    targets: ['packet', ...HAPPENINGS],
+  },
   manager: {
     example: 'manager=3s',
     help: 'the subnet manager of InfiniBand ports dies, and another one starts after so long',

@@ -155,12 +155,13 @@ describe('rules for programs', () => {
 describe('rules that let something happen', () => {
   it('are one happening of all that act: the longest times, and the first names', () => {
     const faults = faultsOf(
-      'call=mr.create,link=2s,signal=sigkill,cable=a:b:1s;call=mr.*,link=3s,cable=way,manager=2s,gid=1,gone=1s,fatal=qps,stop=5ms,signal=TERM',
+      'call=mr.create,link=2s,signal=sigkill,cable=a:b:1s;call=mr.*,link=3s,cable=way,router=r1:2s,manager=2s,gid=1,gone=1s,fatal=qps,stop=5ms,signal=TERM',
     )
     assert.deepEqual(faults.onCall(SUBJECT, 'mr.create')?.happening, {
       link: 3000,
       gid: 1,
       cable: { between: ['a', 'b'], lasts: 1000 },
+      router: { name: 'r1', lasts: 2000 },
       manager: 2000,
       gone: 1000,
       fatal: 'qps',

@@ -43,6 +43,35 @@ describe('userdma net', { skip, concurrency: true }, () => {
     await useNet(t, { uid: NOBODY, gid: NOBODY }, folder)
   })
 
+  it('has routers: two hosts of two subnets, over the one of two routers that is left', async t => {
+    if (!canMakeNets(t)) return
+    const routers = ['r', 'q'].flatMap(router => [`{ between: [s, ${router}] }`, `{ between: [${router}, z] }`])
+    const net = newNet(
+      t,
+      `hosts: [a, b]\nswitches: [s, z]\nrouters: [r, q]\nlinks: [{ between: [a, s] }, { between: [b, z] }, ${routers.join(', ')}]\n`,
+    )
+    const file = join(net.folder, 'play.yaml')
+    const run = 'stdbuf -oL ibv_rc_pingpong -g 1 -n 500'
+    writeFileSync(
+      file,
+      `net: ${net.file}
+programs:
+  server: { host: b, run: "${run}" }
+  client: { host: a, run: "${run} b", when: { line: { program: server, matches: "local address" } }, expect: { output: 500 iters } }
+events:
+  - { when: { completions: { program: client, nth: 300 } }, router: { name: r, down: 100ms } }
+  - { when: { completions: { program: client, nth: 600 } }, link: { between: [q, z], down: 100ms } }
+`,
+    )
+    const played = await net.net('play', file)
+    assertGood(played)
+    assert.match(
+      played.stdout,
+      /the router r goes down for 100ms\n(?:.*\n)*.* the link between q and z goes down for 100ms/,
+    )
+    net.assertGone()
+  })
+
   it('is removed after SIGKILL and SIGINT in the middle, and not by two at once', { skip: longOnly }, async t => {
     if (!canMakeNets(t)) return
     const net = newNet(t, 'hosts: 3')

@@ -20,6 +20,7 @@ import { UsageError } from '../fail.ts'
 import { isServed } from '../join.ts'
 import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
+import { routerLinks } from '../net/outages.ts'
 import { hasDaemon, type Plan, type PlannedHost, planNet } from '../net/plan.ts'
 import { playScenario } from '../net/play.ts'
 import { lookAtNet, netText } from '../net/show.ts'
@@ -99,7 +100,8 @@ export const netUp = async (file: string, changes: Partial<Plan> = {}): Promise<
     throw error
   }
   restoreSignals()
-  const { name, hosts } = plan
+  const { name } = plan
+  const hosts = plan.hosts.filter(({ forwards }) => !forwards)
   process.stdout.write(`net ${name} is up: ${hosts.length} ${hosts.length === 1 ? 'host' : 'hosts'}\n`)
 }
 
@@ -174,6 +176,8 @@ type NetPlayOptions = OptionsOf<typeof netPlayOptions>
 
 const scenarioNet = ({ hosts, fabrics }: Plan): ScenarioNet => ({
   cables: fabrics.flatMap(({ links }) => links),
+  routers: hosts.flatMap(({ name, forwards }) => (forwards ? name : [])),
+  paths: routerLinks({ hosts }),
   hosts: hosts.map(
     (host): ScenarioHost => ({
       name: host.name,

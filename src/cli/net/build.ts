@@ -14,6 +14,7 @@ import { fullConfig } from '../config.ts'
 import { clockLibrary } from '../paths.ts'
 import { startInBackground } from '../start.ts'
 import { hasDaemon, type Plan, type PlannedFabric, type PlannedHost } from './plan.ts'
+import { routesOf } from './routes.ts'
 import type { NetFolder } from './state.ts'
 import type { NetSystem } from './system.ts'
 
@@ -46,13 +47,14 @@ const hostsText = ({ names }: Pick<PlannedHost, 'names'>): string =>
 const UP_TIME = 15_000
 const UP_INTERVAL = 20
 
-/** Resolves when all interfaces of a host are up: until then Linux drops their packets. */
-const untilUp = async (system: NetSystem, host: PlannedHost): Promise<void> => {
+/** Resolves when these interfaces of a node are up: until then Linux drops their packets. */
+export const untilUp = async (system: NetSystem, node: string, names: readonly string[]): Promise<void> => {
   const deadline = performance.now() + UP_TIME
   for (;;) {
-    const states = system.ip(host.name, '-oneline', 'link', 'show', 'type', 'veth')
-    if (states.split(' state UP ').length > host.interfaces.length) return
-    if (performance.now() > deadline) throw new Error(`the interfaces of host ${host.name} do not come up:\n${states}`)
+    const states = system.ip(node, '-oneline', 'link', 'show', 'type', 'veth')
+    const up = states.split('\n').filter(line => line.includes(' state UP '))
+    if (names.every(name => up.some(line => line.includes(`: ${name}@`)))) return
+    if (performance.now() > deadline) throw new Error(`the interfaces of ${node} do not come up:\n${states}`)
     await setTimeout(UP_INTERVAL)
   }
 }
@@ -141,6 +143,20 @@ const startFabric = async (
   }
 }
 
+/** What the kernel of a router is set to, and of hosts in a net with routers. */
+const ROUTED = ['net/ipv4/fib_multipath_hash_policy=1', 'net/ipv6/fib_multipath_hash_policy=1']
+/**
+ * Answers may come by another path than requests go. A router looks for IPv6 neighbors by its link-local addresses, which
+ * are usable at once without duplicate address detection.
+ */
+const FORWARDING = [
+  'net/ipv4/ip_forward=1',
+  'net/ipv6/conf/all/forwarding=1',
+  'net/ipv6/conf/all/accept_dad=0',
+  'net/ipv4/conf/all/rp_filter=0',
+  'net/ipv4/conf/default/rp_filter=0',
+]
+
 /** Builds the net. `checkpoint` is called between the steps, and may throw. */
 export const buildNet = async (
   folder: NetFolder,
@@ -181,13 +197,21 @@ export const buildNet = async (
     ])
     limitRates(node)
   }
-  for (const { name, interfaces } of hosts) {
+  const routes = routesOf(plan)
+  for (const { name, interfaces, forwards } of hosts) {
     checkpoint()
+    if (forwards)
+      system.set(name, [...FORWARDING, ...interfaces.map(each => `net/ipv6/conf/${each.name}/accept_dad=0`)])
+    if (forwards || routes.has(name)) system.set(name, ROUTED)
     system.batch('ip', name, [
       'link set lo up',
       ...interfaces.flatMap(each => [addressLine(each), `link set ${each.name} up`]),
     ])
     limitRates(name)
+  }
+  for (const [name, lines] of routes) {
+    checkpoint()
+    system.batch('ip', name, [...lines.values()])
   }
   for (const fabric of fabrics) {
     checkpoint()
@@ -197,7 +221,11 @@ export const buildNet = async (
   const hasManager = ({ name }: PlannedHost): boolean => fabrics.some(({ manager }) => manager === name)
   await forEach([...hosts.filter(hasManager), ...hosts.filter(host => !hasManager(host))], async host => {
     checkpoint()
-    await untilUp(system, host)
+    await untilUp(
+      system,
+      host.name,
+      host.interfaces.map(({ name }) => name),
+    )
     checkpoint()
     if (hasDaemon(host)) await startHostDaemon(folder, system, host, plan)
   })

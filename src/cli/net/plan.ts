@@ -7,6 +7,10 @@
  * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link
  * between hosts of what each receives, so that a packet meets each link once.
  *
+ * A router is a host without devices and daemon that forwards: a link to it is of another segment than its other links.
+ * Each host and router has a route to each segment (routes.ts). On a link to a router, delay and loss are faults of the
+ * host in both directions.
+ *
  * Joined switches with InfiniBand hosts are a fabric: its switches are those of a daemon (`--fabric`), to which the
  * hosts' ports are cabled. In its place in the network of IP is one bridge, by the name of one of its switches; there
  * the links between its switches are none: their rate, delay and loss are settings of `--fabric`. The rate of a host's
@@ -18,7 +22,14 @@ import { didYouMean } from '../../base/suggest.ts'
 import { formatFaults, parseFaults } from '../../faults/rules.ts'
 import { conditionsText, type FabricLink, MAX_FABRIC_DELAY } from '../../settings/fabric.ts'
 import { deviceName } from '../../spec/drivers/known.ts'
-import type { Complain, HostEntry, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
+import type {
+  Complain,
+  HostEntry,
+  LinkEntry,
+  LinkSettings,
+  RouterEntry,
+  Topology,
+} from '../../tools/topology/net-file.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { ClockKind } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
@@ -46,6 +57,8 @@ export interface PlannedHost {
   readonly layer?: 'infiniband'
   /** Settings of its InfiniBand ports, in the words of `--device`. */
   readonly ports?: string
+  /** It is a router. */
+  readonly forwards?: true
   readonly interfaces: readonly PlannedInterface[]
   /** The fault rules of its daemon; '' for none. */
   readonly faults: string
@@ -78,6 +91,7 @@ export interface PlannedFabric {
 
 export interface Plan {
   readonly name: string
+  /** And routers. */
   readonly hosts: readonly PlannedHost[]
   /** Those of the network of IP. */
   readonly switches: readonly string[]
@@ -120,7 +134,7 @@ interface HostEnd {
   readonly host: string
   readonly peer: string
   readonly entry: LinkEntry
-  /** Name of a switch of the segment; undefined: the link joins two hosts. */
+  /** Name of a switch of the segment; undefined: the link joins two hosts or routers. */
   readonly viaSwitch: string | undefined
   /** Number of the link. */
   readonly link: number
@@ -290,8 +304,9 @@ const fabricNodes = ({ hosts, switches, links }: Topology): ReadonlyMap<string, 
 }
 
 /** The links of a topology, each with its interfaces, and the hosts' ends of them. Throws UsageError. */
-const linksOf = ({ switches, links }: Topology, fabrics: ReadonlyMap<string, string>) => {
+const linksOf = ({ switches, routers, links }: Topology, fabrics: ReadonlyMap<string, string>) => {
   const isSwitch = new Set(switches)
+  const isRouter = new Set(routers.map(({ name }) => name))
   const joined = new Joined()
   const ends: HostEnd[] = []
   const planned: PlannedLink[] = []
@@ -303,7 +318,8 @@ const linksOf = ({ switches, links }: Topology, fabrics: ReadonlyMap<string, str
     const count = counts.get(node) ?? 0
     counts.set(node, count + 1)
     if (isSwitch.has(node)) return `port${count}`
-    if (count === MAX_LINKS_OF_HOST) complain(`host "${node}" has more than ${MAX_LINKS_OF_HOST} links`)
+    if (count === MAX_LINKS_OF_HOST && !isRouter.has(node))
+      complain(`host "${node}" has more than ${MAX_LINKS_OF_HOST} links`)
     return `eth${count}`
   }
   for (const entry of links) {
@@ -319,10 +335,13 @@ const linksOf = ({ switches, links }: Topology, fabrics: ReadonlyMap<string, str
         fabricLinks.push({ between: [a, b], conditions })
         continue
       }
-      if (isSwitch.has(a) && isSwitch.has(b) && (settings.delay ?? settings.loss) !== undefined)
+      const isInner = [a, b].every(node => isSwitch.has(node) || isRouter.has(node))
+      if (isInner && (fabrics.has(a) || fabrics.has(b)))
+        complain(`routers forward between Ethernet segments, and one of "${a}" and "${b}" is an InfiniBand switch`)
+      if (isInner && (settings.delay ?? settings.loss) !== undefined)
         // No daemon sees the packets.
         complain(
-          `the link between "${a}" and "${b}", which are Ethernet switches, has only rate and mtu; give a link of a host the ${settings.delay === undefined ? 'loss' : 'delay'}`,
+          `the link between "${a}" and "${b}", which are ${isRouter.has(a) || isRouter.has(b) ? 'routers or' : 'Ethernet'} switches, has only rate and mtu; give a link of a host the ${settings.delay === undefined ? 'loss' : 'delay'}`,
         )
       if (isSwitch.has(a) && isSwitch.has(b) && !joined.join(a, b))
         complain(`the link between "${a}" and "${b}" makes a loop of switches, in which packets would circulate`)
@@ -413,6 +432,27 @@ const subnetPool = () => {
   }
 }
 
+/** A router as a host without devices. */
+const asHost = ({ name, complain }: RouterEntry): HostEntry => ({
+  ...{ name, complain, layer: 'ethernet', ports: '' },
+  driver: { name: NO_DRIVER, complain },
+})
+
+/** Throws UsageError unless routes can tell the segments of a net with routers apart. */
+const checkRoutable = (segments: readonly ReadonlyMap<HostEnd, Address>[]): void => {
+  const firsts = segments.map(segment => [...segment][0]!)
+  for (const [i, [end, address]] of firsts.entries()) {
+    const isV4 = (text: string): boolean => !text.includes(':')
+    if (isV4(address.address) !== isV4(firsts[0]![1].address))
+      end.entry.complain('addresses: the addresses of a net with routers are all IPv4, or all IPv6')
+    const other = firsts.findIndex(([, earlier], j) => j < i && overlap(earlier, address))
+    if (other >= 0)
+      end.entry.complain(
+        `addresses: "${address.address}/${address.prefix}" and "${firsts[other]![1].address}/${firsts[other]![1].prefix}" have overlapping subnets, between which no router could tell apart`,
+      )
+  }
+}
+
 /** Plans a net. Throws UsageError for a topology that cannot be built. */
 /** `drivers`: names of those with addresses; the first is the default. */
 export const planNet = (topology: Topology, drivers: readonly string[]): Plan => {
@@ -426,73 +466,86 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
     const addressOf = new Map(segment.map((end, i) => [end, addresses[i]!]))
     for (const end of segment) segmentOf.set(end, addressOf)
   }
+  const isRouter = new Set(topology.routers.map(({ name }) => name))
+  if (isRouter.size > 0) checkRoutable([...new Set(segmentOf.values())])
   const portsOf = new Map<string, number>()
-  const hosts = topology.hosts.map(({ name, driver: named, layer, ports, complain }): PlannedHost => {
-    const isFabric = layer === 'infiniband'
-    const driver = named?.name ?? (isFabric ? FABRIC_DRIVER : drivers[0]!)
-    if (driver !== NO_DRIVER && !drivers.includes(driver))
-      named?.complain(`driver "${driver}" is not one of ${[...drivers, NO_DRIVER].join(', ')}`)
-    if (isFabric && driver !== FABRIC_DRIVER)
-      named?.complain(`driver "${driver}" has no InfiniBand ports (layer: infiniband); only ${FABRIC_DRIVER} has`)
-    const own = ends.filter(({ host }) => host === name)
-    if (own.length > 1 && ports.includes('guid='))
-      complain(`host "${name}" has several links, whose ports cannot have the same guid; leave it out`)
-    if (own.length === 0) complain(`host "${name}" has no link`)
-    for (const { entry } of own)
-      if (driver === NO_DRIVER && (entry.settings.delay ?? entry.settings.loss) !== undefined)
-        entry.complain(
-          `delay and loss are faults of the daemons of hosts, and host "${name}" has none (driver: none); give it a driver, or use \`userdma fault\` with its own daemons`,
+  const hosts = [...topology.hosts, ...topology.routers.map(asHost)].map(
+    ({ name, driver: named, layer, ports, complain }): PlannedHost => {
+      const isFabric = layer === 'infiniband'
+      const driver = named?.name ?? (isFabric ? FABRIC_DRIVER : drivers[0]!)
+      if (driver !== NO_DRIVER && !drivers.includes(driver))
+        named?.complain(`driver "${driver}" is not one of ${[...drivers, NO_DRIVER].join(', ')}`)
+      if (isFabric && driver !== FABRIC_DRIVER)
+        named?.complain(`driver "${driver}" has no InfiniBand ports (layer: infiniband); only ${FABRIC_DRIVER} has`)
+      const own = ends.filter(({ host }) => host === name)
+      if (own.length > 1 && ports.includes('guid='))
+        complain(`host "${name}" has several links, whose ports cannot have the same guid; leave it out`)
+      if (own.length === 0) complain(`${isRouter.has(name) ? 'router' : 'host'} "${name}" has no link`)
+      for (const { entry } of own)
+        if (driver === NO_DRIVER && !isRouter.has(name) && (entry.settings.delay ?? entry.settings.loss) !== undefined)
+          entry.complain(
+            `delay and loss are faults of the daemons of hosts, and host "${name}" has none (driver: none); give it a driver, or use \`userdma fault\` with its own daemons`,
+          )
+      const names = new Map<string, string>()
+      // Its own segments, then those behind routers, in the order of the routers between.
+      const reached = new Set(own.map(end => segmentOf.get(end)!))
+      for (const segment of reached)
+        for (const [{ host }, { address }] of segment) {
+          if (!names.has(host)) names.set(host, address)
+          for (const end of ends) if (end.host === host && isRouter.has(host)) reached.add(segmentOf.get(end)!)
+        }
+      for (const { peer, entry } of isFabric ? own : []) {
+        const node = nodes.get(peer)!
+        if (node !== nodes.get(own[0]!.peer))
+          entry.complain(
+            `host "${name}" has links to InfiniBand switches "${own[0]!.peer}" and "${peer}", which are not joined; join them, or give it one of the links`,
+          )
+        portsOf.set(node, (portsOf.get(node) ?? 0) + 1)
+        const hasConditions = fabricLinks.some(
+          ({ between: [a], conditions }) => nodes.get(a) === node && conditionsText(conditions) !== '',
         )
-    const names = new Map<string, string>()
-    for (const end of own)
-      for (const [{ host }, { address }] of segmentOf.get(end)!) if (!names.has(host)) names.set(host, address)
-    for (const { peer, entry } of isFabric ? own : []) {
-      const node = nodes.get(peer)!
-      if (node !== nodes.get(own[0]!.peer))
-        entry.complain(
-          `host "${name}" has links to InfiniBand switches "${own[0]!.peer}" and "${peer}", which are not joined; join them, or give it one of the links`,
+        const most = MAX_FABRIC_DEVICES - (hasConditions ? 1 : 0)
+        if (portsOf.get(node)! > most)
+          entry.complain(
+            `the InfiniBand switches with "${peer}" have more than ${most} ports of hosts${hasConditions ? ', and links between them with rate, delay or loss' : ''}`,
+          )
+      }
+      const interfaces = own.map(
+        (end, i): PlannedInterface => ({
+          name: `eth${i}`,
+          ...(driver !== NO_DRIVER && { device: deviceName(driver, i) }),
+          ...segmentOf.get(end)!.get(end)!,
+          peer: end.peer,
+          link: end.entry.settings,
+          ...(isFabric && { fabric: nodes.get(end.peer)! }),
+        }),
+      )
+      // Two links to one segment share its subnet.
+      own.forEach((end, i) => {
+        const other = own.findIndex(
+          (before, j) =>
+            j < i && segmentOf.get(before) !== segmentOf.get(end) && overlap(interfaces[j]!, interfaces[i]!),
         )
-      portsOf.set(node, (portsOf.get(node) ?? 0) + 1)
-      const hasConditions = fabricLinks.some(
-        ({ between: [a], conditions }) => nodes.get(a) === node && conditionsText(conditions) !== '',
-      )
-      const most = MAX_FABRIC_DEVICES - (hasConditions ? 1 : 0)
-      if (portsOf.get(node)! > most)
+        if (other < 0) return
+        const [a, b] = [interfaces[i]!, interfaces[other]!].map(({ address, prefix }) => `"${address}/${prefix}"`)
+        const { entry } = end.given === undefined ? own[other]! : end
         entry.complain(
-          `the InfiniBand switches with "${peer}" have more than ${most} ports of hosts${hasConditions ? ', and links between them with rate, delay or loss' : ''}`,
+          `addresses: ${a} and ${b} of host "${name}" have overlapping subnets; give each of its links another subnet`,
         )
-    }
-    const interfaces = own.map(
-      (end, i): PlannedInterface => ({
-        name: `eth${i}`,
-        ...(driver !== NO_DRIVER && { device: deviceName(driver, i) }),
-        ...segmentOf.get(end)!.get(end)!,
-        peer: end.peer,
-        link: end.entry.settings,
-        ...(isFabric && { fabric: nodes.get(end.peer)! }),
-      }),
-    )
-    // Two links to one segment share its subnet.
-    own.forEach((end, i) => {
-      const other = own.findIndex(
-        (before, j) => j < i && segmentOf.get(before) !== segmentOf.get(end) && overlap(interfaces[j]!, interfaces[i]!),
-      )
-      if (other < 0) return
-      const [a, b] = [interfaces[i]!, interfaces[other]!].map(({ address, prefix }) => `"${address}/${prefix}"`)
-      const { entry } = end.given === undefined ? own[other]! : end
-      entry.complain(
-        `addresses: ${a} and ${b} of host "${name}" have overlapping subnets; give each of its links another subnet`,
-      )
-    })
-    const rules = own
-      .map(({ viaSwitch }, i) => faultOf(interfaces[i]!, viaSwitch !== undefined))
-      .filter(rule => rule !== '')
-    const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
-    return {
-      ...{ name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) },
-      ...(isFabric && { layer, ports }),
-    }
-  })
+      })
+      const rules = own
+        .map(({ viaSwitch, peer }, i) =>
+          isRouter.has(name) ? '' : faultOf(interfaces[i]!, viaSwitch !== undefined || isRouter.has(peer)),
+        )
+        .filter(rule => rule !== '')
+      const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
+      return {
+        ...{ name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) },
+        ...(isFabric && { layer, ports }),
+        ...(isRouter.has(name) && { forwards: true as const }),
+      }
+    },
+  )
   const { name, folders, check, switches } = topology
   return {
     ...{ name, links: planned, hosts, folders, check },

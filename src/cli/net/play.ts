@@ -24,6 +24,7 @@ import {
 import { messageOf } from '../fail.ts'
 import type { RecordFile } from '../record.ts'
 import { addressLine, startHostDaemon } from './build.ts'
+import { NetOutages } from './outages.ts'
 import { hasDaemon, type PlannedHost } from './plan.ts'
 import type { ChosenNet } from './state.ts'
 import { type NetSystem, tool } from './system.ts'
@@ -205,10 +206,12 @@ class Play {
   readonly #recordings = new Map<ToolSession, RecordFile>()
   /** Actions that have begun. */
   readonly #acting = new Set<Promise<void>>()
+  readonly #outages: NetOutages
 
   constructor(scenario: Scenario, parts: PlayParts) {
     this.#scenario = scenario
     this.#parts = parts
+    this.#outages = new NetOutages(parts.system, parts.net.state.plan)
     this.#programs = new Map(scenario.programs.map(program => [program.name, new RunningProgram(program)]))
     // Each moment listens.
     setMaxListeners(0, this.#over.signal)
@@ -341,6 +344,13 @@ class Play {
         for (const { name } of devices.filter(({ name }) => action.device === '' || name === action.device))
           await session.setLink(name, false, action.down)
         return undefined
+      }
+      case 'path':
+      case 'router': {
+        const [node, other] = action.kind === 'router' ? [action.name] : action.between
+        const end = this.#outages.takeDown(node, other)
+        await setTimeout(action.down, undefined, { ref: false })
+        return end()
       }
       case 'cable':
       case 'conditions': {
@@ -482,6 +492,7 @@ class Play {
       // The recording of a daemon that was killed has ended with it.
       for (const [session, recording] of this.#recordings) await recording.end(session, true).catch(() => {})
       for (const { session } of this.#daemons.values()) session.close()
+      await this.#outages.endAll()
       this.#parts.stop.removeEventListener('abort', onStop)
     }
     this.#parts.stop.throwIfAborted()

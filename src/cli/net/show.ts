@@ -31,6 +31,8 @@ interface ShownNet {
   readonly phase: NetState['phase']
   readonly file: string
   readonly switches: readonly string[]
+  readonly routers: readonly string[]
+  /** And routers. */
   readonly hosts: readonly ShownHost[]
 }
 
@@ -67,7 +69,8 @@ export const lookAtNet = async (folder: NetFolder, { phase, file, plan }: NetSta
   late.abort()
   const others = plan.fabrics.flatMap(({ switches }) => switches)
   const switches = [...plan.switches.filter(name => !others.includes(name)), ...others]
-  return { name: plan.name, phase, file, switches, hosts }
+  const routers = plan.hosts.flatMap(({ name, forwards }) => (forwards ? name : []))
+  return { name: plan.name, phase, file, switches, routers, hosts }
 }
 
 const HEADS = ['HOST', 'DEVICE', 'ADDRESS', 'INTERFACE', 'PEER', 'RATE', 'DELAY', 'LOSS', 'MTU', 'DAEMON']
@@ -80,7 +83,7 @@ const daemonText = (daemon: DaemonState): string =>
 const quantityText = (name: 'rate' | 'loss', value: number | undefined): string =>
   value === undefined ? '-' : linkQuantities[name].write(value)
 
-export const netText = ({ name, phase, file, switches, hosts }: ShownNet): string => {
+export const netText = ({ name, phase, file, switches, routers, hosts }: ShownNet): string => {
   const rows = hosts.flatMap(({ name: host, daemon, interfaces }) =>
     interfaces.map(({ device, address, prefix, name: dev, peer, rate, delay, loss, mtu }, i) => [
       i === 0 ? host : '',
@@ -103,8 +106,10 @@ export const netText = ({ name, phase, file, switches, hosts }: ShownNet): strin
       .trimEnd(),
   )
   const state = phase === 'up' ? 'up' : 'not complete: its `net up` is at work or was killed'
-  const count = `${hosts.length} ${hosts.length === 1 ? 'host' : 'hosts'}`
-  const joints =
-    switches.length === 0 ? '' : `, ${switches.length === 1 ? 'switch' : 'switches'} ${switches.join(', ')}`
+  const own = hosts.length - routers.length
+  const count = `${own} ${own === 1 ? 'host' : 'hosts'}`
+  const listed = (one: string, several: string, names: readonly string[]): string =>
+    names.length === 0 ? '' : `, ${names.length === 1 ? one : several} ${names.join(', ')}`
+  const joints = listed('switch', 'switches', switches) + listed('router', 'routers', routers)
   return `net ${name} (${state}), ${count}${joints}, from ${file}\n${lines.join('\n')}\n`
 }

@@ -184,6 +184,14 @@ export class NetSystem {
       )
   }
 
+  /** Sets values of /proc/sys, as PATH=VALUE, for the namespace of a node. */
+  set(node: string, values: readonly string[]): void {
+    const script =
+      'for one; do echo "$one" | { IFS== read -r path value && printf %s "$value" >"/proc/sys/$path"; } || exit; done'
+    const enter = [...this.enter, tool('nsenter'), `--net=${this.namespacePath(node)}`, '--']
+    run([...enter, tool('sh'), '-c', script, 'sh', ...values])
+  }
+
   /** What `ip` prints in the namespace of a node. */
   ip(node: string, ...args: readonly string[]): string {
     return run([...this.enter, tool('nsenter'), `--net=${this.namespacePath(node)}`, '--', tool('ip'), ...args])

@@ -3,7 +3,7 @@
  * captured.
  */
 import { startCapture } from '../../assembly/capture.ts'
-import { checkFabricRules } from '../../assembly/fabric-rules.ts'
+import { checkFabricRules, checkLinkRules } from '../../assembly/fabric-rules.ts'
 import { NetworkFaults } from '../../assembly/faults.ts'
 import type { NetworkLink } from '../../assembly/link.ts'
 import { didYouMean } from '../../base/suggest.ts'
@@ -87,6 +87,7 @@ const faultRules = (text: string, devices: readonly DeviceSpec[], fabric: string
     rules,
     devices.map(({ name }) => name),
   )
+  checkLinkRules(rules, undefined)
   checkFabricRules(rules, fabric, devices.some(hasFabric))
   return rules
 }
@@ -183,6 +184,7 @@ export const createNetwork = (
         added,
         specsNow().map(({ name }) => name),
       )
+      checkLinkRules(added, undefined)
       checkFabricRules(added, fabric, specsNow().some(hasFabric))
       const own = added.map(rule => ({ ...rule, scope }))
       changeRules([...rules.rules, ...own], () => rules.add(own))

@@ -42,6 +42,16 @@ export interface Network {
    */
   setLink(device: string, isUp: boolean): void
   /**
+   * Takes the links between two switches or routers of `NetworkOptions.links` down or up: what is on them is lost, and
+   * the routes are computed anew at once. Throws RdmaError EINVAL for unknown names.
+   */
+  setLink(between: readonly [string, string], isUp: boolean): void
+  /**
+   * Takes a router of `NetworkOptions.links` down or up, with all its links, as `setLink`. Throws RdmaError EINVAL for
+   * an unknown name.
+   */
+  setRouter(name: string, isUp: boolean): void
+  /**
    * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
    * called. During a capture all messages are sent as packets (`NetworkOptions.path`). Throws RdmaError if the file
    * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
@@ -150,8 +160,54 @@ export interface NetworkOptions {
 export interface NetworkStats {
   /** Each direction of each link, in the order of the topology; empty without `links`. */
   readonly links: readonly LinkStats[]
+  /** In the order of the topology; empty without routers. */
+  readonly routers: readonly RouterStats[]
+  /**
+   * The flows between hosts, in the order of their first packets: which took which path. At most 65,536; empty without
+   * `links`.
+   */
+  readonly flows: readonly FlowStats[]
   /** Soft devices by name. */
   readonly devices: Readonly<Record<string, DeviceStats>>
+}
+
+/** A router, from the network's start. */
+export interface RouterStats {
+  /** As in the topology. */
+  readonly name: string
+  /** Whether it has a link that is not down. */
+  readonly isUp: boolean
+  /** Packets that it has forwarded. */
+  readonly forwarded: number
+  /**
+   * Packets that were lost at it: their TTL ended, no router forwards them (link-local addresses, groups, RoCE v1), it
+   * had no path to their host.
+   */
+  readonly lost: { readonly ttl: number; readonly scope: number; readonly route: number }
+}
+
+/** The packets that a host has sent to another one with the same addresses and UDP source port. */
+export interface FlowStats {
+  /** Name of the host that sends. */
+  readonly from: string
+  /** Name of the host that receives. */
+  readonly to: string
+  /** Address from which it sends. */
+  readonly source: string
+  /** Address to which it sends. */
+  readonly destination: string
+  /** UDP source port. */
+  readonly sourcePort: number
+  /** The paths that it has had; the last one is that of its last packets. */
+  readonly paths: readonly FlowPathStats[]
+}
+
+/** A path of a flow. */
+export interface FlowPathStats {
+  /** Names of switches and routers; undefined: there was no path. */
+  readonly through: readonly string[] | undefined
+  /** Packets that have left for it. */
+  readonly packets: number
 }
 
 /** One direction of a link, from the network's start. */
@@ -166,8 +222,11 @@ export interface LinkStats {
   readonly bytes: number
   /** Packets that the switch marked. */
   readonly marked: number
-  /** Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. */
-  readonly lost: { readonly overflow: number; readonly chance: number; readonly mtu: number }
+  /**
+   * Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. And those that were
+   * on it when it was down.
+   */
+  readonly lost: { readonly overflow: number; readonly chance: number; readonly mtu: number; readonly down: number }
   /** Bytes that wait in front of the link or are being sent: now, at most, and their mean over time. */
   readonly queue: { readonly now: number; readonly max: number; readonly mean: number }
   /** Share of the time in which the link was busy, 0 to 1. */
@@ -300,6 +359,8 @@ export interface LocalNetwork extends Network {
   untilConfigured(): Promise<void>
   /** Whether a soft device has this IP address. */
   hasAddress(address: string): boolean
+  /** The address of a new device in the subnet of its host; undefined without routers. `host`: as `DevicePlace.host`. */
+  addressAt(host: string | undefined): string | undefined
   /** The port of a soft device, also of one that is being added. */
   portOf(name: string): FaultPort | undefined
   /** The soft device with this name. */

@@ -133,6 +133,7 @@ export class NetworkDevices {
   #attach(name: string, address: string, host: number | undefined) {
     const { link } = this.#parts.assembly
     const bytes = parseAddress(address)
+    if (bytes !== undefined && host !== undefined) this.#parts.hosts.checkAddress(host, bytes)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
     const reason = reasonUnusable(bytes)
     if (reason !== undefined) throw invalidArgument('open', `address ${formatValue(address)} ${reason}`)

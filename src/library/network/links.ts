@@ -50,18 +50,28 @@ export interface NetworkLink extends LinkOptions {
   readonly between: readonly [string, string]
 }
 
-/** Hosts, switches and links between them. Hosts do not forward packets; switches use all shortest paths. */
+/**
+ * Hosts, switches, routers and links between them. Hosts do not forward packets; switches and routers use all shortest
+ * paths: those with the fewest routers, of these those with the fewest links.
+ */
 export interface NetworkTopology {
   /** Names, or a number: h1, h2 … */
   readonly hosts: number | readonly string[]
   /** Names. Default: none. */
   readonly switches?: readonly string[] | undefined
+  /**
+   * Names. Default: none. A router forwards between subnets: it takes one from the TTL of each packet, and loses those
+   * whose TTL ends. Link-local addresses, groups and RoCE v1 end at it. Each link to it, or switches with one, are a
+   * subnet, from which devices get addresses.
+   */
+  readonly routers?: readonly string[] | undefined
   /** Default: a link from each host to one switch. */
   readonly links?: readonly NetworkLink[] | undefined
 }
 
 const MAX_HOSTS = 1024
 const MAX_SWITCHES = 1024
+const MAX_ROUTERS = 1024
 const MAX_LINKS = 16_384
 /** The switch of a topology without links, as in topology files. */
 const ONLY_SWITCH = 'switch'
@@ -72,9 +82,11 @@ const markText = ({ min, max, probability }: NonNullable<LinkSettings['marking']
 /** The object for a topology, as a program would write it. */
 const describe = (topology: LinkTopology): NetworkTopology => {
   const names = namesOf(topology)
+  const firstRouter = topology.hosts + topology.switches
   return {
     hosts: names.slice(0, topology.hosts),
-    switches: names.slice(topology.hosts),
+    switches: names.slice(topology.hosts, firstRouter),
+    ...(firstRouter < names.length && { routers: names.slice(firstRouter) }),
     links: topology.links.map(({ ends: [a, b], rate, delay, queue, marking, loss, mtu }) => ({
       between: [names[a]!, names[b]!],
       rate,
@@ -158,12 +170,12 @@ export const readTopology = async (file: string): Promise<NetworkTopology> => {
   return checked(call, () => describe(readTopologyFile(file)))
 }
 
-const TOPOLOGY_KEYS = ['hosts', 'switches', 'links']
+const TOPOLOGY_KEYS = ['hosts', 'switches', 'routers', 'links']
 
 /** A list of names, or a number of hosts. */
-const readNames = (top: Section, key: 'hosts' | 'switches', max: number): readonly string[] => {
+const readNames = (top: Section, key: 'hosts' | 'switches' | 'routers', max: number): readonly string[] => {
   const value = top.raw(key)
-  if (key === 'switches' && value === undefined) return []
+  if (key !== 'hosts' && value === undefined) return []
   if (key === 'hosts' && !Array.isArray(value)) {
     const count = top.integer(key, undefined, 1, max)
     return Array.from({ length: count }, (_, i) => `h${i + 1}`)
@@ -195,16 +207,17 @@ const compile = (value: unknown): LinkTopology => {
   if (hosts.length === 0) top.complain('hosts', 'there is none')
   const hasLinks = top.has('links')
   const switches = hasLinks || top.has('switches') ? readNames(top, 'switches', MAX_SWITCHES) : [ONLY_SWITCH]
-  const names = [...hosts, ...switches]
+  const routers = readNames(top, 'routers', MAX_ROUTERS)
+  const names = [...hosts, ...switches, ...routers]
   const numbers = new Map(names.map((name, i) => [name, i]))
   if (numbers.size < names.length) {
     const twice = names.find((name, i) => numbers.get(name) !== i)
-    top.complain('', `two hosts or switches have the name "${twice}"`)
+    top.complain('', `two hosts, switches or routers have the name "${twice}"`)
   }
-  if (!hasLinks && switches.length !== 1)
+  if (!hasLinks && (switches.length !== 1 || routers.length > 0))
     top.complain(
       'links',
-      `is missing: hosts are linked to the only switch by default, and there are ${switches.length}`,
+      `is missing: hosts are linked to the only switch by default, and there are ${routers.length > 0 ? 'routers' : switches.length}`,
     )
   const given: unknown = hasLinks ? top.raw('links') : hosts.map(host => ({ between: [host, switches[0]] }))
   if (!Array.isArray(given)) top.complain('links', `${shown(given)} is not a list of links`)
@@ -214,6 +227,7 @@ const compile = (value: unknown): LinkTopology => {
   return {
     hosts: hosts.length,
     switches: switches.length,
+    routers: routers.length,
     names,
     links: links.map((link, i) => {
       const section: Section = new Section(undefined, `links.links[${i}]`, link, ['between', ...LINK_KEYS], true)
@@ -243,13 +257,13 @@ const readEnds = (
 ): readonly [number, number] => {
   const between = section.raw('between')
   if (!Array.isArray(between) || between.length !== 2)
-    section.complain('between', `${shown(between)}: give the names of two hosts or switches`)
+    section.complain('between', `${shown(between)}: give the names of two hosts, switches or routers`)
   const [a, b] = Array.from(between, name => {
     const number = numbers.get(name)
     if (number === undefined)
       section.complain(
         'between',
-        `there is no host or switch ${shown(name)}${(typeof name === 'string' && didYouMean(name, names)) || `; there are ${shownNames(names)}`}`,
+        `there is no host, switch or router ${shown(name)}${(typeof name === 'string' && didYouMean(name, names)) || `; there are ${shownNames(names)}`}`,
       )
     return number
   }) as [number, number]

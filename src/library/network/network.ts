@@ -24,9 +24,10 @@ import { DeviceMarks } from './marks.ts'
 import { observe } from './observe.ts'
 import { readNetworkOptions } from './options.ts'
 import { faultRules, faultSources, networkRules } from './rules.ts'
-import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
+import { createClockedLinks, flowStats, linkStats, routerStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
 import { createHosts } from './virtual/hosts.ts'
+import { linkOutages } from './virtual/link-outages.ts'
 import type { VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Exceptions of jobs are bugs of the library, and reach the program as uncaught exceptions. */
@@ -83,6 +84,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const hosts = createHosts(topology)
   const carrier = topology && createClockedLinks(topology, seed ?? 0, clock, () => void loop.drive())
   if (carrier !== undefined) requirePaths(topology!, carrier.links.routes)
+  const setDown = linkOutages(topology, carrier, () => touch())
   const rules = new NetworkFaults(faultRules('createNetwork', read.fault, read), clock.now)
   const slices = createSlices(undefined, STEPS_PER_TURN, clock.onNextTurn)
   const assembly = assemble({
@@ -136,7 +138,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     noFabric: noFabricReason(read),
   })
 
-  const faults = injectFaults(core, rules.ofPrograms, faultSources(rules, devices, clock, loop))
+  const faults = injectFaults(core, rules.ofPrograms, faultSources(rules, devices, clock, loop, carrier))
   faults.rulesChanged()
   const ruleChanges = networkRules(rules, faults, read, () => {
     network.hasPostFaults = rules.ofPrograms.has('post')
@@ -184,11 +186,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     stats: () => ({
       links: topology && carrier ? linkStats(topology, carrier.links, clock.now()) : [],
+      routers: topology && carrier ? routerStats(topology, carrier.links, name => carrier.isUp(name)) : [],
+      flows: topology && carrier ? flowStats(topology, carrier) : [],
       devices: Object.fromEntries(
         [...attached].map(([name, { counters }]) => [name, { host: hosts.nameOf(name), counters: counters() }]),
       ),
     }),
     hasAddress: address => softDevices.ownerOf(parseAddress(address) as Uint8Array) !== undefined,
+    addressAt: hosts.addressOf,
     softDevice: name => attached.get(name),
     portOf: name => rules.portOf(name),
     capture: observation.capture,
@@ -208,12 +213,19 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       }
     },
     setLink(name, isUp) {
+      if (Array.isArray(name)) {
+        setDown('network.setLink', name as readonly string[], isUp)
+        return
+      }
       const device = devices.find(one => one.device.name === name)?.device
       if (device === undefined)
         throw invalidArgument('network.setLink', `there is no soft device ${formatValue(name)} on this network`)
       if (typeof isUp !== 'boolean')
         throw invalidArgument('network.setLink', `isUp is ${formatValue(isUp)}`, 'give true or false')
       faults.setLink(device, isUp)
+    },
+    setRouter(name, isUp) {
+      setDown('network.setRouter', [name], isUp)
     },
     ...ruleChanges,
   }

@@ -83,7 +83,7 @@ const openSoftDevice = async (
   const { core } = network
   const devicesAdded = network.devicesAdded()
   const {
-    address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
+    address = network.addressAt(options.host) ?? firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
     name = firstFree(
       devicesAdded,
       i => deviceName(libraryDriver.name, i),

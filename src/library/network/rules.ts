@@ -3,7 +3,7 @@
  * (assembly/faults.ts).
  */
 
-import { checkFabricRules } from '../../assembly/fabric-rules.ts'
+import { checkFabricRules, checkLinkRules } from '../../assembly/fabric-rules.ts'
 import type { NetworkFaults } from '../../assembly/faults.ts'
 import type { CallingProcess } from '../../core/model.ts'
 import type { SoftDevice } from '../../drivers/registered.ts'
@@ -12,6 +12,8 @@ import { formatRule, parseFaults } from '../../faults/rules.ts'
 import { type Clock, waitAtLeast } from '../../host/event-loop/clock.ts'
 import { commandName } from '../../host/process-status.ts'
 import type { InjectedFaults, injectFaults } from '../../tools/clients/faults/inject.ts'
+import type { LinkTopology } from '../../transport/phy/links/graph.ts'
+import type { PacketCarrier } from '../../transport/phy/links/packet-carrier.ts'
 import type { CarriedFault } from '../verbs/carrier.ts'
 import { formatValue, invalidArgument } from '../verbs/error.ts'
 import type { DriveLoop } from './drive-loop.ts'
@@ -34,16 +36,18 @@ interface RuleOptions {
   readonly seed: number | undefined
   /** `NetworkOptions.fabric`. */
   readonly fabric: string | undefined
+  readonly topology: LinkTopology | undefined
 }
 
 /** Parses fault rules. Those without a seed of their own get `seed`. Throws RdmaError EINVAL. */
-export const faultRules = (call: string, text: string, { seed, fabric }: RuleOptions): FaultRule[] => {
+export const faultRules = (call: string, text: string, { seed, fabric, topology }: RuleOptions): FaultRule[] => {
   if (typeof text !== 'string')
     throw invalidArgument(call, `fault ${formatValue(text)} is not a string`, 'write "drop=1%", or "" for none')
   try {
     const parsed = parseFaults(text)
     const rules = parsed.map(rule => (rule.seed === noFaults.seed && seed !== undefined ? { ...rule, seed } : rule))
-    checkFabricRules(rules, fabric, true)
+    checkLinkRules(rules, topology)
+    if (topology === undefined) checkFabricRules(rules, fabric, true)
     const delayed = rules.find(rule => targetOf(rule) === 'call' && rule.delay > 0)
     if (delayed !== undefined)
       throw new Error(
@@ -66,6 +70,7 @@ export const faultSources = (
   devices: readonly SoftDevice[],
   clock: Clock,
   { touch, scheduleTimers }: Pick<DriveLoop, 'touch' | 'scheduleTimers'>,
+  carrier: PacketCarrier | undefined,
 ): Parameters<typeof injectFaults>[2] => {
   const onLinks = rules.onLinks(
     device => devices.find(one => one.device === device),
@@ -83,6 +88,8 @@ export const faultSources = (
       scheduleTimers()
     },
     disturb(device, disturbance) {
+      if (disturbance.kind === 'router') return carrier?.takeDown(disturbance.name)
+      if (disturbance.kind === 'cable' && carrier !== undefined) return carrier.takeDown(...disturbance.between!)
       const end = onLinks.disturb(device, disturbance)
       scheduleTimers()
       return (

@@ -243,6 +243,13 @@ const table = {
     advice:
       'choose indices of one type on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX): of each address, v1 comes before v2',
   },
+  LINK_LOCAL_ROUTED: {
+    code: 0x318,
+    results: ['RETRY_EXC_ERR'],
+    text: 'dgid {dgid} is a link-local address, the router {router} is on the way, and no router forwards these: both ends need GIDs of IP addresses',
+    advice:
+      'choose the index of a RoCE v2 GID of an IP address on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX), and tell the peer that GID',
+  },
   PORT_NOT_ACTIVE: {
     code: 0x312,
     results: ['RETRY_EXC_ERR'],

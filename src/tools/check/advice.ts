@@ -7,6 +7,7 @@ import type { Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
+import { addressText, isLinkLocal } from '../../transport/wire/address.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
 
@@ -70,11 +71,13 @@ export const adviceForFailure = (
   atAddress: KnownObject | undefined,
 ): string | undefined => adviceForArguments(failure, qp, atAddress) ?? causes[failure.cause.id].advice
 
-/** Advice about a peer that does not answer. `isKnown`: its device is one of this daemon's. */
-export const adviceForNoAnswer = (isKnown: boolean): string =>
-  isKnown
-    ? 'choose timeout and retry_cnt for the longest pause of the peer, and look for what loses its packets'
-    : 'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause'
+/** Advice about a peer that does not answer. `isKnown`: its device is one of this daemon's. `dgid`: its address. */
+export const adviceForNoAnswer = (isKnown: boolean, dgid?: Uint8Array): string =>
+  !isKnown && dgid !== undefined && isLinkLocal(dgid)
+    ? `dgid ${addressText(dgid)} is a link-local address, which no router forwards: if the peer is in another subnet, choose the index of a RoCE v2 GID of an IP address on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX); else check that the peer runs, and choose timeout and retry_cnt for its longest pause`
+    : isKnown
+      ? 'choose timeout and retry_cnt for the longest pause of the peer, and look for what loses its packets'
+      : 'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause'
 
 /** The peer's device has another address than the request names. */
 export const ADVICE_FOR_ADDRESS =

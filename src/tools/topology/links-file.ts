@@ -61,12 +61,13 @@ const readLink = (parent: Section, key: string, fallback: LinkSettings): LinkSet
   parent.has(key) ? readSettings(parent.section(key, LINK_KEYS), fallback) : fallback
 
 /** A topology of `userdma net`; what its links do not say is as in `link`. */
-export const netTopology = ({ hosts, switches, links }: Topology, link: LinkSettings): LinkTopology => {
-  const names = [...hosts.map(({ name }) => name), ...switches]
+export const netTopology = ({ hosts, switches, routers, links }: Topology, link: LinkSettings): LinkTopology => {
+  const names = [...hosts.map(({ name }) => name), ...switches, ...routers.map(({ name }) => name)]
   const numbers = new Map(names.map((name, i) => [name, i]))
   return {
     hosts: hosts.length,
     switches: switches.length,
+    routers: routers.length,
     names,
     links: links.flatMap(({ settings: { rate = link.rate, delay, loss = link.loss, mtu }, ends }) =>
       ends.map(([a, b]) => ({

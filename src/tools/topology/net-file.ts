@@ -1,10 +1,11 @@
 /*
- * Reads a topology file (docs/how-to/net.md): hosts, switches and links between them, in YAML. This file knows what may
+ * Reads a topology file (docs/how-to/net.md): hosts, switches, routers and links between them, in YAML. This file knows what may
  * stand where; cli/net/plan.ts gives addresses and devices. An error names file, line and column, the value as written,
  * and what is allowed.
  *
  *   hosts: 8                          h1 to h8, or names, or names with settings
  *   switches: [tor]
+ *   routers: [leaf1, spine1]
  *   links:
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
  *   folders: [/var/spool/slurmd]      of which each host has its own
@@ -45,6 +46,11 @@ export interface HostEntry {
   readonly complain: Complain
 }
 
+export interface RouterEntry {
+  readonly name: string
+  readonly complain: Complain
+}
+
 /** Where the manager of InfiniBand hosts is: in a switch, nowhere, or at the port of a host. */
 interface NamedManager {
   readonly name: string
@@ -77,9 +83,9 @@ export interface LinkSettings {
 /** One link of the file. A group of hosts stands for a link of each. */
 export interface LinkEntry {
   readonly settings: LinkSettings
-  /** Names of hosts or switches. */
+  /** Names of hosts, switches or routers. */
   readonly ends: readonly (readonly [string, string])[]
-  /** ADDRESS/PREFIX of each host of the ends, in their order; empty: assigned. */
+  /** ADDRESS/PREFIX of each host and router of the ends, in their order; empty: assigned. */
   readonly addresses: readonly string[]
   readonly complain: Complain
 }
@@ -88,6 +94,7 @@ export interface Topology {
   readonly name: string
   readonly hosts: readonly HostEntry[]
   readonly switches: readonly string[]
+  readonly routers: readonly RouterEntry[]
   readonly links: readonly LinkEntry[]
   /** Folders of which each host has its own: absolute paths. */
   readonly folders: readonly string[]
@@ -102,6 +109,7 @@ const MAX_NAME = 24
 const MAX_FILE_BYTES = 2 ** 20
 const MAX_HOSTS = 512
 const MAX_SWITCHES = 64
+const MAX_ROUTERS = 64
 const MAX_LINKS = 2048
 const MAX_FOLDERS = 64
 /** Of a port. */
@@ -223,26 +231,29 @@ class Reader {
   }
 }
 
-/** Hosts and switches by name; a group by its name, with its hosts. */
+type NameKind = 'host' | 'switch' | 'router' | readonly string[]
+
+/** Hosts, switches and routers by name; a group by its name, with its hosts. */
 class Names {
   readonly #reader: Reader
-  readonly #all = new Map<string, 'host' | 'switch' | readonly string[]>()
-  /** Names of hosts by their lower case, as programs resolve them. */
+  readonly #all = new Map<string, NameKind>()
+  /** Names of hosts and routers by their lower case, as programs resolve them. */
   readonly #hosts = new Map<string, string>()
 
   constructor(reader: Reader) {
     this.#reader = reader
   }
 
-  add(node: Node, name: string, kind: 'host' | 'switch' | readonly string[]): void {
+  add(node: Node, name: string, kind: NameKind): void {
     if (!HOST_NAME.test(name) || name.length > MAX_NAME || name.toLowerCase() === 'localhost')
       this.#reader.fail(
         node,
         `name "${name}": a name has letters, digits and "-", at most ${MAX_NAME} characters, and is not "localhost"`,
       )
-    if (this.#all.has(name)) this.#reader.fail(node, `name "${name}": there are two hosts or switches with this name`)
+    if (this.#all.has(name))
+      this.#reader.fail(node, `name "${name}": there are two hosts, switches or routers with this name`)
     this.#all.set(name, kind)
-    if (kind !== 'host') return
+    if (kind !== 'host' && kind !== 'router') return
     if (NUMBER.test(name))
       this.#reader.fail(node, `name "${name}": programs take it for an address; a name of a host is not a number`)
     const other = this.#hosts.get(name.toLowerCase())
@@ -255,14 +266,14 @@ class Names {
   find(node: Node | undefined, map: Node): readonly string[] {
     const name = this.#reader.text(node)
     if (name === undefined)
-      this.#reader.fail(node ?? map, `${this.#reader.written(node)} is no name of a host or switch`)
+      this.#reader.fail(node ?? map, `${this.#reader.written(node)} is no name of a host, switch or router`)
     const found = this.#all.get(name)
     if (found === undefined) {
       const names = [...this.#all.keys()]
       const allowed = names.length > 12 ? `${listed(names.slice(0, 12))} …` : listed(names)
       this.#reader.fail(
         node,
-        `there is no host or switch "${name}"${didYouMean(name, names) || `; there are ${allowed}`}`,
+        `there is no host, switch or router "${name}"${didYouMean(name, names) || `; there are ${allowed}`}`,
       )
     }
     return typeof found === 'string' ? [name] : found
@@ -270,6 +281,10 @@ class Names {
 
   isSwitch(name: string): boolean {
     return this.#all.get(name) === 'switch'
+  }
+
+  isRouter(name: string): boolean {
+    return this.#all.get(name) === 'router'
   }
 }
 
@@ -380,6 +395,16 @@ const readSwitches = (reader: Reader, names: Names, key: Node, node: Node | unde
   })
 }
 
+const readRouters = (reader: Reader, names: Names, key: Node, node: Node | undefined): RouterEntry[] => {
+  if (!isSeq(node)) reader.fail(node ?? key, `routers: ${reader.written(node)}: give a list of names, such as [leaf1]`)
+  if (node.items.length > MAX_ROUTERS) reader.fail(node, `there are more than ${MAX_ROUTERS} routers`)
+  return node.items.map(item => {
+    const name = reader.text(item) ?? reader.written(item as Node)
+    names.add(item as Node, name, 'router')
+    return { name, complain: message => reader.fail(item as Node, message) }
+  })
+}
+
 const QUANTITIES = ['rate', 'delay', 'loss'] as const
 const LINK_KEYS = ['between', ...QUANTITIES, 'mtu', 'addresses'] as const
 
@@ -406,9 +431,9 @@ const readEnds = (reader: Reader, names: Names, map: Node, node: Node | undefine
     reader.fail(node ?? map, `between: ${reader.written(node)}: give two names, such as [h1, tor]`)
   const [first, second] = node.items.map(item => names.find(reader.resolved(item), node)) as [string[], string[]]
   const hasGroup = first.length > 1 || second.length > 1
-  const areSwitches = [first, second].map(([name]) => names.isSwitch(name!))
-  if (hasGroup && !areSwitches.includes(true))
-    reader.fail(node, `between: ${reader.written(node)}: several hosts have links to a switch, not to a host`)
+  const isJoint = (name: string): boolean => names.isSwitch(name) || names.isRouter(name)
+  if (hasGroup && ![first, second].some(([name]) => isJoint(name!)))
+    reader.fail(node, `between: ${reader.written(node)}: several hosts have links to a switch or router, not to a host`)
   if (first[0] === second[0]) reader.fail(node, `between: ${reader.written(node)}: a link has two different ends`)
   return first.flatMap(a => second.map((b): readonly [string, string] => [a, b]))
 }
@@ -428,7 +453,7 @@ const readLink = (reader: Reader, names: Names, node: Node | undefined, list: No
   if (addresses !== undefined && !(isSeq(addresses.value) && addresses.value.items.length === hostEnds))
     reader.fail(
       addresses.value ?? addresses.key,
-      `addresses: ${reader.written(addresses.value)}: give a list with an address for each of the ${hostEnds} hosts, such as 192.0.2.1/24`,
+      `addresses: ${reader.written(addresses.value)}: give a list with an address for each of the ${hostEnds} hosts and routers, such as 192.0.2.1/24`,
     )
   return {
     settings: {
@@ -471,7 +496,7 @@ const readFlag = (reader: Reader, name: string, key: Node, node: Node | undefine
 }
 
 const SHAPES = Object.keys(fabricShapes) as readonly ShapeName[]
-const KEYS = ['name', 'hosts', 'switches', 'links', 'folders', 'check', 'subnet-manager', ...SHAPES] as const
+const KEYS = ['name', 'hosts', 'switches', 'routers', 'links', 'folders', 'check', 'subnet-manager', ...SHAPES] as const
 
 /**
  * The setting of a topology that names a shape of InfiniBand switches, and the number of hosts in it, if it has one.
@@ -480,11 +505,13 @@ const readShape = (reader: Reader, top: ReturnType<Reader['entries']>) => {
   const [name, second] = SHAPES.filter(each => top.has(each))
   if (name === undefined) return undefined
   const { key, value } = top.get(name)!
-  for (const other of [second, 'switches', 'links'])
+  for (const other of [second, 'switches', 'routers', 'links'])
     if (other !== undefined && top.has(other))
       reader.fail(
         top.get(other)!.key,
-        `${other}: the switches and links are those of the ${name}; leave one of them out`,
+        other === 'routers'
+          ? `routers: InfiniBand switches have none, and the ${name} has such; leave one of them out`
+          : `${other}: the switches and links are those of the ${name}; leave one of them out`,
       )
   const ranges: Readonly<Record<string, readonly [number, number]>> = fabricShapes[name]
   if (!isMap(value))
@@ -535,7 +562,10 @@ const nameOfFile = (file: string): string =>
 export const parseTopology = (source: string, file: string): Topology => {
   const reader: Reader = new Reader(file, source)
   if (!isMap(reader.root))
-    reader.fail(reader.root, `a topology is a map with hosts, switches and links; the smallest is \`hosts: 2\``)
+    reader.fail(
+      reader.root,
+      `a topology is a map with hosts, switches, routers and links; the smallest is \`hosts: 2\``,
+    )
   const top = reader.entries(reader.root, 'a topology', KEYS)
   const name = top.get('name')
   const text = name === undefined ? nameOfFile(file) : reader.text(name.value)
@@ -562,9 +592,16 @@ export const parseTopology = (source: string, file: string): Topology => {
     for (const each of shape.shape.switches) names.add(shape.key, each, 'switch')
     const complain: Complain = message => reader.fail(shape.key, message)
     const { switches: all } = shape.shape
-    return { ...common, switches: all, links: shapeLinks(shape.shape, shape.quantities, hostEntries, complain) }
+    return {
+      ...common,
+      switches: all,
+      routers: [],
+      links: shapeLinks(shape.shape, shape.quantities, hostEntries, complain),
+    }
   }
+  const routers = top.get('routers')
   if (links === undefined) {
+    if (routers !== undefined) reader.fail(routers.key, 'there are routers and no links to them: add links')
     if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')
     const ends = hostEntries.map(({ name: host }): readonly [string, string] => [host, ONLY_SWITCH])
     names.add(reader.root, ONLY_SWITCH, 'switch')
@@ -572,10 +609,12 @@ export const parseTopology = (source: string, file: string): Topology => {
     return {
       ...common,
       switches: [ONLY_SWITCH],
+      routers: [],
       links: [{ settings: { mtu: DEFAULT_MTU }, ends, addresses: [], complain }],
     }
   }
   const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
+  const routerEntries = routers === undefined ? [] : readRouters(reader, names, routers.key, routers.value)
   const list = links.value
   if (!isSeq(list))
     reader.fail(list ?? links.key, `links: ${reader.written(list)}: give a list, such as - { between: [h1, tor] }`)
@@ -586,7 +625,7 @@ export const parseTopology = (source: string, file: string): Topology => {
     if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
     return entry
   })
-  return { ...common, switches: switchNames, links: linkEntries }
+  return { ...common, switches: switchNames, routers: routerEntries, links: linkEntries }
 }
 
 /** Reads a file. Throws InputError. */

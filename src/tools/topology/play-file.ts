@@ -31,6 +31,9 @@ export interface ScenarioNet {
   readonly hosts: readonly ScenarioHost[]
   /** Links between switches that may go down: those of InfiniBand. */
   readonly cables: readonly (readonly [string, string])[]
+  readonly routers: readonly string[]
+  /** Links of routers to others and to switches. */
+  readonly paths: readonly (readonly [string, string])[]
 }
 
 /** What is waited for; `after` milliseconds later it is time. */
@@ -72,6 +75,9 @@ export interface PlayProgram {
 export type PlayAction =
   | { readonly kind: 'link'; readonly host: string; readonly device: string; readonly down: number }
   | { readonly kind: 'cable'; readonly between: readonly [string, string]; readonly down: number }
+  /** The links between two routers, or a router and a switch, or all of a router. */
+  | { readonly kind: 'path'; readonly between: readonly [string, string]; readonly down: number }
+  | { readonly kind: 'router'; readonly name: string; readonly down: number }
   /** What a link between switches does to packets, for a time; 0: to the end. */
   | {
       readonly kind: 'conditions'
@@ -121,7 +127,7 @@ const MAX_CUT = MAX_LINK_TIME * 1000
 const NEVER = 'nth=1000000000'
 
 const PROGRAM_KEYS = ['host', 'run', 'command', 'restart', 'after', 'when', 'expect']
-const EVENT_KEYS = ['after', 'when', 'link', 'gid', 'fault', 'device', 'daemon', 'kill', 'stop']
+const EVENT_KEYS = ['after', 'when', 'link', 'router', 'gid', 'fault', 'device', 'daemon', 'kill', 'stop']
 const CONDITION_KEYS = ['rate', 'delay', 'loss'] as const
 const WHEN_KEYS = ['line', 'completions', 'calls', 'posts', 'events', 'packets']
 
@@ -185,10 +191,14 @@ class Reader {
   readonly #programs = new Map<string, { readonly host: string; readonly run: string; readonly command: string }>()
   readonly #hosts: ReadonlyMap<string, ScenarioHost>
   readonly #cables: ScenarioNet['cables']
+  readonly #routers: ScenarioNet['routers']
+  readonly #paths: ScenarioNet['paths']
   /** Fault rules of events so far. */
   #rules = 0
 
-  constructor({ hosts, cables }: ScenarioNet) {
+  constructor({ hosts, cables, routers, paths }: ScenarioNet) {
+    this.#routers = routers
+    this.#paths = paths
     this.#hosts = new Map(hosts.map(host => [host.name, host]))
     this.#cables = cables
   }
@@ -324,9 +334,18 @@ class Reader {
           'a link between InfiniBand switches can have it; of the link of a host it is a fault, such as fault: { host: h1, rules: "delay=5ms" }',
         )
       const down = milliseconds(link, 'down', undefined, MAX_CUT)
+      const between = link.has('between') && this.#pathOf(link.raw('between'), this.#paths)
+      if (between) return { kind: 'path', between, down }
       if (link.has('between')) return { kind: 'cable', between: this.#cable(link), down }
       const host = this.#hostWithDaemon(link, 'the link of a device goes down')
       return { kind, host: host.name, device: this.#device(link, host), down }
+    }
+    if (kind === 'router') {
+      const router = section.section('router', ['name', 'down'])
+      const name = router.text('name')
+      if (!this.#routers.includes(name))
+        router.complain('name', `the net has no router ${unknown(name, this.#routers)}`)
+      return { kind, name, down: milliseconds(router, 'down', undefined, MAX_CUT) }
     }
     if (kind === 'device') {
       const device = section.section('device', ['host', 'device', 'gone'])
@@ -358,8 +377,18 @@ class Reader {
     return { kind: 'address', ...place, gone: milliseconds(gid, 'gone') }
   }
 
+  /** The link with these two ends. */
+  #pathOf(names: unknown, links: ScenarioNet['cables']): readonly [string, string] | undefined {
+    return links.find(pair => Array.isArray(names) && names.length === 2 && pair.every(name => names.includes(name)))
+  }
+
   /** Rate, delay and loss of a link between switches. */
   #conditions(link: Section): PlayAction {
+    if (this.#pathOf(link.raw('between'), this.#paths) !== undefined)
+      link.complain(
+        'between',
+        'the link of a router can go down (down: 3s); rate, delay and loss change only between InfiniBand switches',
+      )
     const between = this.#cable(link)
     if (link.has('down')) link.complain('down', 'a link that is down has no rate, delay or loss; leave one of them out')
     const conditions = conditionKeys(link)
@@ -373,19 +402,18 @@ class Reader {
     for (const other of ['host', 'device'])
       if (link.has(other)) link.complain(other, `a link between switches has no ${other}; leave one of them out`)
     const names = link.raw('between')
-    const found = this.#cables.find(
-      pair => Array.isArray(names) && names.length === 2 && pair.every(name => names.includes(name)),
-    )
+    const found = this.#pathOf(names, this.#cables)
+    const known = [...this.#cables, ...this.#paths]
     if (found === undefined)
       link.complain(
         'between',
-        `${JSON.stringify(names)} is no link between InfiniBand switches; ${
-          this.#cables.length === 0
+        `${JSON.stringify(names)} is no link between InfiniBand switches or of routers; ${
+          known.length === 0
             ? 'the net has none'
-            : `there are ${this.#cables
+            : `there are ${known
                 .slice(0, MAX_LISTED)
                 .map(pair => `[${pair.join(', ')}]`)
-                .join(', ')}${this.#cables.length > MAX_LISTED ? ' …' : ''}`
+                .join(', ')}${known.length > MAX_LISTED ? ' …' : ''}`
         }`,
       )
     return found as readonly [string, string]
@@ -421,7 +449,10 @@ const actionText = (action: PlayAction): string => {
   switch (action.kind) {
     case 'link':
       return `the link of ${action.device || 'the devices'} of ${action.host} goes down for ${time(action.down)}`
+    case 'router':
+      return `the router ${action.name} goes down for ${time(action.down)}`
     case 'cable':
+    case 'path':
       return `the link between ${action.between.join(' and ')} goes down for ${time(action.down)}`
     case 'conditions': {
       const { rate, delay, loss } = action.conditions

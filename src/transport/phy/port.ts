@@ -140,6 +140,10 @@ export interface Port {
   readonly hasRoceV1?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
   readonly hasGroupSockets: boolean
+  /** Whether packets of a flow cross a router of simulated links. Absent: there is none. */
+  readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
+  /** The first router on the way to an address, of simulated links. Absent: there is none. */
+  readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
   readonly counters: PortCounters
 
   /**

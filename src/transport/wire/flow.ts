@@ -46,6 +46,20 @@ export const markedFlow = (flow: PacketFlow): PacketFlow => {
   return marked
 }
 
+/** By flow, and number of routers. */
+const routedFlows = new WeakMap<PacketFlow, PacketFlow[]>()
+
+/** The flow of packets of `flow` behind so many routers: the same object each time. */
+export const routedFlow = (flow: PacketFlow, hops: number): PacketFlow => {
+  let routed = routedFlows.get(flow)
+  if (routed === undefined) {
+    routed = []
+    routedFlows.set(flow, routed)
+  }
+  routed[hops] ??= { ...flow, hopLimit: flow.hopLimit - hops }
+  return routed[hops]
+}
+
 /**
  * A number of 32 bits for the addresses of a flow; rarely others have the same. `isBack`: of the opposite direction.
  */

@@ -48,6 +48,14 @@ test('rpc has less than 50 lines, and all its clients get their answers', () => 
   assert.ok(readFileSync(join(repoRoot, 'examples', 'rpc.ts'), 'utf8').split('\n').length < 50)
 })
 
+test('fabric moves the flows of a spine that is down, and back', () => {
+  const [both, one, again, , ...paths] = run('fabric', ['65536']).trim().split('\n')
+  assert.match(both!, /^two spines: s5 has (?!0)\d+ flows, s6 has (?!0)\d+ flows, [\d.]+ ms$/)
+  assert.match(one!, /^one spine: s5 has 0 flows, s6 has 64 flows, /)
+  assert.equal(again!.replace(/, [\d.]+ ms$/, ''), both!.replace(/, [\d.]+ ms$/, ''))
+  assert.ok(paths.every(path => /^ {2}s\d s\d s\d: \d+ packets$/.test(path)))
+})
+
 test('key-value finds all keys by RDMA READs', () => {
   const output = run('key-value', ['300'])
   assert.match(output, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)

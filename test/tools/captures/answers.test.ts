@@ -265,6 +265,18 @@ test('what is not decoded is named by its EtherType, protocol or port', () => {
   ])
 })
 
+test('link-local addresses that do not answer are told, since no router forwards them', () => {
+  const evidenceOf = (isIpv6: true | 'fe80'): string => {
+    const packets = [0, 1, 2].map(time =>
+      roce({ from: 1, to: 2, opcode: 'RC_SEND_ONLY', qpn: 7, psn: 3, time: time * 1e6, isIpv6 }),
+    )
+    const found = problemsIn(pcapOf(packets)).find(({ cause }) => cause === 'no-answer')
+    return found?.evidence ?? 'none'
+  }
+  assert.match(evidenceOf('fe80'), /; fe80:.* is a link-local address, which no router forwards: if the ends are in/)
+  assert.match(evidenceOf(true), /sent again twice[^;]*$/)
+})
+
 test('the flows of a capture have DSCP and TTL, where these are not the default', () => {
   const flowsOf = (fields: { trafficClass?: number; hopLimit?: number; isIpv6?: boolean }): string => {
     const packets = [1, 2].map(psn =>

@@ -81,8 +81,8 @@ interface RoceFields {
   readonly identification?: number
   readonly trafficClass?: number
   readonly port?: number
-  /** fd00::x instead of 10.0.0.x. */
-  readonly isIpv6?: boolean
+  /** fd00::x instead of 10.0.0.x; a text: with another prefix. */
+  readonly isIpv6?: boolean | 'fe80'
   readonly hopLimit?: number
 }
 
@@ -112,7 +112,9 @@ export const roce = ({
   view.setUint32(4, qpn)
   view.setUint32(8, ((ackReq ? 0x8000_0000 : 0) | (psn & 0xff_ffff)) >>> 0)
   payload.set(rest, BTH_BYTES)
-  const [source, destination] = [from, to].map(last => parseAddress(isIpv6 ? `fd00::${last}` : `10.0.0.${last}`)!)
+  const [source, destination] = [from, to].map(
+    last => parseAddress(isIpv6 ? `${isIpv6 === 'fe80' ? 'fe80' : 'fd00'}::${last}` : `10.0.0.${last}`)!,
+  )
   const flow = makeFlow({ source, destination, sourcePort: 0xc000, destinationPort: port, dontFragment: true })
   sealIcrc(arenaOver(payload), 0, payload.length, flow, identification)
   const fields = {

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
 import { type Plan, planNet } from '../../../src/cli/net/plan.ts'
+import { type Routes, routesOf } from '../../../src/cli/net/routes.ts'
 import { networkDrivers } from '../../../src/drivers/registered.ts'
 import { parseFabric } from '../../../src/settings/fabric.ts'
 import { InputError } from '../../../src/tools/topology/input-error.ts'
@@ -14,7 +15,7 @@ const plan = (source: string): Plan => planNet(parseTopology(source, 'lab.yaml')
 
 /** Files with the message for each, without the name of the file. */
 const refused: readonly (readonly [source: string, message: RegExp])[] = [
-  ['', /^1:1: a topology is a map with hosts, switches and links; the smallest is `hosts: 2`$/],
+  ['', /^1:1: a topology is a map with hosts, switches, routers and links; the smallest is `hosts: 2`$/],
   ['- h1', /^1:1: a topology is a map/],
   ['hosts: [h1', /^1:11: /],
   ['hosts: 2\nhosts: 3', /^2:1: "hosts" is twice in a topology$/],
@@ -29,7 +30,7 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   ['hosts: two', /^1:8: hosts "two"/],
   ['hosts:', /^1:7: hosts nothing: give an integer/],
   ['hosts: {}', /^1:8: hosts: there is none; give a number of hosts, a list of names/],
-  ['hosts: [h1, h1]', /^1:13: name "h1": there are two hosts or switches with this name$/],
+  ['hosts: [h1, h1]', /^1:13: name "h1": there are two hosts, switches or routers with this name$/],
   ['hosts: [h_1]', /^1:9: name "h_1": a name has letters, digits and "-", at most 24 characters/],
   ['hosts: [Localhost]', /^1:9: name "Localhost"/],
   ['hosts: [a, 10]', /^1:12: name "10": programs take it for an address; a name of a host is not a number$/],
@@ -62,8 +63,8 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   ['hosts: 2\nlinks: [x]', /^2:9: "x" is no link; a link is like/],
   ['hosts: 2\nlinks: [{ mtu: 1500 }]', /^2:9: the link has no ends/],
   ['hosts: 2\nlinks: [{ between: [h1] }]', /^2:20: between: \[h1\]: give two names/],
-  ['hosts: 2\nlinks: [{ between: [h1, h3] }]', /^2:25: there is no host or switch "h3"; there are h1, h2$/],
-  ['hosts: 2\nlinks: [{ between: [h1, rack] }]', /^2:25: there is no host or switch "rack"; there are h1, h2$/],
+  ['hosts: 2\nlinks: [{ between: [h1, h3] }]', /^2:25: there is no host, switch or router "h3"; there are h1, h2$/],
+  ['hosts: 2\nlinks: [{ between: [h1, rack] }]', /^2:25: there is no host, switch or router "rack"; there are h1, h2$/],
   ['hosts: 2\nlinks: [{ between: [h1, h1] }]', /^2:20: between: \[h1, h1\]: a link has two different ends$/],
   ['hosts: 2\ncheck: yes', /^2:8: check "yes": give true or false$/],
   ['hosts: 2\ncheck:', /^2:7: check nothing: give true or false$/],
@@ -177,9 +178,43 @@ const assertRefused = (source: string, message: RegExp): void => {
   assert.fail(`accepted: ${source}`)
 }
 
+/** Two hosts at two routers, and more links. */
+const routed = (...more: string[]): string =>
+  [
+    'hosts: [a, b]\nrouters: [r, q]\nswitches: [s]\nlinks:',
+    ...['{ between: [a, r] }', '{ between: [b, q] }', ...more].map(link => `  - ${link}`),
+  ].join('\n')
+
+const refusedRouters: readonly (readonly [source: string, message: RegExp])[] = [
+  ['hosts: 2\nrouters: [r]', /^2:1: there are routers and no links to them: add links$/],
+  ['hosts: 2\nrouters: r\nlinks: []', /^2:10: routers: "r": give a list of names, such as \[leaf1\]$/],
+  ['hosts: [a]\nrouters: [a]\nlinks: []', /^2:11: name "a": there are two hosts, switches or routers/],
+  ['hosts: [a]\nrouters: ["7"]\nlinks: []', /^2:11: name "7": programs take it for an address/],
+  [
+    routed('{ between: [q, r], delay: 1ms }'),
+    /^7:5: the link between "q" and "r", which are routers or switches, has only/,
+  ],
+  [routed('{ between: [r, s], loss: 1% }'), /^7:5: the link between "r" and "s".*give a link of a host the loss/],
+  [
+    'hosts: { a: { layer: infiniband } }\nrouters: [r]\nswitches: [s]\nlinks: [{ between: [a, s] }, { between: [s, r] }]',
+    /^4:30: routers forward between Ethernet segments, and one of "s" and "r" is an InfiniBand switch$/,
+  ],
+  ['ring: { switches: 3, hosts: 2 }\nrouters: [r]', /^2:1: routers: InfiniBand switches have none/],
+  [
+    routed('{ between: [q, r], addresses: ["fd00::1/64", "fd00::2/64"] }'),
+    /^7:5: addresses: the addresses of a net with routers are all IPv4, or all IPv6$/,
+  ],
+  [
+    routed('{ between: [q, r], addresses: [10.77.1.9/28, 10.77.1.10/28] }'),
+    /^7:5: addresses: "10\.77\.1\.9\/28" and "10\.77\.1\.1\/24" have overlapping subnets/,
+  ],
+  ['hosts: [a]\nrouters: [r, q]\nlinks: [{ between: [a, r] }]', /^2:14: router "q" has no link$/],
+]
+
 describe('refused files', () => {
   for (const [source, message] of refused)
     it(JSON.stringify(source.slice(0, 200)), () => assertRefused(source, message))
+  for (const [source, message] of refusedRouters) it(JSON.stringify(source), () => assertRefused(source, message))
   for (const [source, message] of refusedFabrics) it(JSON.stringify(source), () => assertRefused(source, message))
   for (const [settings, message] of refusedSettings)
     it(settings, () => {
@@ -296,6 +331,49 @@ links:
       ],
     )
     assert.deepEqual(given.hosts[0]!.names[0], ['fd00::2', 'h2'])
+  })
+
+  it('routers are hosts without devices; hosts behind them resolve each other, and have routes to all segments', () => {
+    const net = plan(routed('{ between: [r, q] }', '{ between: [q, s] }', '{ between: [r, s], mtu: 9000 }'))
+    const [a, b, r] = net.hosts
+    assert.deepEqual([r!.name, r!.driver, r!.forwards, r!.interfaces.length], ['r', 'none', true, 3])
+    assert.equal(a!.forwards, undefined)
+    assert.deepEqual(
+      a!.names.map(([address, name]) => `${name} ${address}`),
+      ['a 10.77.0.1', 'r 10.77.0.2', 'q 10.77.2.2', 'b 10.77.1.1'],
+    )
+    const linesOf = (routes: Routes, node: string) => [...(routes.get(node)?.values() ?? [])]
+    const routes = routesOf(net)
+    assert.deepEqual(linesOf(routes, 'a'), [
+      'route replace 10.77.1.0/24 proto static nexthop via 10.77.0.2 dev eth0',
+      'route replace 10.77.2.0/24 proto static nexthop via 10.77.0.2 dev eth0',
+      'route replace 10.77.3.0/24 proto static nexthop via 10.77.0.2 dev eth0',
+    ])
+    // by the link between them, and by the switch
+    assert.deepEqual(linesOf(routes, 'r'), [
+      'route replace 10.77.1.0/24 proto static nexthop via 10.77.2.2 dev eth1 nexthop via 10.77.3.1 dev eth2',
+    ])
+    const isDown = (node: string, { name }: { readonly name: string }): boolean => node === 'r' && name === 'eth1'
+    assert.deepEqual(linesOf(routesOf(net, isDown), 'r'), [
+      'route replace 10.77.1.0/24 proto static nexthop via 10.77.3.1 dev eth2',
+      'route replace 10.77.2.0/24 proto static nexthop via 10.77.3.1 dev eth2',
+    ])
+    const gone = routesOf(net, node => node === 'q')
+    assert.deepEqual(linesOf(gone, 'a')[0], 'route replace unreachable 10.77.1.0/24 proto static')
+    assert.deepEqual(routesOf(plan('hosts: 2')), new Map())
+    assert.equal(b!.faults, '')
+    const slow = plan('hosts: [a]\nrouters: [r]\nlinks: [{ between: [a, r], delay: 1ms, loss: 1% }]')
+    assert.equal(slow.hosts[0]!.faults, 'device=rxe0,dir=both,drop=0.01,delay=1')
+  })
+
+  it('routes of IPv6', () => {
+    const net = plan(
+      'hosts: [a, b]\nrouters: [r]\nlinks:\n  - { between: [a, r], addresses: ["fd00:1::5/64", "fd00:1::1/64"] }\n  - { between: [b, r], addresses: ["fd00:2:0:8::5/61", "fd00:2:0:9::1/61"] }',
+    )
+    assert.deepEqual(
+      [...routesOf(net).get('a')!.values()],
+      ['route replace fd00:2:0:8:0:0:0:0/61 proto static nexthop via fd00:1::1 dev eth0'],
+    )
   })
 
   it('InfiniBand switches are one node of the network of IP, and a fabric with the ports of hosts', () => {

@@ -17,11 +17,12 @@ const host = (name: string, hasFabric = false): ScenarioHost => ({
 })
 const HOSTS = [host('a'), host('b'), { ...host('bare'), hasDaemon: false, devices: [] }, host('ib', true)]
 const CABLES = [['leaf', 'spine']] as const
+const ROUTED = { routers: ['core', 'edge'], paths: [['core', 'edge']] as const }
 
 const read = (text: string) => {
   const file = join(folder, 'play.yaml')
   writeFileSync(file, text)
-  return readScenario(file, () => ({ hosts: HOSTS, cables: CABLES }))
+  return readScenario(file, () => ({ hosts: HOSTS, cables: CABLES, ...ROUTED }))
 }
 const PROGRAMS = 'programs: { one: { host: a, run: "/usr/bin/rping -s" }, two: { host: b, run: "true", expect: {} } }'
 const withEvent = (event: string): string => `net: lab.yaml\n${PROGRAMS}\nevents: [{ ${event} }]`
@@ -51,6 +52,16 @@ test('a link between InfiniBand switches goes down', () => {
   const [event] = read(withEvent('after: 2s, link: { between: [spine, leaf], down: 1s }')).events
   assert.deepEqual(event?.action, { kind: 'cable', between: ['leaf', 'spine'], down: 1000 })
   assert.equal(event?.text, 'the link between leaf and spine goes down for 1s')
+})
+
+test('routers and their links go down', () => {
+  const actionOf = (event: string) => read(withEvent(event)).events[0]!
+  assert.deepEqual(actionOf('link: { between: [edge, core], down: 1s }').action, {
+    ...{ kind: 'path', between: ['core', 'edge'], down: 1000 },
+  })
+  const { action, text } = actionOf('router: { name: core, down: 3s }')
+  assert.deepEqual(action, { kind: 'router', name: 'core', down: 3000 })
+  assert.equal(text, 'the router core goes down for 3s')
 })
 
 test('a link between InfiniBand switches has a rate, a delay and a loss, for a time', () => {
@@ -100,13 +111,13 @@ test('mistakes are named with their place, the value, and what is allowed', () =
       /restart: "?\w+"?: give never, on-failure, al/,
     ],
     [withEvent('kill: three'), /events\[0\]\.kill: there is no program "three".*; there are one, two/],
-    [withEvent('after: 2s'), /events\[0\]: give one of link, gid, fault, device, daemon, kill, stop/],
-    [withEvent('kill: one, stop: { program: one, for: 1s }'), /events\[0\]: give one of link, gid/],
+    [withEvent('after: 2s'), /events\[0\]: give one of link, router, gid, fault, device, daemon, kill, stop/],
+    [withEvent('kill: one, stop: { program: one, for: 1s }'), /events\[0\]: give one of link, router, gid/],
     [withEvent('link: { host: a, down: 1h }'), /events\[0\]\.link\.down: "1h": give a time with a unit/],
     [withEvent('link: { host: a }'), /events\[0\]\.link\.down: is missing: give a time/],
     [
       withEvent('link: { between: [leaf, a], down: 1s }'),
-      /between: \["leaf","a"\] is no link between InfiniBand switches; there are \[leaf, spine\]/,
+      /between: \["leaf","a"\] is no link between InfiniBand switches or of routers; there are \[leaf, spine\], \[core, edge\]/,
     ],
     [
       withEvent('link: { between: [spine, leaf], host: a, down: 1s }'),
@@ -116,6 +127,8 @@ test('mistakes are named with their place, the value, and what is allowed', () =
       withEvent('link: { between: [spine, leaf], down: 1s, loss: 1% }'),
       /link\.down: a link that is down has no rate, delay or loss/,
     ],
+    [withEvent('router: { name: cor, down: 1s }'), /router\.name: the net has no router "cor", did you mean "core"/],
+    [withEvent('link: { between: [core, edge], delay: 1ms }'), /link\.between: the link of a router can go down/],
     [withEvent('link: { between: [spine, leaf], for: 1s }'), /link\.for: give one of rate, delay, loss too/],
     [withEvent('link: { between: [spine, leaf], delay: 1s }'), /link: delay="1s": a link between .* at most 100ms/],
     [withEvent('link: { host: a, delay: 5ms }'), /link\.delay: a link between InfiniBand switches can have it; of the/],

@@ -2,11 +2,13 @@
  * Links of a network in virtual time: packets arrive when the clock says so. Counts are those of the links, with the
  * names of their ends.
  */
+
 import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
 import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'
 import type { Links } from '../../../transport/phy/links/links.ts'
 import { createPacketCarrier, type PacketCarrier } from '../../../transport/phy/links/packet-carrier.ts'
-import type { LinkStats } from '../contract.ts'
+import { addressText } from '../../../transport/wire/address.ts'
+import type { FlowStats, LinkStats, RouterStats } from '../contract.ts'
 
 /** `due`: called when packets are due, to have `PacketCarrier.poll` called. */
 export const createClockedLinks = (
@@ -34,7 +36,7 @@ export const linkStats = (topology: LinkTopology, links: Links, now: number): Li
   const names = namesOf(topology)
   return links.stats(now).map((stats, direction) => {
     const { ends, rate } = topology.links[direction >> 1]!
-    const { packets, bytes, marked, overflowed, lost, tooLong, maxQueue, meanQueue } = stats
+    const { packets, bytes, marked, overflowed, lost, tooLong, cut, maxQueue, meanQueue } = stats
     const queue = links.queueOf(direction, now)
     return {
       from: names[ends[direction & 1]!]!,
@@ -42,9 +44,34 @@ export const linkStats = (topology: LinkTopology, links: Links, now: number): Li
       packets,
       bytes,
       marked,
-      lost: { overflow: overflowed, chance: lost, mtu: tooLong },
+      lost: { overflow: overflowed, chance: lost, mtu: tooLong, down: cut },
       queue: { now: queue, max: maxQueue, mean: meanQueue },
       utilization: now > 0 ? ((bytes - queue) * 8e6) / rate / now : 0,
     }
   })
+}
+
+/** `isUp`: by name. */
+export const routerStats = (topology: LinkTopology, links: Links, isUp: (name: string) => boolean): RouterStats[] => {
+  const first = topology.hosts + topology.switches
+  const names = namesOf(topology)
+  return links
+    .nodeStats()
+    .slice(first)
+    .map(({ forwarded, expired, unroutable, pathless }, i) => {
+      const name = names[first + i]!
+      return { name, isUp: isUp(name), forwarded, lost: { ttl: expired, scope: unroutable, route: pathless } }
+    })
+}
+
+export const flowStats = (topology: LinkTopology, carrier: PacketCarrier): FlowStats[] => {
+  const names = namesOf(topology)
+  return carrier.flows().map(({ from, to, source, destination, sourcePort, paths }) => ({
+    from: names[from]!,
+    to: names[to]!,
+    source: addressText(source),
+    destination: addressText(destination),
+    sourcePort,
+    paths: paths.map(({ through, packets }) => ({ through, packets })),
+  }))
 }

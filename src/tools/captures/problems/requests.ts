@@ -25,6 +25,14 @@ const isPsnInDoubt = (answers: Flow, { position }: Refused): boolean =>
   (position === 'middle' || position === 'last') &&
   (answers.ackedPsn < 0 || answers.ackedPsn === ((answers.fatalPsn - 1) & 0xff_ffff))
 
+/** Why the packets may not have come over a router; empty: nothing of it is seen. */
+const routingText = (problems: ProblemList, { destination }: Flow): string => {
+  const text = problems.addressText(destination)
+  return /^fe[89ab]/i.test(text)
+    ? `; ${text} is a link-local address, which no router forwards: if the ends are in different subnets, both need GIDs of IP addresses (NCCL_IB_GID_INDEX)`
+    : ''
+}
+
 /** A NAK that refuses a request. `flow`: of the requests, undefined: the capture does not show whose it is. */
 const addRefusal = (problems: ProblemList, answers: Flow, flow: Flow | undefined): void => {
   const { fatalCode, fatalPsn, fatalFrame, refused } = answers
@@ -258,7 +266,7 @@ export const addFailures = (problems: ProblemList, flow: Flow): void => {
         `P_Key ${hex(flow.pkey)}${flow.pkey === 0 ? ', that of an empty entry of the table' : ''}; ${repeated}${why}`,
         ...tries,
       )
-    else add('no-answer', `${repeated}${why}`, ...tries)
+    else add('no-answer', `${repeated}${why}${routingText(problems, flow)}`, ...tries)
   } else if (flow.tries > 0 && flow.lastRepeatFrame > peer!.lastAnswerFrame)
     add(
       'answers-stop',

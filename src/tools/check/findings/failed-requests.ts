@@ -331,7 +331,7 @@ class FailureReports {
           qp === undefined || peer === undefined
             ? []
             : [...this.#queues.lengthOf(qp, failure.wrId), ...attributeTable(qp, peer)]
-        const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
+        const advice = adviceForNoAnswer(failure.peer?.state !== undefined, qp?.attributes.address?.dgid)
         this.#outages.unanswered(
           occurrence,
           { text: failureText(failure), advice, details, objects: [qp, peer] },
@@ -516,8 +516,9 @@ class FailureReports {
     const text = failureText(failure)
     const objects = [qp, peer]
     const times = timeLines(qp)
-    const isOfVersion = failure.cause.id === 'ROCE_VERSION'
-    const advice = isOfVersion ? causes.ROCE_VERSION.advice : adviceForNoAnswer(failure.peer?.state !== undefined)
+    const advice =
+      causes[failure.cause.id].advice ??
+      adviceForNoAnswer(failure.peer?.state !== undefined, qp?.attributes.address?.dgid)
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#services.peerDeviceOf(qp)
       const was = whichWas(this.#services.objects, qp, peer, occurrence.time)

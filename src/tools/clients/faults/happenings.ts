@@ -89,11 +89,12 @@ export class Happenings {
   }
 
   #change(devices: readonly Device[], fault: ActingRule & { readonly happening: Happening }): void {
-    const { link, gid, cable, manager, gone, fatal } = fault.happening
+    const { link, gid, cable, router, manager, gone, fatal } = fault.happening
     if (cable !== '') {
       const between = cable.between === CABLE_ON_WAY ? undefined : cable.between
       this.#outages.disturb(devices, { kind: 'cable', between }, cable.lasts, fault.scope)
     }
+    if (router !== '') this.#outages.disturb(devices, { kind: 'router', name: router.name }, router.lasts, fault.scope)
     if (manager > 0) this.#outages.disturb(devices, { kind: 'manager' }, manager, fault.scope)
     for (const device of devices) {
       if (device.isAlive && link > 0) this.#outages.setLink(device, false, link, fault.scope)

@@ -4,7 +4,7 @@
  */
 import type { Core, Device } from '../../../core/model.ts'
 import type { Disturbance } from '../../../spec/subnet-port.ts'
-import type { FaultSources } from './sources.ts'
+import type { FaultSources, RouterOutage } from './sources.ts'
 
 /** `scope`: as of `ActingRule`. */
 interface Outage {
@@ -48,7 +48,7 @@ export class Outages {
   /** `lasts`: milliseconds. */
   disturb(
     devices: readonly Device[],
-    disturbance: Disturbance,
+    disturbance: Disturbance | RouterOutage,
     lasts: number | undefined,
     scope: object | undefined,
   ): void {

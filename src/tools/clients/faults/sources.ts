@@ -8,6 +8,12 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import type { RuleSignal } from '../../../spec/faults.ts'
 import type { Disturbance } from '../../../spec/subnet-port.ts'
 
+/** A router of simulated links is down. */
+export interface RouterOutage {
+  readonly kind: 'router'
+  readonly name: string
+}
+
 export interface FaultSources {
   /** Fulfilled after so many milliseconds. */
   wait(milliseconds: number): Promise<void>
@@ -17,8 +23,8 @@ export interface FaultSources {
   cutOff(device: Device): void
   /** The address of a device leaves, and returns at an index so much higher. Nothing for a device without link. */
   moveGid(device: Device, by: number): void
-  /** Disturbs the subnet of a device's InfiniBand port. Returns what ends it; undefined: there is nothing to end. */
-  disturb(device: Device, disturbance: Disturbance): (() => void) | undefined
+  /** Disturbs the subnet of a device's InfiniBand port, or simulated links. Returns what ends it; undefined: there is nothing to end. */
+  disturb(device: Device, disturbance: Disturbance | RouterOutage): (() => void) | undefined
   /** Removes a device, and adds it again after so many milliseconds. */
   remove(device: Device, milliseconds: number): void
   /** Sends a signal to a process. */

@@ -20,6 +20,7 @@ import { ackNames, headers, ICRC_BYTES, SYNDROME_KIND_MASK, syndromeKind } from 
 import { headerAt, opcodeByNumber, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode, bthPadCount } from '../../wire/bth.ts'
 import { cmNameIn } from '../../wire/mad/mad.ts'
+import type { FlowAddress, Port } from '../port.ts'
 import { FlowPlaces, flowKeyOf, MAX_FLOWS, type Place, putBounded, senderOf } from './flows.ts'
 import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
 import type { LateRequests } from './late-requests.ts'
@@ -47,10 +48,10 @@ export interface FaultDecider {
   /** The state of a rule, for a decider that follows; undefined: it does not apply to this device and direction. */
   stateOf(index: number): RuleState | undefined
   /**
-   * Decides about the packets of a run at `at` in `view`; the last one has `lastBytes`. May replace the arrays of
+   * Decides about the packets of a run of a flow at `at` in `view`; the last one has `lastBytes`. May replace the arrays of
    * `decisions`. True if a fault applies to any packet.
    */
-  decide(view: DataView, at: number, packetBytes: number, count: number, lastBytes: number): boolean
+  decide(view: DataView, at: number, packetBytes: number, count: number, lastBytes: number, flow: FlowAddress): boolean
   /** Decides that no fault applies to the `count` packets of a run. */
   clear(count: number): void
   /**
@@ -87,6 +88,8 @@ interface ActiveRule {
   readonly acks: ReadonlySet<number> | null
   /** The selected destination QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
+  /** The router that selected packets cross; null: all packets. */
+  readonly router: string | null
   readonly lengths: readonly LengthRange[] | null
   readonly rkeys: ReadonlySet<number> | null
   readonly imms: ReadonlySet<number> | null
@@ -159,7 +162,7 @@ const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'firs
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
  * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair. `kept`: the state of
- * the rule with this index in the list, which goes on; undefined: it begins anew.
+ * the rule with this index in the list, which goes on; undefined: it begins anew. `crosses`: as of the port.
  */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
@@ -168,6 +171,7 @@ export const createFaultDecider = (
   maxPackets: number,
   onLoss: (qpn: number, rule: FaultRule) => void = () => {},
   kept: (index: number) => RuleState | undefined = () => undefined,
+  crosses: Port['crosses'] = () => false,
 ): FaultDecider => {
   /** By seed: the number of rules with it so far. */
   const rulesWithSeed = new Map<number, number>()
@@ -190,6 +194,7 @@ export const createFaultDecider = (
             ? new Set(ackNames.flatMap(name => (rule.ack.includes(name) ? syndromeKind[name] : [])))
             : null,
         qps: setOf(rule.qp),
+        router: rule.router === '' ? null : rule.router.name,
         lengths: rule.length.length > 0 ? rule.length : null,
         rkeys: setOf(rule.rkey),
         imms: setOf(rule.imm),
@@ -264,7 +269,7 @@ export const createFaultDecider = (
     decisions,
     counts,
     stateOf: index => states.get(index),
-    decide: (view, at, packetBytes, count, lastBytes) => {
+    decide: (view, at, packetBytes, count, lastBytes, flow) => {
       if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
       let anyAction = 0
       for (let i = 0; i < count; i++) {
@@ -286,6 +291,7 @@ export const createFaultDecider = (
             isInScope = own === undefined || isOfScope(own, view, packet)
           }
           if (!isInScope) continue
+          if (active.router !== null && !crosses(flow, direction, active.router)) continue
           if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
           if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
           if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, bytes) ?? '')) continue

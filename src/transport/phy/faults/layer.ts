@@ -88,16 +88,19 @@ class LayerDeciders {
   #device: string
   readonly #maxPackets: number
   readonly #noteLoss: ReturnType<typeof createRecentLosses>['add']
+  readonly #crosses: Port['crosses']
 
   constructor(
     device: string,
     maxPackets: number,
     noteLoss: ReturnType<typeof createRecentLosses>['add'],
     ownDecider: FaultDecider | undefined,
+    crosses: Port['crosses'],
   ) {
     this.#device = device
     this.#maxPackets = maxPackets
     this.#noteLoss = noteLoss
+    this.#crosses = crosses
     this.#receivedRules = ownDecider ?? this.#ofRules('received', [])
     this.#sentRules = this.#ofRules('sent', [])
     this.received = this.#receivedRules
@@ -140,10 +143,12 @@ class LayerDeciders {
 
   /** The decider of the rules after `before`. */
   #next(direction: 'sent' | 'received', before: FaultDecider, kept: readonly (number | undefined)[]): FaultDecider {
-    return createFaultDecider(this.#rules, this.#device, direction, this.#maxPackets, this.#noteLoss, index => {
+    const stateOf = (index: number): ReturnType<FaultDecider['stateOf']> => {
       const earlier = kept[index]
       return earlier === undefined ? undefined : before.stateOf(earlier)
-    })
+    }
+    const [rules, device, maxPackets] = [this.#rules, this.#device, this.#maxPackets]
+    return createFaultDecider(rules, device, direction, maxPackets, this.#noteLoss, stateOf, this.#crosses)
   }
 }
 
@@ -160,7 +165,7 @@ export const withFaults = (
 ): FaultPort => {
   const losses = createRecentLosses(now)
   const faults = noFaultCounts()
-  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider)
+  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider, port.crosses)
   /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
   const flows: FlowAddress[] = []
 
@@ -242,6 +247,8 @@ export const withFaults = (
     pathBytes: port.pathBytes,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
+    crosses: port.crosses,
+    routerTo: port.routerTo,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

@@ -287,7 +287,14 @@ export const createFaultyReceiving = (
         }
         isInnerTaken = true
         innerPackets = innerRun.count
-        decider.decide(arena.view, innerRun.offset, innerRun.packetBytes, innerPackets, innerRun.lastBytes)
+        decider.decide(
+          arena.view,
+          innerRun.offset,
+          innerRun.packetBytes,
+          innerPackets,
+          innerRun.lastBytes,
+          innerRun.flowAddress,
+        )
       }
     },
     release: () => {

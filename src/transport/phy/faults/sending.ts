@@ -168,7 +168,7 @@ export const createFaultySending = (
     commit: (offset, packetBytes, count, lastBytes, flow) => {
       // A run outside of the arena is passed on, because the inner port throws for it.
       const isInside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
-      if (!isInside || !decider.decide(arena.view, offset, packetBytes, count, lastBytes)) {
+      if (!isInside || !decider.decide(arena.view, offset, packetBytes, count, lastBytes, flowOf(flow))) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
         delayQueue.pass(count)
         return

@@ -55,6 +55,8 @@ const delegate = (port: Port): Port =>
     pathBytes: port.pathBytes,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
+    crosses: port.crosses,
+    routerTo: port.routerTo,
     get windowBytes() {
       return port.windowBytes
     },

@@ -1,6 +1,6 @@
 /*
- * Topologies of links (links.ts): nodes are numbers, hosts first, then switches. Small functions build the usual ones;
- * `routesOf` finds all shortest paths, of which switches choose one for each flow (ECMP).
+ * Topologies of links (links.ts): nodes are numbers, hosts first, then switches, then routers. Small functions build the
+ * usual ones; `routesOf` finds all shortest paths, of which switches and routers choose one for each flow (ECMP).
  */
 
 /** The properties of a link, the same in both directions. */
@@ -26,6 +26,8 @@ interface TopologyLink extends LinkSettings {
 export interface LinkTopology {
   readonly hosts: number
   readonly switches: number
+  /** Absent: none. */
+  readonly routers?: number
   readonly links: readonly TopologyLink[]
   /** Of all nodes. */
   readonly names?: readonly string[]
@@ -33,7 +35,13 @@ export interface LinkTopology {
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
-/** The names of all nodes; without names they are h1, h2 … and s1, s2 … */
+/** The number of the first router, and of nodes. */
+const nodesOf = ({ hosts, switches, routers = 0 }: LinkTopology): { firstRouter: number; nodes: number } => ({
+  firstRouter: hosts + switches,
+  nodes: hosts + switches + routers,
+})
+
+/** The names of all nodes; without names, which routers have, they are h1, h2 … and s1, s2 … */
 export const namesOf = ({ hosts, switches, names }: LinkTopology): readonly string[] =>
   names ?? [...range(hosts).map(i => `h${i + 1}`), ...range(switches).map(i => `s${i + 1}`)]
 
@@ -107,11 +115,19 @@ export interface Routes {
   readonly members: readonly Int32Array[]
 }
 
-/** Hosts do not forward. */
-export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
-  const nodes = hosts + switches
+/** A router on the way is longer than all links of a path without one. */
+const ROUTER_LENGTH = 2 ** 16
+
+/**
+ * Of all paths, those with the fewest routers, and of these those with the fewest links. Hosts do not forward.
+ * `isDown`: links that no path has.
+ */
+export const routesOf = (topology: LinkTopology, isDown: (link: number) => boolean = () => false): Routes => {
+  const { hosts, links } = topology
+  const { firstRouter, nodes } = nodesOf(topology)
   const leaving: { to: number; link: number }[][] = range(nodes).map(() => [])
   links.forEach(({ ends: [a, b] }, i) => {
+    if (isDown(i)) return
     leaving[a].push({ to: b, link: 2 * i })
     leaving[b].push({ to: a, link: 2 * i + 1 })
   })
@@ -126,18 +142,21 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
     return members.push(Int32Array.from(next)) - 1
   }
   const distance = new Int32Array(nodes)
-  /** Whether a path leads from a node over `to`, which no host forwards. */
+  const stepOf = (node: number): number => (node < firstRouter ? 1 : ROUTER_LENGTH + 1)
+  /** Whether a shortest path leads from a node over `to`, which no host forwards. */
   const isCloser = (node: number, to: number): boolean =>
-    distance[to] === distance[node] - 1 && (to >= hosts || distance[to] === 0)
+    distance[to] >= 0 && distance[to] === distance[node] - stepOf(node) && (to >= hosts || distance[to] === 0)
   for (let destination = 0; destination < hosts; destination++) {
     distance.fill(-1)
     distance[destination] = 0
+    // a node is there again if a shorter path to it was found
     const reached = [destination]
     for (const node of reached) {
       if (node < hosts && node !== destination) continue
       for (const { to } of leaving[node]) {
-        if (distance[to] >= 0) continue
-        distance[to] = distance[node] + 1
+        const length = distance[node] + stepOf(to)
+        if (distance[to] >= 0 && distance[to] <= length) continue
+        distance[to] = length
         reached.push(to)
       }
     }
@@ -149,6 +168,31 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
     }
   }
   return { groups, members }
+}
+
+/**
+ * By host the number of its subnet, from 0 in the order of hosts: switches that are joined are one with their hosts, and
+ * so is each link between hosts, or of a host to a router. The first link of a host counts.
+ */
+export const subnetsOf = (topology: LinkTopology): Int32Array => {
+  const { hosts, links } = topology
+  const { firstRouter } = nodesOf(topology)
+  const isSwitch = (node: number): boolean => node >= hosts && node < firstRouter
+  /** By switch: another one to which it is joined, or itself. */
+  const joined = range(firstRouter)
+  const rootOf = (node: number): number => (joined[node] === node ? node : rootOf(joined[node]))
+  for (const {
+    ends: [a, b],
+  } of links)
+    if (isSwitch(a) && isSwitch(b)) joined[rootOf(a)] = rootOf(b)
+  const places = new Int32Array(hosts).fill(-1)
+  links.forEach(({ ends }, link) => {
+    const at = ends.find(isSwitch)
+    for (const end of ends)
+      if (end < hosts && places[end] < 0) places[end] = at === undefined ? firstRouter + link : rootOf(at)
+  })
+  const numbers = [...new Set(places)]
+  return places.map(place => numbers.indexOf(place))
 }
 
 /** The longest time from host to host on an idle network, without serialization, µs. */
@@ -165,10 +209,10 @@ const longestTime = (
   { groups, members }: Routes,
   timeOf: (link: LinkSettings) => number,
 ): number => {
-  const { hosts, switches, links } = topology
+  const { hosts, links } = topology
   let longest = 0
   /** By node: the delay to `destination`; -1: not known yet. */
-  const delays = new Float64Array(hosts + switches)
+  const delays = new Float64Array(nodesOf(topology).nodes)
   const delayFrom = (node: number, destination: number): number => {
     if (delays[node] >= 0) return delays[node]
     delays[node] = 0

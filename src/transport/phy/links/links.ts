@@ -9,9 +9,11 @@
  * arrival.
  *
  * A switch drops what exceeds its queue, marks by RED on the queue's length when the packet comes (only packets whose
- * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A host's own queue in
- * front of its link has no limit and no marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers
- * that ports of a switch share, and the time that a switch takes.
+ * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A router does too, and
+ * drops what no router forwards: packets whose TTL ends, and those of one link (link-local addresses, groups, RoCE v1).
+ * Links may go down: then routes are computed anew. A host's own queue in front of its link has no limit and no marking:
+ * its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that ports of a switch share, and the time that a
+ * switch or router takes.
  */
 import { createRandom } from '../../../base/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
@@ -46,13 +48,34 @@ interface DirectionStats {
   overflowed: number
   lost: number
   tooLong: number
+  /** Lost because the link was down while they were on it. */
+  cut: number
   /** Bytes in front of the link: the most that there were, and the mean over time. */
   maxQueue: number
   meanQueue: number
 }
 
+/** Counts of a node: packets that it has forwarded, and those that it has not. */
+interface NodeStats {
+  forwarded: number
+  /** A router: the TTL had ended. */
+  expired: number
+  /** A router: packets that no router forwards (`NOT_ROUTED`). */
+  unroutable: number
+  /** There was no path. */
+  pathless: number
+}
+
+/** In `hops` of `Links.send`, beside the TTL: no router forwards the packet. */
+export const NOT_ROUTED = 0x100
+const TTL_MASK = 0xff
+/** In the packet's `Slot.FROM`, above the host's number. */
+const HOPS_SHIFT = 16
+const HOST_MASK = 0xffff
+const DEFAULT_HOPS = 64
+
 export interface Links {
-  /** The paths between nodes. */
+  /** The paths between nodes, at present. */
   readonly routes: Routes
   /** Has the kept bytes of packets. Replaced when it grows. */
   readonly arena: Arena
@@ -64,8 +87,8 @@ export interface Links {
   poll(now: number): void
   /**
    * Sends a packet of `length` bytes (BTH to ICRC), whose first bytes are at `at` of `bytes`, from `host` to `to`.
-   * `hash`: 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's.
-   * False: there is no path.
+   * `hash`: 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's;
+   * `hops`: its TTL, and perhaps NOT_ROUTED. False: it is lost, because there is no path.
    */
   send(
     host: number,
@@ -77,7 +100,12 @@ export interface Links {
     length: number,
     now: number,
     tag?: number,
+    hops?: number,
   ): boolean
+  /** The nodes that a packet of a flow would pass now, without the hosts; undefined: there is no path. */
+  pathOf(host: number, to: number, hash: number): readonly number[] | undefined
+  /** From now on these links are down. What is on them when it should arrive is lost. */
+  setDown(isDown: (link: number) => boolean): void
   /** When the packets that the host has sent so far have left it, µs. */
   busyUntil(host: number): number
   /** Whether a packet has arrived at the host. */
@@ -90,12 +118,16 @@ export interface Links {
   sourceOf(packet: number): number
   destinationOf(packet: number): number
   ecnOf(packet: number): number
+  /** What is left of its TTL. */
+  ttlOf(packet: number): number
   tagOf(packet: number): number
   release(packet: number): void
   /** Bytes in front of directed link `direction` (`Routes`). */
   queueOf(direction: number, now: number): number
   /** By directed link. */
   stats(now: number): DirectionStats[]
+  /** By node. */
+  nodeStats(): readonly NodeStats[]
   /** Starts counts and queue lengths anew. */
   resetStats(now: number): void
 }
@@ -105,6 +137,7 @@ const FIRST_SLOTS = 1024
 const enum Slot {
   /** The next packet of its link, inbox or the free list. */
   NEXT = 0,
+  /** The host's number, and above it `hops` of `send`, of which routers take one. */
   FROM = 1,
   TO = 4,
   HASH = 5,
@@ -138,15 +171,30 @@ export const createLinks = ({
   arrived,
   lost: onLost,
 }: LinksOptions): Links => {
-  const { hosts, links } = topology
-  const routes = routesOf(topology)
-  const { groups, members } = routes
+  const { hosts, links, switches, routers = 0 } = topology
+  const firstRouter = hosts + switches
+  let routes: Routes
+  let groups: Int32Array
   /** By group: where its directed links begin in `choices`; its end is the next one's beginning. */
-  const choiceStart = new Int32Array(members.length + 1)
-  members.forEach((links, group) => {
-    choiceStart[group + 1] = choiceStart[group] + links.length
-  })
-  const choices = Int32Array.from(members.flatMap(links => [...links]))
+  let choiceStart: Int32Array
+  let choices: Int32Array
+  const isDown = new Uint8Array(links.length)
+  const route = (): void => {
+    routes = routesOf(topology, link => isDown[link] !== 0)
+    const { members } = routes
+    groups = routes.groups
+    const starts = new Int32Array(members.length + 1)
+    members.forEach((links, group) => {
+      starts[group + 1] = starts[group] + links.length
+    })
+    choiceStart = starts
+    choices = Int32Array.from(members.flatMap(links => [...links]))
+  }
+  route()
+  const nodeStats = Array.from(
+    { length: firstRouter + routers },
+    (): NodeStats => ({ forwarded: 0, expired: 0, unroutable: 0, pathless: 0 }),
+  )
   const random = createRandom(seed)
   const slotBytes = (Slot.KEPT * 4 + keptBytes + 63) & ~63
   const slotWords = slotBytes >> 2
@@ -176,6 +224,7 @@ export const createLinks = ({
   const overflowed = column(() => 0)
   const lost = column(() => 0)
   const tooLong = column(() => 0)
+  const cut = column(() => 0)
   const maxQueue = column(() => 0)
   const area = column(() => 0)
   const areaAt = column(() => 0)
@@ -341,6 +390,30 @@ export const createLinks = ({
     return choices[count === 1 ? start : start + (mix(hash, node) % count)]
   }
 
+  /** Forwards a packet that has reached a switch or router. */
+  const forward = (node: number, slot: number, now: number): void => {
+    const at = slot * slotWords
+    const counts = nodeStats[node]
+    if (node >= firstRouter) {
+      const hops = words[at + Slot.FROM] >>> HOPS_SHIFT
+      if ((hops & NOT_ROUTED) !== 0 || (hops & TTL_MASK) <= 1) {
+        if ((hops & NOT_ROUTED) !== 0) counts.unroutable++
+        else counts.expired++
+        drop(slot)
+        return
+      }
+      words[at + Slot.FROM] -= 1 << HOPS_SHIFT
+    }
+    const direction = routeOf(node, words[at + Slot.TO], words[at + Slot.HASH])
+    if (direction === NONE) {
+      counts.pathless++
+      drop(slot)
+      return
+    }
+    counts.forwarded++
+    transmit(direction, slot, now)
+  }
+
   const deliver = (host: number, slot: number): void => {
     words[slot * slotWords + Slot.NEXT] = NONE
     delivered++
@@ -352,7 +425,9 @@ export const createLinks = ({
   }
 
   return {
-    routes,
+    get routes() {
+      return routes
+    },
     get arena() {
       return arena
     },
@@ -369,26 +444,47 @@ export const createLinks = ({
         head[direction] = words[at + Slot.NEXT]
         replaceTop()
         const node = target[direction]
-        if (node < hosts) deliver(node, slot)
-        else transmit(routeOf(node, words[at + Slot.TO], words[at + Slot.HASH]), slot, time)
+        if (isDown[direction >> 1] !== 0) {
+          cut[direction]++
+          drop(slot)
+        } else if (node < hosts) deliver(node, slot)
+        else forward(node, slot, time)
       }
     },
-    send(host, to, hash, ecn, bytes, at, length, now, tag = 0) {
+    send(host, to, hash, ecn, bytes, at, length, now, tag = 0, hops = DEFAULT_HOPS) {
       const direction = routeOf(host, to, hash)
-      if (direction === NONE) return false
       const slot = takeSlot()
       const kept = length < keptBytes ? length : keptBytes
       const offset = slot * slotBytes + 4 * Slot.KEPT
       if (kept > LOOP_BYTES) arena.bytes.set(bytes.subarray(at, at + kept), offset)
       else for (let i = 0; i < kept; i++) arena.bytes[offset + i] = bytes[at + i]
       const word = slot * slotWords
-      words[word + Slot.FROM] = host
+      words[word + Slot.FROM] = (hops << HOPS_SHIFT) | host
       words[word + Slot.TO] = to
       words[word + Slot.HASH] = hash
       words[word + Slot.SIZE] = length
       words[word + Slot.ECN] = (tag << TAG_SHIFT) | ecn
-      transmit(direction, slot, now)
-      return true
+      if (direction === NONE) {
+        nodeStats[host].pathless++
+        drop(slot)
+      } else transmit(direction, slot, now)
+      return direction !== NONE
+    },
+    pathOf(host, to, hash) {
+      const path: number[] = []
+      for (let node = host; ; ) {
+        const direction = routeOf(node, to, hash)
+        if (direction === NONE) return undefined
+        node = target[direction]
+        if (node === to) return path
+        path.push(node)
+      }
+    },
+    setDown(down) {
+      isDown.forEach((_, link) => {
+        isDown[link] = down(link) ? 1 : 0
+      })
+      route()
     },
     busyUntil(host) {
       let until = 0
@@ -403,9 +499,10 @@ export const createLinks = ({
     },
     offsetOf: slot => slot * slotBytes + 4 * Slot.KEPT,
     lengthOf: slot => words[slot * slotWords + Slot.SIZE],
-    sourceOf: slot => words[slot * slotWords + Slot.FROM],
+    sourceOf: slot => words[slot * slotWords + Slot.FROM] & HOST_MASK,
     destinationOf: slot => words[slot * slotWords + Slot.TO],
     ecnOf: slot => words[slot * slotWords + Slot.ECN] & ECN_MASK,
+    ttlOf: slot => (words[slot * slotWords + Slot.FROM] >>> HOPS_SHIFT) & TTL_MASK,
     tagOf: slot => words[slot * slotWords + Slot.ECN] >>> TAG_SHIFT,
     release,
     queueOf,
@@ -419,12 +516,14 @@ export const createLinks = ({
           overflowed: overflowed[i],
           lost: lost[i],
           tooLong: tooLong[i],
+          cut: cut[i],
           maxQueue: maxQueue[i],
           meanQueue: now > statsSince ? area[i] / (now - statsSince) : 0,
         }
       }),
+    nodeStats: () => nodeStats,
     resetStats(now) {
-      for (const counts of [packets, bytesSent, marked, overflowed, lost, tooLong, maxQueue, area]) counts.fill(0)
+      for (const counts of [packets, bytesSent, marked, overflowed, lost, tooLong, cut, maxQueue, area]) counts.fill(0)
       areaAt.fill(now)
       statsSince = now
     },

@@ -8,9 +8,11 @@
  */
 
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
+import { hasLinkScope, isMulticastGid } from '../../wire/address.ts'
 import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
-import { type LinkTopology, longestDelay } from './graph.ts'
-import { createLinks, FRAME_BYTES, type Links } from './links.ts'
+import { type CarriedFlow, FlowPaths } from './flow-paths.ts'
+import { type LinkTopology, longestDelay, namesOf } from './graph.ts'
+import { createLinks, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
 
 /** Bytes of the longest packet: path MTU 4096 and all headers. */
 export const MAX_PACKET_BYTES = 4224
@@ -44,19 +46,25 @@ export interface PacketCarrier {
   rateOf(host: number): number
   /** Until then the host's port accepts no run, µs. */
   fullUntil(host: number): number
-  /** A number that is equal for the packets of a flow. */
-  hashOf(flow: PacketFlow): number
-  /** Sends packet number `packet` of `length` bytes at `at` of `bytes`, which are copied. `ecn`: its ECN field. */
-  send(
-    packet: number,
-    from: number,
-    to: number,
-    hash: number,
-    ecn: number,
-    bytes: Uint8Array,
-    at: number,
-    length: number,
-  ): void
+  /** Begins a run of packets of a flow from one host to another. */
+  begin(flow: PacketFlow, from: number, to: number, packets: number): void
+  /**
+   * Sends packet number `packet` of the run, of `length` bytes at `at` of `bytes`, which are copied.
+   */
+  send(packet: number, bytes: Uint8Array, at: number, length: number): void
+  /** Whether packets of a flow cross this router on their way now. */
+  crosses(flow: PacketFlow, from: number, to: number, router: string): boolean
+  /** The first router on a path between two hosts now; undefined: none, or there is no path. */
+  routerBetween(from: number, to: number): string | undefined
+  /** The flows so far, with their paths; the first 65,536. */
+  flows(): readonly CarriedFlow[]
+  /**
+   * Takes the links between two nodes, or those of one, down until the returned function is called. Routes are computed
+   * anew at once. Undefined: there is no such node or link.
+   */
+  takeDown(node: string, other?: string): (() => void) | undefined
+  /** Whether a link of a node is not down. */
+  isUp(node: string): boolean
   /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
   onLost: (packet: number, host: number, at: number, length: number) => void
   /** Set by the memory link: a packet has arrived at a port. */
@@ -70,15 +78,33 @@ export interface PacketCarrier {
   /** Of the packet that was received last. */
   readonly length: number
   readonly isMarked: boolean
+  /** What routers have left of its TTL. */
+  readonly ttl: number
   /** Moves packets up to now; true if any has arrived at a host. */
   poll(): boolean
 }
 
+/** The TTL of a flow, and whether no router forwards its packets: groups, link-local addresses, RoCE v1. */
+const hopsOf = ({ source, destination, hopLimit, grh }: PacketFlow): number =>
+  grh !== undefined || isMulticastGid(destination) || hasLinkScope(destination) || hasLinkScope(source)
+    ? hopLimit | NOT_ROUTED
+    : hopLimit
+
+/** A number that is equal for the packets of a flow: its addresses and source port; the rest of the five-tuple is equal. */
+const hashOf = (flow: PacketFlow): number => (flowHash(flow) ^ Math.imul(flow.sourcePort, 0x9e37_79b1)) >>> 0
+
 export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
   const { hosts } = topology
+  const firstRouter = hosts + topology.switches
   let inFlight = 0
   let length = 0
   let isMarked = false
+  let ttl = 0
+  const names = namesOf(topology)
+  /** By outage: its links. */
+  const outages = new Set<ReadonlySet<number>>()
+  /** The run that was begun last. */
+  const run = { from: 0, to: 0, hash: 0, ecn: 0, hops: 0 }
   const links = createLinks({
     topology,
     seed,
@@ -89,6 +115,13 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
     },
     lost: slot => noteLost(slot),
   })
+  /** The links of a node, or those between two. */
+  const linksOf = (node: string, other?: string): number[] =>
+    topology.links.flatMap(({ ends }, link) => {
+      const own = ends.map(end => names[end])
+      return own.includes(node) && (other === undefined || (other !== node && own.includes(other))) ? [link] : []
+    })
+  const paths = new FlowPaths(links, names)
   const noteLost = (slot: number): void => {
     inFlight--
     carrier.onLost(links.tagOf(slot), links.destinationOf(slot), links.offsetOf(slot), links.lengthOf(slot))
@@ -127,12 +160,42 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
     mtuOf: host => mtus[host],
     rateOf: host => rates[host],
     fullUntil: host => (inFlight >= MAX_IN_FLIGHT ? links.nextAt() : links.busyUntil(host) - roomTime[host]),
-    hashOf: flow => (flowHash(flow) ^ Math.imul(flow.sourcePort, 0x9e37_79b1)) >>> 0,
-    send(packet, from, to, hash, ecn, bytes, at, size) {
+    begin(flow, from, to, packets) {
+      run.from = from
+      run.to = to
+      run.hash = hashOf(flow)
+      run.ecn = flow.trafficClass & ECN_MASK
+      run.hops = hopsOf(flow)
+      paths.count(flow, from, to, run.hash, packets)
+    },
+    send(packet, bytes, at, size) {
       inFlight++
-      // every topology of a network has paths between all hosts
-      links.send(from, to, hash, ecn, bytes, at, size, now(), packet)
+      const { from, to, hash, ecn, hops } = run
+      links.send(from, to, hash, ecn, bytes, at, size, now(), packet, hops)
       noteNext()
+    },
+    crosses: (flow, from, to, router) =>
+      from !== to && links.pathOf(from, to, hashOf(flow))?.some(node => names[node] === router) === true,
+    routerBetween(from, to) {
+      // All paths between two hosts have the same number of routers.
+      const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)
+      return first === undefined ? undefined : names[first]
+    },
+    flows: () => paths.flows(),
+    isUp: node => linksOf(node).some(link => ![...outages].some(outage => outage.has(link))),
+    takeDown(node, other) {
+      const down = linksOf(node, other)
+      if (down.length === 0) return undefined
+      const outage = new Set(down)
+      const apply = (): void => {
+        links.setDown(link => [...outages].some(one => one.has(link)))
+        paths.rerouted()
+      }
+      outages.add(outage)
+      apply()
+      return () => {
+        if (outages.delete(outage)) apply()
+      }
     },
     onLost() {},
     onArrived() {},
@@ -150,6 +213,7 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       length = links.lengthOf(slot)
       bytes.set(kept.subarray(offset, offset + length), at)
       isMarked = (links.ecnOf(slot) & ECN_MASK) === ECN_CE
+      ttl = links.ttlOf(slot)
       const packet = links.tagOf(slot)
       links.release(slot)
       return packet
@@ -159,6 +223,9 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
     },
     get isMarked() {
       return isMarked
+    },
+    get ttl() {
+      return ttl
     },
     poll() {
       const before = links.delivered

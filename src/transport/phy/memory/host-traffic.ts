@@ -2,7 +2,6 @@
  * What a port of a memory link on a host sends to other hosts and receives from them, by the carrier of the link
  * (transport/phy/links/packet-carrier.ts), which copies packets.
  */
-import { ECN_MASK } from '../../wire/flow.ts'
 import { sealIcrc } from '../../wire/icrc.ts'
 import { MAX_PACKET_BYTES, type PacketCarrier } from '../links/packet-carrier.ts'
 import type { PortTap } from '../port.ts'
@@ -87,24 +86,21 @@ export class HostTraffic {
     const { records, flows } = runs
     const to = this.#hostOf(portNumber)
     if (to === undefined) return
-    const flow = flows.recordOf(records.flow[run])
-    const hash = this.#carrier.hashOf(flow)
-    const ecn = flow.trafficClass & ECN_MASK
+    this.#carrier.begin(flows.recordOf(records.flow[run]), this.#host, to, records.count[run])
     for (let i = 0; i < records.count[run]; i++) {
       const packet = allocateRecord(records)
       records.flow[packet] = records.flow[run]
       records.isSealed[packet] = records.isSealed[run]
       records.identification[packet] = (records.identification[run] + i) & 0xffff
       flows.retain(records.flow[run])
-      const at = runs.packetOffset(run, i)
-      this.#carrier.send(packet, this.#host, to, hash, ecn, runs.arena.bytes, at, runs.packetLength(run, i))
+      this.#carrier.send(packet, runs.arena.bytes, runs.packetOffset(run, i), runs.packetLength(run, i))
     }
   }
 
   /** Takes packets that have arrived, as many as fit in a buffer. None while no buffer is free. */
   receive(queue: RunQueue): void {
     const runs = this.#runs
-    const { records } = runs
+    const { records, flows } = runs
     const by = this.#carrier
     if (!by.hasArrived(this.#host)) return
     const buffer = runs.takeBuffer(this.#portNumber, RUN_BYTES)
@@ -127,6 +123,7 @@ export class HostTraffic {
       records.count[packet] = 1
       records.lastBytes[packet] = by.length
       records.isMarked[packet] = by.isMarked ? 1 : 0
+      records.hops[packet] = flows.recordOf(records.flow[packet]).hopLimit - by.ttl
       queue.append(packet, 0)
       at += (by.length + 15) & ~15
     }

@@ -120,6 +120,16 @@ export class MemoryPort implements Port {
     return port === undefined || port.tap !== null ? null : (port.receiver as object | null)
   }
   peerAt = (flow: number): number => this.#routes.peerOf(flow)
+  crosses = (flow: FlowAddress, direction: 'sent' | 'received', router: string): boolean => {
+    const [from, to] =
+      direction === 'sent' ? [this.#host, this.#hostAt(flow.destination)] : [this.#hostAt(flow.source), this.#host]
+    if (from === undefined || to === undefined) return false
+    return this.#carrier?.crosses(flow, from, to, router) === true
+  }
+  routerTo = (address: Uint8Array): string | undefined => {
+    const to = this.#hostAt(address)
+    return to === undefined ? undefined : this.#carrier?.routerBetween(this.#host, to)
+  }
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 
   addAddress = (address: Uint8Array): void => this.#routes.addAddress(this.#number, address)
@@ -278,6 +288,11 @@ export class MemoryPort implements Port {
   /** The carrier has lost a packet to this port, and has its bytes at `at`. */
   showLost(packet: number, at: number, length: number): void {
     if (this.tap !== null) this.#traffic?.showLost(this.tap, packet, at, length)
+  }
+
+  /** The host of the port with an address; undefined: none, or several of a group. */
+  #hostAt(address: Uint8Array): number | undefined {
+    return this.#medium.ports[this.#routes.portAt(address)]?.host
   }
 
   /** Passes a committed run on to where its route leads. */

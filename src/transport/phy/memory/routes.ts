@@ -95,6 +95,13 @@ export class MemoryRoutes {
     throw new Error(`the memory link has a port with the address ${addressText(address)} already`)
   }
 
+  /** The port with an address; -1: none. */
+  portAt(address: Uint8Array): number {
+    addressWords(address, this.#key, 0)
+    const number = this.#addresses.find(this.#key, 0)
+    return number < 0 ? -1 : this.#portOfAddress[number]
+  }
+
   removeAddress(portNumber: number, address: Uint8Array): void {
     addressWords(address, this.#key, 0)
     const number = this.#addresses.find(this.#key, 0)

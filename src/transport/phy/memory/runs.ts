@@ -6,7 +6,7 @@
  * that does not read its runs blocks only its own senders.
  */
 import type { Arena } from '../../wire/arena.ts'
-import { markedFlow } from '../../wire/flow.ts'
+import { markedFlow, routedFlow } from '../../wire/flow.ts'
 import { sealIcrc, verifyIcrc } from '../../wire/icrc.ts'
 import { createFlowTable, type FlowTable } from '../flow-table.ts'
 import type { FlowAddress } from '../port.ts'
@@ -163,9 +163,11 @@ export class MemoryRuns {
     )
   }
 
-  /** Path and headers of a run's packets; marked packets are runs of one. */
+  /** Path and headers of a run's packets; packets that were marked or crossed routers are runs of one. */
   flowOf(run: number): FlowAddress {
-    const flow = this.flows.recordOf(this.records.flow[run])
+    const sent = this.flows.recordOf(this.records.flow[run])
+    const hops = this.records.hops[run]
+    const flow = hops === 0 ? sent : routedFlow(sent, hops)
     return this.records.isMarked[run] ? markedFlow(flow) : flow
   }
 }

@@ -20,6 +20,8 @@ export interface RunRecords {
   isSealed: Uint8Array
   /** 1 if a switch has marked the packets (ECN). */
   isMarked: Uint8Array
+  /** Routers that the packets have crossed. */
+  hops: Uint8Array
   /** IPv4 identification of the first packet. */
   identification: Int32Array
   /** The next run; -1: none. */
@@ -40,6 +42,7 @@ export const createRunRecords = (count: number): RunRecords => {
     flow: column(),
     isSealed: new Uint8Array(count),
     isMarked: new Uint8Array(count),
+    hops: new Uint8Array(count),
     identification: column(),
     next: column(),
     free: -1,
@@ -73,18 +76,20 @@ const grow = (records: RunRecords): void => {
   records.flow = doubled(records.flow)
   records.isSealed = doubledFlags(records.isSealed)
   records.isMarked = doubledFlags(records.isMarked)
+  records.hops = doubledFlags(records.hops)
   records.identification = doubled(records.identification)
   records.next = doubled(records.next)
   addFree(records, oldCount)
 }
 
-/** Returns the row of a new record: unmarked, identification 0, `next` -1. The caller sets the other columns. */
+/** Returns the row of a new record: unmarked, no hops, identification 0, `next` -1. The caller sets the other columns. */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free
   records.free = records.next[run]
   records.next[run] = -1
   records.isMarked[run] = 0
+  records.hops[run] = 0
   records.identification[run] = 0
   return run
 }

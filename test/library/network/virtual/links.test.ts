@@ -91,7 +91,7 @@ test('a message takes delays and serialization on each link, and a flow alone re
   assert.ok(rate > 0.99e9 && rate < 1e9, `${rate} bits/s`)
   const trunk = linkOf(network, 's1', 's2')
   assert.equal(trunk.packets, 257)
-  assert.deepEqual(trunk.lost, { overflow: 0, chance: 0, mtu: 0 })
+  assert.deepEqual(trunk.lost, { overflow: 0, chance: 0, mtu: 0, down: 0 })
   assert.ok(trunk.utilization > 0.98 && trunk.utilization <= 1, String(trunk.utilization))
   assert.equal(trunk.queue.now, 0)
   await close()
@@ -136,7 +136,7 @@ test('eight senders share a link with DCQCN: near line rate, fair, and the queue
   assert.ok(fair > 0.98, `${fair}`)
   const mean = queues.reduce((a, b) => a + b) / queues.length
   assert.ok(mean > 5e3 && mean < 400e3 && Math.max(...queues) < 400e3, `${mean} ${Math.max(...queues)}`)
-  assert.deepEqual(bottleneck.lost, { overflow: 0, chance: 0, mtu: 0 })
+  assert.deepEqual(bottleneck.lost, { overflow: 0, chance: 0, mtu: 0, down: 0 })
   assert.ok(bottleneck.marked > 500)
   const { np_ecn_marked_roce_packets: marked, np_cnp_sent: sent } = hw('rxe0')
   assert.equal(marked, bottleneck.marked)
@@ -199,7 +199,7 @@ test('a link in the middle with a small MTU loses long packets; one at the host 
   await close()
   const ends = await networkOf({ links: starTopology(2, { mtu: 1500 }) }, 2)
   await flowOf(ends.devices[0]!, ends.devices[1]!, 4096).write()
-  assert.deepEqual(linkOf(ends.network, 'h1', 's1').lost, { overflow: 0, chance: 0, mtu: 0 })
+  assert.deepEqual(linkOf(ends.network, 'h1', 's1').lost, { overflow: 0, chance: 0, mtu: 0, down: 0 })
   await ends.close()
 })
 
@@ -350,17 +350,17 @@ const pair = (link: object) => ({
   links: [{ between: ['h1', 's'], ...link }, { between: ['s', 'h2'] }],
 })
 for (const [links, message] of [
-  [null, /links: null: give a map with hosts, switches, links/],
+  [null, /links: null: give a map with hosts, switches, routers, links/],
   [{ hosts: 0 }, /links\.hosts: 0: give an integer from 1 to 1024/],
   [{ hosts: 10_000 }, /links\.hosts: 10000: give an integer from 1 to 1024/],
-  [{ hosts: ['a', 'b', 'a'] }, /two hosts or switches have the name "a"/],
+  [{ hosts: ['a', 'b', 'a'] }, /two hosts, switches or routers have the name "a"/],
   [{ hosts: ['a', 7] }, /links\.hosts\[1\]: 7 is not a name/],
   [{ hosts: 2, switchs: [] }, /links\.switchs: there is no such setting, did you mean "switches"/],
   [{ hosts: 2, links: [] }, /links: there is no path from h1 to h2; hosts do not forward packets/],
   [{ hosts: 3, links: [{ between: ['h1', 'h2'] }, { between: ['h2', 'h3'] }] }, /there is no path from h1 to h3/],
-  [pair({ between: ['h1', 'h9'] }), /links\.links\[0\]\.between: there is no host or switch "h9"/],
+  [pair({ between: ['h1', 'h9'] }), /links\.links\[0\]\.between: there is no host, switch or router "h9"/],
   [pair({ between: ['s', 's'] }), /a link has two different ends, not twice "s"/],
-  [pair({ between: 'h1' }), /links\.links\[0\]\.between: "h1": give the names of two hosts or switches/],
+  [pair({ between: 'h1' }), /links\.links\[0\]\.between: "h1": give the names of two hosts, switches or routers/],
   [pair({ rate: 0 }), /links\.links\[0\]\.rate: 0: give a rate from 1mbit to 800gbit/],
   [pair({ rate: Number.NaN }), /rate: NaN: give a rate/],
   [pair({ rate: -1e9 }), /rate: -1000000000: give a rate/],
@@ -376,9 +376,9 @@ for (const [links, message] of [
   [{ hosts: [2n] }, /links\.hosts\[0\]: 2n is not a name/],
   [pair({ rate: 10_000_000_000n }), /rate: 10000000000n: give a rate/],
   [pair({ delay: Object.create(null) }), /delay: \{\}: give a time/],
-  [pair({ between: [1n, 2n] }), /between: there is no host or switch 1n; there are h1, h2, s/],
-  [pair({ between: [Object.create(null), 's'] }), /between: there is no host or switch \{\}; there are/],
-  [pair({ between: Object.assign(new Array(2), ['h1']) }), /between: there is no host or switch undefined/],
+  [pair({ between: [1n, 2n] }), /between: there is no host, switch or router 1n; there are h1, h2, s/],
+  [pair({ between: [Object.create(null), 's'] }), /between: there is no host, switch or router \{\}; there are/],
+  [pair({ between: Object.assign(new Array(2), ['h1']) }), /between: there is no host, switch or router undefined/],
   [{ hosts: 2, links: new Array(1) }, /links\.links\[0\]: undefined: give a map/],
 ] as const)
   test(`links ${inspect(links)} are refused`, () => {

@@ -6,6 +6,7 @@ import { noFaultRuleCounts } from '../../../../src/spec/faults.ts'
 import { opcodeNumber, opcodes } from '../../../../src/spec/wire/opcodes.ts'
 import { createFaultDecider, type FaultDecider } from '../../../../src/transport/phy/faults/decider.ts'
 import { faultBits, WAIT } from '../../../../src/transport/phy/faults/kinds.ts'
+import { noAddress } from '../../../../src/transport/phy/port.ts'
 import { putBth } from '../../../../src/transport/wire/bth.ts'
 
 const PACKET_BYTES = 16
@@ -30,7 +31,7 @@ const actionsOf = (decider: FaultDecider, packets: readonly Header[], runPackets
   const actions: number[] = []
   for (let at = 0; at < packets.length; at += runPackets) {
     const count = Math.min(runPackets, packets.length - at)
-    const hasAction = decider.decide(view, at * PACKET_BYTES, PACKET_BYTES, count, PACKET_BYTES)
+    const hasAction = decider.decide(view, at * PACKET_BYTES, PACKET_BYTES, count, PACKET_BYTES, noAddress)
     const runActions = Array.from(decider.decisions.actions.subarray(0, count))
     assert.equal(hasAction, runActions.some(Boolean))
     actions.push(...runActions)
@@ -189,7 +190,7 @@ describe('fault rules', () => {
     ] as const) {
       const decider = deciderOf(`${selectors},drop=1`)
       const dropped = packets.flatMap((view, i) =>
-        decider.decide(view, 0, view.byteLength, 1, view.byteLength) ? [i] : [],
+        decider.decide(view, 0, view.byteLength, 1, view.byteLength, noAddress) ? [i] : [],
       )
       assert.deepEqual(dropped, expected, selectors)
     }

@@ -11,6 +11,7 @@ import {
   leafSpine,
   routesOf,
   star,
+  subnetsOf,
 } from '../../../../src/transport/phy/links/graph.ts'
 import { createLinks, type Links } from '../../../../src/transport/phy/links/links.ts'
 import { ECN_CAPABLE, ECN_CE } from '../../../../src/transport/wire/flow.ts'
@@ -230,5 +231,49 @@ describe('routes', () => {
     assert.equal(groups[0 * 3 + 2], -1)
     assert.deepEqual([...members[groups[0 * 3 + 1]]], [0])
     assert.deepEqual([...members[groups[1 * 3 + 2]]], [4])
+  })
+
+  it('a path has the fewest routers, then the fewest links; a link that is down has none', () => {
+    // 0 and 1 are joined by three switches (2, 3, 4), and by one router (5)
+    const topology: LinkTopology = {
+      hosts: 2,
+      switches: 3,
+      routers: 1,
+      links: [
+        [0, 2],
+        [2, 3],
+        [3, 4],
+        [4, 1],
+        [0, 5],
+        [5, 1],
+      ].map(([a, b]) => ({ ...FAST, ends: [a, b] })),
+    }
+    const firstOf = (down?: number): number[] => {
+      const { groups, members } = routesOf(topology, link => link === down)
+      return [...(members[groups[1]] ?? [])]
+    }
+    assert.deepEqual([firstOf(), firstOf(2), firstOf(4)], [[0], [8], [0]])
+    const t = setUp(topology)
+    assert.deepEqual(t.links.pathOf(0, 1, 7), [2, 3, 4])
+    t.links.setDown(link => link === 2)
+    assert.deepEqual(t.links.pathOf(0, 1, 7), [5])
+    t.links.setDown(link => link === 2 || link === 5)
+    assert.equal(t.links.pathOf(0, 1, 7), undefined)
+    assert.equal(t.send(0, 1, 100), false)
+    assert.equal(t.links.nodeStats()[0].pathless, 1)
+  })
+
+  it('a subnet is what switches join, or a link to a router', () => {
+    const links = (
+      [
+        [0, 4],
+        [1, 5],
+        [4, 5],
+        [5, 6],
+        [6, 2],
+        [3, 6],
+      ] as const
+    ).map(ends => ({ ...FAST, ends }))
+    assert.deepEqual([...subnetsOf({ hosts: 4, switches: 2, routers: 1, links })], [0, 0, 1, 2])
   })
 })

@@ -1,0 +1,84 @@
+/*
+ * Which flow has taken which path: counted for each run, without allocation once the flow and its path are known. A path
+ * is looked up again after each change of the routes.
+ */
+import type { PacketFlow } from '../../../spec/wire/flow.ts'
+import { addressKey } from '../../wire/address.ts'
+import type { Links } from './links.ts'
+
+/** Flows that are counted. */
+const MAX_FLOWS = 65_536
+
+/** Packets of a flow that were sent while its path was this. */
+interface CarriedPath {
+  /** Names of its switches and routers; undefined: there was no path. */
+  readonly through: readonly string[] | undefined
+  packets: number
+}
+
+export interface CarriedFlow {
+  /** Numbers of the hosts. */
+  readonly from: number
+  readonly to: number
+  /** 16 bytes. */
+  readonly source: Uint8Array
+  readonly destination: Uint8Array
+  readonly sourcePort: number
+  /** The last one is the newest. */
+  readonly paths: CarriedPath[]
+  /** That of its packets now. */
+  path: CarriedPath | undefined
+}
+
+export class FlowPaths {
+  readonly #links: Links
+  readonly #names: readonly string[]
+  readonly #flows = new Map<string, CarriedFlow>()
+  /** By record of the flow table. */
+  #known = new WeakMap<PacketFlow, CarriedFlow>()
+
+  /** `names`: of the nodes. */
+  constructor(links: Links, names: readonly string[]) {
+    this.#links = links
+    this.#names = names
+  }
+
+  /** Packets leave a host. */
+  count(flow: PacketFlow, from: number, to: number, hash: number, packets: number): void {
+    const known = this.#known.get(flow)
+    // A flow to a group has several hosts.
+    const found = known?.to === to && known.from === from ? known : this.#find(flow, from, to)
+    if (found === undefined) return
+    found.path ??= this.#pathOf(found, hash)
+    found.path.packets += packets
+  }
+
+  rerouted(): void {
+    for (const flow of this.#flows.values()) flow.path = undefined
+  }
+
+  flows(): readonly CarriedFlow[] {
+    return [...this.#flows.values()]
+  }
+
+  #find(flow: PacketFlow, from: number, to: number): CarriedFlow | undefined {
+    const { source, destination, sourcePort } = flow
+    const key = `${addressKey(source)}${addressKey(destination)}${sourcePort} ${from} ${to}`
+    let found = this.#flows.get(key)
+    if (found === undefined) {
+      if (this.#flows.size === MAX_FLOWS) return undefined
+      found = { from, to, source, destination, sourcePort, paths: [], path: undefined }
+      this.#flows.set(key, found)
+    }
+    this.#known.set(flow, found)
+    return found
+  }
+
+  #pathOf({ from, to, paths }: CarriedFlow, hash: number): CarriedPath {
+    const through = this.#links.pathOf(from, to, hash)?.map(node => this.#names[node])
+    const known = paths.findIndex(path => path.through?.join('\n') === through?.join('\n'))
+    const path = known < 0 ? { through, packets: 0 } : paths.splice(known, 1)[0]
+    paths.push(path)
+    return path
+  }
+}
