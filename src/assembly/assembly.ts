@@ -69,7 +69,7 @@ export interface Assembly {
     driver: DeviceMaker<D>,
     name: string,
     network:
-      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'timerDelay' | 'fabric'> & { attach(own?: Port): Port })
+      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'timerDelay' | 'fabric' | 'adapter'> & { attach(own?: Port): Port })
       | undefined,
   ): D
 }
@@ -104,6 +104,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
         dcqcn: network.dcqcn,
         fabric: network.fabric,
         timerDelay: network.timerDelay,
+        adapter: network.adapter,
         now,
         attach: (own?: Port): Port => {
           port = network.attach(own)

@@ -225,7 +225,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     state,
     attributes: deviceAttributes(identity.guid),
     extended: extendedAttributes(),
-    ports: [portAttributes(mtu)],
+    ports: [portAttributes(mtu, network.adapter?.rate)],
     numCompVectors: Limits.compVectors,
     limits: {
       pd: Limits.maxPd,

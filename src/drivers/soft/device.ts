@@ -8,6 +8,7 @@
 import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
+  type AdapterFacts,
   type ContextWait,
   createTaps,
   type DeviceLink,
@@ -139,11 +140,15 @@ export interface SoftOptions {
   /** As in `DeviceNetwork`. */
   readonly dcqcn?: number | undefined
   readonly timerDelay?: number | undefined
+  readonly adapter?: AdapterFacts | undefined
   /** Of an InfiniBand port. */
   readonly fabric?: FabricOptions | undefined
   /** Where queue pairs for raw packets send frames. */
   readonly frames?: FrameSink | undefined
 }
+
+const rateOf = (adapter: AdapterFacts | undefined): ReturnType<EthernetLink> | undefined =>
+  adapter?.rate && { ...adapter.rate, activeSpeedEx: adapter.rate.activeSpeed }
 
 /** Class names of a driver's queue pairs and work queues, which are rows too: they share one limit (max_qp). */
 const qpNamesOf = ({ classes }: Pick<RegisteredDriver, 'classes'>): string[] =>
@@ -289,11 +294,12 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   #createState(
     { limits, ethernetLink, gidTypes }: DeviceKind<Own>,
-    { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
+    { name, identity, now, torment, dcqcn, fabric, adapter }: SoftOptions,
     random: () => number,
     isReused: boolean,
   ): SoftState<Own> {
     const port = this.#port
+    const rate = rateOf(adapter)
     const paths =
       fabric === undefined
         ? rocePaths(port, () => this.device.ports[0].gids)
@@ -301,7 +307,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return {
       own: undefined,
       limits: torment?.limits(name, limits) ?? limits,
-      ethernetLink,
+      ethernetLink: rate === undefined ? ethernetLink : () => rate,
       gidTypes,
       identity,
       port,
@@ -350,7 +356,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   #register(
     core: Core,
     kind: DeviceKind<Own>,
-    { name, fabric }: SoftOptions,
+    { name, fabric, adapter }: SoftOptions,
     random: () => number,
   ): Device<SoftState<Own>> {
     const state = this.#state
@@ -358,12 +364,15 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const gids = fabric === undefined ? identity.gids : []
     // first, because it may fail
     for (const gid of gids) port.addAddress(gid)
-    const attributes = kind.attributes(fabric?.guid ?? identity.guid, state.limits)
+    const attributes = {
+      ...kind.attributes(fabric?.guid ?? identity.guid, state.limits),
+      ...(kind.driver.adapter !== undefined && adapter?.partId !== undefined && { vendorPartId: adapter.partId }),
+    }
     const portOf = portAttributes(
       mtuEnum(port.pathMtu),
       () => state.engine().counters,
       kind.limits.maxMsgSize,
-      kind.ethernetLink(),
+      state.ethernetLink(),
     )
     const device = register(core, {
       name,
@@ -372,7 +381,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       state,
       attributes,
       extended: kind.extended,
-      ports: [fabric === undefined ? portOf : Object.assign(portOf, fabricAttributes)],
+      ports: [fabric === undefined ? portOf : Object.assign(portOf, fabricAttributes, rateOf(adapter))],
       numCompVectors: Limits.compVectors,
       limits: {
         pd: attributes.maxPd,
