@@ -52,6 +52,7 @@ static const char *const machine_prefixes[] = {
     "/sys/class/iommu",
     "/sys/devices/virtual/iommu",
     "/sys/kernel/iommu_groups",
+    "/sys/kernel/pci_switch_link",
     "/sys/class/block",
 };
 #define MACHINE_PREFIXES (sizeof machine_prefixes / sizeof machine_prefixes[0])

@@ -10,6 +10,7 @@ import { before, describe, it } from 'node:test'
 import { machineText, parseMachine } from '../../../src/tools/topology/machine-file.ts'
 import {
   lacking,
+  ownProgram,
   removeDevice,
   run,
   runUserdma,
@@ -134,6 +135,20 @@ describe('another machine', { skip: lacking('ibv_devinfo') }, () => {
         ([, name, part, state]) => name ?? part ?? state,
       ),
       ['mlx5_0', '4129', 'PORT_ACTIVE', 'bnxt_re0', '0', 'PORT_ACTIVE', 'mlx5_1', '4129', 'PORT_ACTIVE'],
+    )
+  })
+
+  it('gives NCCL and Mooncake the places of adapters', { skip: lacking(ownProgram('topology_readers')) }, async () => {
+    const { stdout } = await run(scope, ownProgram('topology_readers'), [], { env: daemon.env })
+    const port = '0x060400,0x1000,32.0 GT/s PCIe,16'
+    const nccl = `nccl mlx5_0 0000:04:00.0(0x020000,0x15b3,32.0 GT/s PCIe,16) 0000:02:01.0(${port}) 0000:01:00.0(${port})`
+    const lines = stdout.trim().split('\n')
+    assert.match(lines[0]!, /^.* 0000:00:01\.0\(0x060400,0x8086,.*\) node=0 cpus=\d+,[\d,]*00000003$/)
+    assert.equal(lines[0]!.slice(0, nccl.length), nccl)
+    assert.ok(lines.includes('mooncake mlx5_0 0000:04:00.0 node=0 gpu=0000:03:00.0'), stdout)
+    assert.ok(
+      lines.some(line => line.startsWith('mooncake bnxt_re0 0000:80:02.0 node=1')),
+      stdout,
     )
   })
 
