@@ -17,8 +17,10 @@ void start_parts(void)
     crashes_detect();
     events_detect();
     ranges_detect();
-    if (shim_is_active)
+    if (shim_is_active) {
         path_folder_changed();
+        paths_show_machine();
+    }
     shim_pid = getpid(); /* other threads compare it as soon as the shim is ready */
 }
 

@@ -177,6 +177,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       'drivers',
       'services',
       'daemon/client',
+      'tools/topology',
       'tools/clients',
       'assembly',
     ],

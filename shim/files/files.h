@@ -13,5 +13,7 @@
 
 /* The program has changed its current folder. Sets shim_may_be_in_tree. */
 void path_folder_changed(void);
+/* The program starts under a daemon that shows another machine: prepares its environment. */
+void paths_show_machine(void);
 
 #endif

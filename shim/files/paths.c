@@ -8,12 +8,15 @@
  *
  * PCI functions of the daemon's devices lie beside those of the machine: below `pci_prefixes` a path is an RDMA path if
  * the tree has it and the machine does not.
+ *
+ * A daemon with --machine shows another machine: all paths below `machine_prefixes` are in its tree.
  */
 #define _GNU_SOURCE
 #include "paths.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -33,6 +36,26 @@ static const char *const prefixes[] = {
 
 static const char *const pci_prefixes[] = {"/sys/bus/pci", "/sys/devices/pci"};
 #define PCI_PREFIXES (sizeof pci_prefixes / sizeof pci_prefixes[0])
+
+static const char *const machine_prefixes[] = {
+    "/sys/bus/pci",
+    "/sys/devices/pci",
+    "/sys/class/pci_bus",
+    "/sys/devices/system/cpu",
+    "/sys/devices/system/node",
+    "/sys/bus/cpu",
+    "/sys/bus/node",
+    "/sys/class/net",
+    "/sys/devices/virtual/net",
+    "/sys/class/dmi",
+    "/sys/devices/virtual/dmi",
+    "/sys/class/iommu",
+    "/sys/devices/virtual/iommu",
+    "/sys/kernel/iommu_groups",
+    "/sys/kernel/pci_switch_link",
+    "/sys/class/block",
+};
+#define MACHINE_PREFIXES (sizeof machine_prefixes / sizeof machine_prefixes[0])
 
 /* The part of `path` after `prefix`; NULL: another prefix. Slashes, also with "." between them, count as one slash. */
 static const char *match_prefix(const char *path, const char *prefix)
@@ -81,6 +104,43 @@ static bool exists(const char *path)
     return early_syscall(SYS_newfstatat, AT_FDCWD, (long)path, (long)&st, AT_SYMLINK_NOFOLLOW, 0, 0) == 0;
 }
 
+static bool is_machine_path(const char *path)
+{
+    for (size_t i = 0; i < MACHINE_PREFIXES; i++)
+        if (match_prefix(path, machine_prefixes[i]))
+            return true;
+    /* The processors and nodes to which the control group restricts the program, of which the other has none. */
+    return match_prefix(path, "/sys/fs/cgroup") && strstr(path, "/cpuset.");
+}
+
+/*
+ * Whether the daemon shows another machine, which a file in its tree says. It needs no session: allocators read the
+ * number of processors before a program has begun. Preserves errno.
+ */
+static bool shows_machine(void)
+{
+    static enum { UNKNOWN, NO, YES } known;
+    int answer = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (UNLIKELY(answer == UNKNOWN)) {
+        char path[sizeof shim_socket_path + sizeof ".tree/machine"];
+        const int saved = errno;
+        strcpy(stpcpy(path, shim_socket_path), ".tree/machine");
+        answer = exists(path) ? YES : NO;
+        errno = saved;
+        __atomic_store_n(&known, answer, __ATOMIC_RELAXED);
+    }
+    return answer == YES;
+}
+
+/* hwloc would add what cpuid says of the processors here to those of the other machine, which it contradicts. */
+void paths_show_machine(void)
+{
+#ifdef __x86_64__
+    if (UNLIKELY(shows_machine()))
+        setenv("HWLOC_COMPONENTS", "-x86", 0);
+#endif
+}
+
 /* Whether the tree has a path and the machine does not. Preserves errno. Not inlined: only these paths need stack. */
 static __attribute__((noinline)) bool is_only_in_tree(const char *path)
 {
@@ -96,7 +156,8 @@ static __attribute__((noinline)) bool is_only_in_tree(const char *path)
 bool path_matches(const char *path)
 {
     const char *suffix;
-    return find_prefix(path, &suffix) || (UNLIKELY(is_pci_path(path)) && is_only_in_tree(path));
+    return find_prefix(path, &suffix) || (UNLIKELY(is_machine_path(path)) && shows_machine()) ||
+           (UNLIKELY(is_pci_path(path)) && is_only_in_tree(path));
 }
 
 static bool is_directly_above(const char *folder, const char *prefix)
@@ -112,6 +173,9 @@ bool path_is_parent(const char *folder)
             return true;
     for (size_t i = 0; i < PCI_PREFIXES; i++)
         if (is_directly_above(folder, pci_prefixes[i]))
+            return true;
+    for (size_t i = 0; i < MACHINE_PREFIXES; i++)
+        if (is_directly_above(folder, machine_prefixes[i]) && shows_machine())
             return true;
     /* Paths relative to the folder of drivers are not redirected (may_lead_to_rdma): its list lacks our drivers. */
     return is_pci_path(folder) && strcmp(folder, "/sys/bus/pci/drivers") != 0;
@@ -273,7 +337,7 @@ size_t path_root_length(const char *path)
     const size_t length = strlen(root);
     if (strncmp(path, root, length) != 0)
         return 0;
-    return find_prefix(path + length, &suffix) || is_pci_path(path + length) ? length : 0;
+    return find_prefix(path + length, &suffix) || is_machine_path(path + length) ? length : 0;
 }
 
 void path_strip_root(char *path)
@@ -290,15 +354,18 @@ void path_strip_root(char *path)
 static bool names_rdma(const char *path)
 {
     /* A colon is in the numbers of devices and in PCI addresses. */
-    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strstr(path, "pci") || strchr(path, ':');
+    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strstr(path, "pci") || strchr(path, ':') ||
+           shows_machine();
 }
 
 /* Whether a relative path may lead to an RDMA path: it begins like a part of one, and contains an RDMA name. */
 static bool may_lead_to_rdma(const char *path)
 {
     static const char *const first_names[] = {
-        "infiniband", "dev",      "sys/",  "class/",      USERDMA_CM_NAME, "misc/",
-        "virtual/",   "char/",    "bus/",  DEVICE_NUMBER, "pci",
+        "infiniband", "dev",   "sys/", "class/",      USERDMA_CM_NAME, "misc/",
+        "virtual/",   "char/", "bus/", DEVICE_NUMBER, "pci",           "system/",
+        "node",       "cpu",   "net",  "kernel/",     "iommu",         "dmi",
+        "block",
     };
     if (path[0] == '.' && (path[1] == '/' || (path[1] == '.' && path[2] == '/')))
         path += strspn(path, "./");

@@ -47,14 +47,16 @@ static inline bool path_absolute_may_change(const char *path)
     if (UNLIKELY(is_invalid_path(path)))
         return false;
     switch (*path) {
-    case 'b': /* bus */
-    case 'c': /* class, char */
+    case 'b': /* bus, block */
+    case 'c': /* class, char, cpu */
     case 'd': /* dev, devices */
-    case 'i': /* infiniband, issm */
+    case 'i': /* infiniband, issm, iommu */
+    case 'k': /* kernel */
     case 'm': /* misc */
+    case 'n': /* net, node */
     case 'p': /* pci */
     case 'r': /* rdma_cm */
-    case 's': /* sys */
+    case 's': /* sys, system */
     case 'u': /* umad, userdma, uverbs */
     case 'v': /* virtual */
     case '2': /* 231:N */

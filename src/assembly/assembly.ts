@@ -69,7 +69,9 @@ export interface Assembly {
     driver: DeviceMaker<D>,
     name: string,
     network:
-      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'limits' | 'timerDelay' | 'fabric'> & { attach(own?: Port): Port })
+      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'limits' | 'timerDelay' | 'fabric' | 'adapter'> & {
+          attach(own?: Port): Port
+        })
       | undefined,
   ): D
 }
@@ -105,6 +107,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
         limits: network.limits,
         fabric: network.fabric,
         timerDelay: network.timerDelay,
+        adapter: network.adapter,
         now,
         attach: (own?: Port): Port => {
           port = network.attach(own)

@@ -1,5 +1,5 @@
 /*
- * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
+ * The options that configure a daemon: `--device`, `--machine`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
  * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--fabric`, `--timers`, `--clock` and
  * `--no-clock-spin`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
@@ -57,6 +57,8 @@ export interface WantedConfig {
   readonly clockSpin?: false
   /** Absolute paths. */
   readonly drivers?: readonly string[]
+  /** Absolute path. */
+  readonly machine?: string
 }
 
 /** The setting of `--torment` with `--torment-kinds`. Throws an Error. */
@@ -85,6 +87,15 @@ const checkedFabric = async (text: string): Promise<string> => {
   return text
 }
 
+/** The file of `--machine`, and its devices. Throws an Error. The reader is loaded only when needed. */
+const machineConfig = async (name: string, given: readonly DeviceSpec[] | undefined) => {
+  const { machineFile } = await import('./machine/shipped.ts')
+  const { machineDevices } = await import('./machine/devices.ts')
+  const { readMachine } = await import('../tools/topology/machine-file.ts')
+  const file = machineFile(name)
+  return { file, devices: machineDevices(readMachine(file), given) }
+}
+
 /** The result of `parse`; throws what it throws as a UsageError. */
 export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> => {
   try {
@@ -105,6 +116,7 @@ const needsDriver = ({ address, driver }: DeviceSpec): boolean => address === ''
 export const wantedConfig = (
   {
     device,
+    machine,
     fault,
     link,
     path,
@@ -126,7 +138,8 @@ export const wantedConfig = (
   loaded: readonly RegisteredDriver[] | undefined = driver === undefined ? [] : undefined,
 ): Promise<WantedConfig> =>
   orUsageError(async () => {
-    const devices = device?.map(text => parseDevice(text))
+    const given = device?.map(text => parseDevice(text))
+    const { file = undefined, devices = given } = machine === undefined ? {} : await machineConfig(machine, given)
     if (devices) checkDevices(devices)
     if (loaded !== undefined)
       for (const spec of devices?.filter(needsDriver) ?? []) {
@@ -135,6 +148,7 @@ export const wantedConfig = (
       }
     return {
       ...(devices && { devices }),
+      ...(file !== undefined && { machine: file }),
       ...(fault !== undefined && { fault: await canonicalFaults(fault) }),
       ...(link !== undefined && { link }),
       ...(path !== undefined && { path }),
@@ -226,8 +240,10 @@ export const configArguments = ({
   clock,
   clockSpin,
   drivers = [],
+  machine,
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
+  ...(machine === undefined ? [] : ['--machine', machine]),
   ...(fault === '' ? [] : ['--fault', fault]),
   ...(link === 'memory' ? [] : ['--link', link]),
   ...(path === undefined ? [] : ['--path', path]),
@@ -250,9 +266,15 @@ export const configArguments = ({
 export const devicesText = (devices: readonly DeviceSpec[]): string =>
   devices.map(deviceText).join(', ') || 'no devices'
 
-/** Devices, link and faults as text. */
-export const settingsText = ({ devices, fault, link }: DaemonConfig): string =>
+/** Machine, devices, link and faults as text. */
+export const settingsText = ({
+  devices,
+  fault,
+  link,
+  machine,
+}: Pick<DaemonConfig, 'devices' | 'fault' | 'link' | 'machine'>): string =>
   [
+    ...(machine === undefined ? [] : [`machine ${machine}`]),
     devicesText(devices),
     ...(link === 'memory' ? [] : [`link ${link}`]),
     ...(fault === '' ? [] : [`faults ${fault}`]),
@@ -279,6 +301,8 @@ const hasDevices = (wanted: readonly DeviceSpec[], running: readonly DeviceSpec[
 export const difference = async (wanted: WantedConfig, running: DaemonConfig): Promise<string | undefined> => {
   if (wanted.devices && !hasDevices(wanted.devices, running.devices))
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
+  if (wanted.machine !== undefined && wanted.machine !== running.machine)
+    return `shows ${running.machine === undefined ? 'this machine' : `the machine ${running.machine}`}, not ${wanted.machine} (--machine)`
   if (wanted.fault !== undefined && wanted.fault !== (await canonicalFaults([running.fault])))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`
   if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`

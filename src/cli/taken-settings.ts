@@ -61,7 +61,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
   const owner = await openToolSession(source.socket)
   try {
     const config = await owner.config()
-    const { fault, path, ignoreMemlock, allowFaults, drivers, fabric } = config
+    const { fault, path, ignoreMemlock, allowFaults, drivers, fabric, machine } = config
     const link = (options.link as Link | undefined) ?? config.link
     // Other switches have the ports of InfiniBand devices only once.
     const isCabled = fabric?.startsWith(OTHER_SWITCHES) === true
@@ -77,6 +77,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
       link,
       ...(faults.length > 0 && { fault: faults }),
       ...(isCabled && { fabric }),
+      ...(machine !== undefined && { machine }),
       ...(path !== undefined && options.path === undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(allowFaults && { allowFaults }),
@@ -84,7 +85,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
     }
     return {
       options: { ...options, ...taken },
-      text: settingsText({ devices, fault, link }),
+      text: settingsText({ devices, fault, link, ...(machine !== undefined && { machine }) }),
       checks: config.check === true,
       release: () => owner.close(),
     }

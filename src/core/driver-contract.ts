@@ -65,8 +65,18 @@ export interface DeviceNetwork {
   readonly limits?: DeviceLimits | undefined
   /** Present for a device with an InfiniBand port, of a driver with `hasFabric`. */
   readonly fabric?: FabricOptions | undefined
+  /** What the port and the adapter tell; absent: by the network interface, and as the driver's adapter. */
+  readonly adapter?: AdapterFacts | undefined
   /** How late `poll` may come after `nextTimeout`, microseconds; default 1000. */
   readonly timerDelay?: number | undefined
+}
+
+/** Of an adapter that the owner of core knows. */
+export interface AdapterFacts {
+  /** `LinkWidth` and `LinkSpeed` of the port. */
+  readonly rate?: { readonly activeWidth: number; readonly activeSpeed: number } | undefined
+  /** Of its PCI function; only drivers that tell one use it. */
+  readonly partId?: number | undefined
 }
 
 /** Of a device with an InfiniBand port. */

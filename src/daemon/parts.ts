@@ -25,6 +25,7 @@ import { readTorment } from '../spec/check/torment.ts'
 import { ParkedPage } from '../spec/session.ts'
 import { injectFaults } from '../tools/clients/faults/inject.ts'
 import type { RecordingOptions } from '../tools/clients/record/recording.ts'
+import { readMachine } from '../tools/topology/machine-file.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createSharedLimits } from './accounts.ts'
 import { DaemonChecker } from './check/checker.ts'
@@ -232,7 +233,8 @@ export const createParts = (
     postStack: (...post) => check?.posts.requestStackOf(...post) ?? [],
   })
   const allDrivers = [...drivers, ...registeredDrivers]
-  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers)
+  const machine = config.machine === undefined ? undefined : readMachine(config.machine)
+  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, machine)
   /** Removes a device that threw, since its state is unknown. */
   const removeFaulty = ({ device }: NetworkDevice, error: unknown): void => {
     containment.report(`device ${device.name}, which is removed`, error)
@@ -306,7 +308,7 @@ export const createParts = (
   }, containment)
   return {
     /** What the daemon was started with, and what ends it. */
-    start: { config, dispatch: dispatchCall, log, parkedPage, interfaces, lifetime },
+    start: { config, machine, dispatch: dispatchCall, log, parkedPage, interfaces, lifetime },
     /** What runs, when, and who is told if it throws. */
     running,
     /** Objects and devices, and what serves them. */

@@ -30,19 +30,27 @@ const numbersOf = (list: string): number[] =>
 export const numaNodes = (): readonly number[] => numbersOf(read(`${NODES}/online`) ?? '0')
 
 /** A set of processors as sysfs writes it: `0-3,8`, and as hexadecimal mask: `10f`. */
-interface ProcessorSet {
+export interface ProcessorSet {
   readonly list: string
   readonly mask: string
 }
 
+const allProcessors = (): string => read(`${PROCESSORS}/online`) ?? `0-${Math.max(cpus().length, 1) - 1}`
+/** How many processors the machine may have: the width of masks. */
+export const possibleProcessors = (): number =>
+  Math.max(...numbersOf(read(`${PROCESSORS}/possible`) ?? allProcessors())) + 1
+
+/** A set of processors among `width` ones, as mask. */
+export const processorMask = (processors: readonly number[], width: number): string => {
+  const bits = processors.reduce((mask, processor) => mask | (1n << BigInt(processor)), 0n)
+  const digits = bits.toString(16).padStart(Math.ceil(width / 4), '0')
+  return digits.replace(/(.)(?=(?:.{8})+$)/g, '$1,')
+}
+
 /** The processors of a NUMA node; for -1, and on a kernel without NUMA, all. */
 export const processorsOf = (node: number): ProcessorSet => {
-  const all = read(`${PROCESSORS}/online`) ?? `0-${Math.max(cpus().length, 1) - 1}`
-  const list = (node < 0 ? undefined : read(`${NODES}/node${node}/cpulist`)) ?? all
-  const width = Math.max(...numbersOf(read(`${PROCESSORS}/possible`) ?? all)) + 1
-  const bits = numbersOf(list).reduce((mask, processor) => mask | (1n << BigInt(processor)), 0n)
-  const digits = bits.toString(16).padStart(Math.ceil(width / 4), '0')
-  return { list, mask: digits.replace(/(.)(?=(?:.{8})+$)/g, '$1,') }
+  const list = (node < 0 ? undefined : read(`${NODES}/node${node}/cpulist`)) ?? allProcessors()
+  return { list, mask: processorMask(numbersOf(list), possibleProcessors()) }
 }
 
 /** Whether the machine has a PCI function with this address, for example `0000:81:00.0`. */

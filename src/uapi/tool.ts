@@ -119,6 +119,8 @@ export interface DaemonConfig {
   readonly fabric?: string
   /** Absolute paths of the files of `--driver`. */
   readonly drivers?: readonly string[]
+  /** Absolute path of the machine file that programs are shown; absent: the machine itself. */
+  readonly machine?: string
 }
 
 export type ToolRequest =

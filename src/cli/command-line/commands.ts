@@ -262,6 +262,31 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
       }),
     },
   },
+  machine: {
+    description: 'Machines that programs are shown in place of this one (--machine): their adapters are devices.',
+    examples: [
+      'userdma machine list',
+      'userdma machine capture -o mine.machine',
+      'userdma run --machine mine.machine -- lstopo',
+    ],
+    commands: {
+      capture: command({
+        options: options.machineCaptureOptions,
+        description:
+          'Writes what programs read of this machine into a file: PCI tree, NUMA nodes, processors, adapters with their ports and interfaces, IOMMU groups, ACS. Without serial numbers and addresses.',
+        run: async ({ options }) => (await import('../commands/machine.ts')).capture(options),
+      }),
+      list: command({
+        description: 'Lists the machines that userdma has.',
+        run: async () => (await import('../commands/machine.ts')).listMachines(),
+      }),
+      show: command({
+        arguments: [['<file|name>', 'a machine file, or one that userdma has', path]],
+        description: 'Prints a machine file, for a file of your own, after checking it.',
+        run: async (_, name) => (await import('../commands/machine.ts')).showMachine(name),
+      }),
+    },
+  },
   fault: {
     description: 'Shows or changes the fault rules of a running daemon.',
     text: listText(

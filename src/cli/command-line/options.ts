@@ -65,6 +65,11 @@ const walkClock = valued(
 export const configOptions = {
   device: repeated('name[@address][,…]', text, `a device: ${DEVICE_HELP} (default: rxe0@127.0.0.1)`),
   fault: repeated('rule', text, 'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms'),
+  machine: valued(
+    'file|name',
+    path,
+    'show programs this machine in place of this one: a machine file, or one that userdma has (`userdma machine list`); its adapters are devices',
+  ),
   link,
   path: valued('kind', meaning(pathKinds), 'how messages pass between devices in memory'),
   torment: valued('seed', text, 'let the devices do what the specification allows and hardware rarely does'),
@@ -117,6 +122,7 @@ const KEEPS_DEVICES = "with --host the program keeps the machine's own devices; 
 /** Options that configure devices of userdma, of which `--host` has none. */
 const DEVICE_OPTIONS = [
   'device',
+  'machine',
   'link',
   'path',
   'torment',
@@ -476,6 +482,8 @@ export const netWalkOptions = {
   clockSpin,
   at,
 } as const
+export const machineCaptureOptions = { output: output('write to this file instead of standard output') } as const
+
 export const netShowOptions = { json, at } as const
 
 export const metricsOptions = {

@@ -185,7 +185,7 @@ export const commandStage = (
     }
   },
   repeatCommand(point) {
-    const { device = [], fault = [], fabric, link, path, clock, clockSpin } = options
+    const { device = [], machine, fault = [], fabric, link, path, clock, clockSpin } = options
     return [
       'userdma',
       'run',
@@ -193,6 +193,7 @@ export const commandStage = (
       '--record',
       'walk.udr',
       ...device.flatMap(one => ['--device', one]),
+      ...(machine === undefined ? [] : ['--machine', machine]),
       ...(fabric === undefined ? [] : ['--fabric', fabric]),
       ...(link === undefined ? [] : ['--link', link]),
       ...(path === undefined ? [] : ['--path', path]),

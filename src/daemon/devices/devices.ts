@@ -8,13 +8,20 @@ import { identityOf } from '../../assembly/host-identity.ts'
 import { noDeviceText } from '../../base/suggest.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
-import { isLinked, type LinkedDevice, type NetworkDevice, type RegisteredDriver } from '../../core/driver-contract.ts'
+import {
+  type AdapterFacts,
+  isLinked,
+  type LinkedDevice,
+  type NetworkDevice,
+  type RegisteredDriver,
+} from '../../core/driver-contract.ts'
 import type { Core, Device } from '../../core/model.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/processors.ts'
 import type { Clients } from '../../services/clients.ts'
 import { guidBytes } from '../../settings/fabric.ts'
 import { CallError } from '../../spec/errno.ts'
+import { functionsOf, type Machine, type MachineFunction } from '../../tools/topology/machine-file.ts'
 import { lidOf } from '../../transport/wire/address.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Loop } from '../loop.ts'
@@ -101,9 +108,29 @@ export const loadFor = async (specs: readonly DeviceSpec[], clients: Pick<Client
   if (specs.some(({ layer }) => layer === 'infiniband')) await clients.loadSubnet()
 }
 
-/** Throws an Error if the machine has the device's PCI function itself, or lacks the NUMA node. */
-const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
+/** The adapter of a machine file that the device is; undefined: it is none. */
+const adapterIn = (machine: Machine | undefined, { pci }: DeviceSpec): MachineFunction | undefined =>
+  machine && pci && functionsOf(machine).find(({ address }) => address === pci.address)
+
+/** What the port and the adapter tell, by the machine file. */
+const factsOf = (found: MachineFunction | undefined): AdapterFacts | undefined =>
+  found && { rate: found.rdma?.rate, partId: found.ids[1] }
+
+/**
+ * Throws an Error if the machine has the device's PCI function itself, or lacks the NUMA node. `shown`: the machine
+ * that programs are shown.
+ */
+const checkPciFunction = (spec: DeviceSpec, shown: Machine | undefined): void => {
+  const { name, pci } = spec
   if (pci === undefined) return
+  if (shown !== undefined) {
+    const found = adapterIn(shown, spec)
+    if (found !== undefined && found.rdma === undefined)
+      throw new Error(
+        `device ${name}: pci=${pci.address} is a function of the machine file that has no rdma=; give it one, or choose another address`,
+      )
+    return
+  }
   if (hasPciFunction(pci.address))
     throw new Error(
       `device ${name}: pci=${pci.address} is a function of this machine; choose an address that is not in /sys/bus/pci/devices`,
@@ -117,7 +144,7 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 
 /**
  * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: polls
- * the devices. `drivers`: as for `driverOf`.
+ * the devices. `drivers`: as for `driverOf`. `machine`: the one that programs are shown; absent: this one.
  */
 export const createDevices = (
   core: Core,
@@ -126,6 +153,7 @@ export const createDevices = (
   polled: Pick<Loop, 'add' | 'remove'>,
   addDevice: Assembly['addDevice'],
   drivers: readonly RegisteredDriver[],
+  machine?: Machine,
 ): Devices => {
   const all: DaemonDevice[] = []
   const listeners = new Set<DeviceListener>()
@@ -149,6 +177,7 @@ export const createDevices = (
           dcqcn: spec.dcqcn,
           limits: spec.limits,
           fabric: fabricOf(spec),
+          adapter: factsOf(adapterIn(machine, spec)),
           attach: own => network.attach(spec, identity, own),
         },
       )
@@ -194,7 +223,7 @@ export const createDevices = (
       )
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
-      checkPciFunction(spec)
+      checkPciFunction(spec, machine)
       const created = create(spec)
       all.push(created)
       const { subnetPort } = created.network ?? {}

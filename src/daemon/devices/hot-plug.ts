@@ -6,7 +6,9 @@
 import { isLinked, type NetworkDevice } from '../../core/driver-contract.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import type { RdmaCm } from '../../services/rdma-cm/rdma-cm.ts'
+import type { Machine } from '../../tools/topology/machine-file.ts'
 import type { Contexts } from '../context/contexts.ts'
+import type { ShownMachine } from '../files/machine-tree.ts'
 import { createNamespaceFiles, type NamespaceFiles } from '../files/namespace-files.ts'
 import type { Loop } from '../loop.ts'
 import { type Notified, notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from '../netlink/monitor.ts'
@@ -24,9 +26,20 @@ export interface HotPlugParts {
   readonly netlink: Netlink
   readonly namespaces: DeviceNamespaces
   readonly loop: Loop
+  /** The machine that programs are shown; undefined: this one. */
+  readonly machine: Machine | undefined
   /** Removes a device that threw. */
   readonly removeFaulty: (device: NetworkDevice, error: unknown) => void
 }
+
+const shownMachine = (machine: Machine, devices: readonly DaemonDevice[]): ShownMachine => ({
+  machine,
+  drivers: new Map(
+    devices.flatMap(({ spec: { pci }, device }) =>
+      pci === undefined ? [] : [[pci.address, device.driver.name] as const],
+    ),
+  ),
+})
 
 export class HotPlug implements DeviceListener {
   readonly #parts: HotPlugParts
@@ -42,8 +55,8 @@ export class HotPlug implements DeviceListener {
 
   /** Writes the files of all devices. `interfaces`: as for `createDevices`. Throws the system's error. */
   start(interfaces: Interfaces | undefined): void {
-    const { devices, root, cm, namespaces, removeFaulty } = this.#parts
-    const files = createNamespaceFiles(root, devices.all, namespaces)
+    const { devices, root, cm, namespaces, removeFaulty, machine } = this.#parts
+    const files = createNamespaceFiles(root, devices.all, namespaces, machine && shownMachine(machine, devices.all))
     this.#files = files
     // The follower may find a device that throws, and is removed.
     devices.listeners.add(this)

@@ -12,8 +12,11 @@ import type { NetworkDevice } from '../../core/driver-contract.ts'
 import { holdFile, isAt, removeHeld } from '../../host/held-file.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
+import type { PciFunction } from '../../uapi/tool.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { type CountedDevice, createCounterFiles } from './counter-files.ts'
+import { functionFolders, type ShownMachine } from './machine-tree.ts'
+import type { PciPlace } from './pci-files.ts'
 import { addToTree, makeRoot, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
 
 export interface DeviceFiles {
@@ -29,7 +32,18 @@ export interface DeviceFiles {
   close(): void
 }
 
-const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
+/** Where the functions of devices are. */
+type PlaceReader = (pci: PciFunction) => PciPlace
+
+const placesIn = (shown: ShownMachine | undefined): PlaceReader => {
+  const folders = shown && functionFolders(shown.machine)
+  return pci => {
+    const folder = folders?.get(pci.address)
+    return folder === undefined ? pci : { ...pci, folder }
+  }
+}
+
+const treeDeviceOf = ({ spec, device, network }: DaemonDevice, placeOf: PlaceReader): TreeDevice => {
   const { name, index: node, driver, attributes } = device
   const [port] = device.ports
   return {
@@ -44,7 +58,7 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
     ...(driver.adapter !== undefined && { adapter: driver.adapter(attributes) }),
     // as on Linux, devices without Ethernet (EFA) belong to no interface
     interfaceName: driver.link === 'roce' ? (network?.link?.identity.interfaceName ?? '') : '',
-    ...(spec.pci !== undefined && { pci: spec.pci }),
+    ...(spec.pci !== undefined && { pci: placeOf(spec.pci) }),
     port: port && {
       gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ ...entry, index }])),
       pkeys: [...port.pkeys],
@@ -63,10 +77,14 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
 }
 
 /**
- * Writes the files below `root`, in place of an old tree. `devices`: all devices; the list may change. Throws the
- * system's error, and leaves no files then.
+ * Writes the files below `root`, in place of an old tree. `devices`: all devices; the list may change. `machine`: as
+ * for `writeTree`. Throws the system's error, and leaves no files then.
  */
-export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
+export const createDeviceFiles = (
+  root: string,
+  devices: readonly DaemonDevice[],
+  machine?: ShownMachine,
+): DeviceFiles => {
   makeRoot(root)
   const folder = holdFile(root)
   const close = (): void => {
@@ -74,7 +92,7 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
     closeSync(folder)
   }
   try {
-    return writeDeviceFiles(root, devices, folder, close)
+    return writeDeviceFiles(root, devices, machine, folder, close)
   } catch (error) {
     close()
     throw error
@@ -85,9 +103,12 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
 const writeDeviceFiles = (
   root: string,
   devices: readonly DaemonDevice[],
+  machine: ShownMachine | undefined,
   folder: number,
   close: () => void,
 ): DeviceFiles => {
+  const placeOf = placesIn(machine)
+  const treeDevice = (device: DaemonDevice): TreeDevice => treeDeviceOf(device, placeOf)
   const requireOwn = (): void => {
     if (!isAt(root, folder)) throw new Error(`${root} was removed, or belongs to another daemon now`)
   }
@@ -95,7 +116,7 @@ const writeDeviceFiles = (
   const counted = ({ device, network, spec: { pci } }: DaemonDevice): CountedDevice[] => {
     const { name } = device
     const counters = network?.counters?.bind(network)
-    return counters === undefined ? [] : [{ name, ...(pci !== undefined && { pci }), counted: counters }]
+    return counters === undefined ? [] : [{ name, ...(pci !== undefined && { pci: placeOf(pci) }), counted: counters }]
   }
   const logErrors = (deviceName: string, body: () => void): void => {
     try {
@@ -109,7 +130,7 @@ const writeDeviceFiles = (
   const shown = new Map<DaemonDevice, TreeDevice>()
   let areCountersStale = false
   for (const device of devices) shown.set(device, treeDevice(device))
-  writeTree(root, [...shown.values()])
+  writeTree(root, [...shown.values()], machine)
   const counters = createCounterFiles(root, devices.flatMap(counted), () => performance.now())
   return {
     add(device) {

@@ -8,6 +8,7 @@ import type { NetworkDevice } from '../../core/driver-contract.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DeviceNamespaces } from '../devices/namespaces.ts'
 import { createDeviceFiles, type DeviceFiles } from './device-files.ts'
+import type { ShownMachine } from './machine-tree.ts'
 
 /** Below the root, beside dev and sys. */
 const FOLDER = 'namespaces'
@@ -29,8 +30,9 @@ export const createNamespaceFiles = (
   root: string,
   devices: readonly DaemonDevice[],
   namespaces: DeviceNamespaces,
+  machine?: ShownMachine,
 ): NamespaceFiles => {
-  const own = createDeviceFiles(root, devices)
+  const own = createDeviceFiles(root, devices, machine)
   /** By namespace; NO_DEVICES: of those without devices. */
   const trees = new Map<string, Tree>()
   const treeOf = (name: string): Tree => {
@@ -38,7 +40,7 @@ export const createNamespaceFiles = (
     if (known !== undefined) return known
     const folder = join(root, FOLDER, name.replace(/\D+/g, '') || NO_DEVICES)
     const ofNamespace: DaemonDevice[] = []
-    const tree = { root: folder, files: createDeviceFiles(folder, ofNamespace), devices: ofNamespace }
+    const tree = { root: folder, files: createDeviceFiles(folder, ofNamespace, machine), devices: ofNamespace }
     trees.set(name, tree)
     return tree
   }

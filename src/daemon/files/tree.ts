@@ -4,16 +4,25 @@
  * empty files; a message of the session opens the device (OPEN in spec/session.ts).
  */
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, symlinkSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { AdapterTexts } from '../../core/driver-contract.ts'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { GidType, LinkLayer, NodeType, PhysState, PortState } from '../../spec/enums.ts'
 import { lanesOf, linkRate, speedName } from '../../spec/link-rate.ts'
 import { CM_NODE, ISSM_NODES, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
-import type { PciFunction } from '../../uapi/tool.ts'
 import { type CharDevice, CharDevices, rdevOf } from './chardevs.ts'
-import { pciConfig, pciFiles, pciPaths } from './pci-files.ts'
-import { linkFile, makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
+import { type ShownMachine, writeMachine } from './machine-tree.ts'
+import { functionConfig, functionFiles, type PciPlace, pciPaths, shownFunction } from './pci-files.ts'
+import {
+  ATTRIBUTE_MODE,
+  type Files,
+  filesIn,
+  makeFolder,
+  makeLink,
+  replaceFile,
+  writeFiles,
+  writeNewFile,
+} from './tree-files.ts'
 
 export interface TreeDevice {
   readonly name: string
@@ -36,7 +45,7 @@ export interface TreeDevice {
   /** Absent: the driver tells nothing of an adapter. */
   readonly adapter?: AdapterTexts
   /** The parent; absent: the device is virtual. */
-  readonly pci?: PciFunction
+  readonly pci?: PciPlace
 }
 
 interface TreePort {
@@ -95,6 +104,8 @@ const { uverbs, rdma_cm: cm, umad, issm } = CharDevices
 /** How many umad and issm nodes have a number of their own: the next minor numbers are those of other nodes. */
 const MAD_NUMBERS = issm.minor - umad.minor
 
+const ENTRY_CLASSES = ['infiniband', 'infiniband_mad', 'infiniband_verbs']
+
 /** An entry is CLASS/NAME. A device has an entry in class infiniband, and one for each of its nodes. */
 const rdmaEntry = (name: string): string => `infiniband/${name}`
 const verbsEntry = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
@@ -102,22 +113,17 @@ const madEntry = (device: CharDevice, node: number): string => `infiniband_mad/$
 /** The connection manager's node is a miscellaneous device. */
 const cmEntry = `misc/${cm.node}`
 
-const folderOf = (entry: string, pci?: PciFunction): string =>
+const folderOf = (entry: string, pci?: PciPlace): string =>
   `${pci === undefined ? 'sys/devices/virtual' : pciPaths(pci).folder}/${entry}`
 /** The link to the entry's folder in the class. */
 const classLink = (entry: string): string => `sys/class/${entry}`
 
-/** Makes `link` a link to `target`, and the folder above. Paths are below the root, and the link is relative. */
-const makeLink = (root: string, link: string, target: string): void => {
-  makeFolder(join(root, dirname(link)))
-  symlinkSync(relative(dirname(link), target), join(root, link))
-}
 /** Links an entry's folder to its class, and the class to the folder. */
-const linkEntry = (root: string, entry: string, pci?: PciFunction): void => {
+const linkEntry = (root: string, entry: string, pci?: PciPlace): void => {
   makeLink(root, `${folderOf(entry, pci)}/subsystem`, dirname(classLink(entry)))
   makeLink(root, classLink(entry), folderOf(entry, pci))
 }
-const removeEntry = (root: string, entry: string, pci?: PciFunction): void => {
+const removeEntry = (root: string, entry: string, pci?: PciPlace): void => {
   for (const path of [classLink(entry), folderOf(entry, pci)])
     rmSync(join(root, path), { recursive: true, force: true })
 }
@@ -148,9 +154,6 @@ const hexGroups = (bytes: Uint8Array): string =>
   Buffer.from(bytes)
     .toString('hex')
     .replace(/(.{4})(?=.)/g, '$1:')
-
-/** Contents of files, by path below the tree's root. */
-type Files = Record<string, string>
 
 /** Path below the tree's root. */
 export const portFolder = ({ name, pci }: Pick<TreeDevice, 'name' | 'pci'>): string =>
@@ -248,27 +251,6 @@ const deviceFiles = (device: TreeDevice): Files => {
   }
 }
 
-const ATTRIBUTE_MODE = 0o444
-/** As in Linux, programs may write node_desc. */
-const DESCRIPTION_MODE = 0o644
-
-/**
- * Attributes of equal text are one file with several names, which takes a fraction of the time: most of the 128
- * partition keys of an InfiniBand port are none. Attributes are replaced, never written.
- */
-const writeFiles = (root: string, files: Files): void => {
-  const written = new Map<string, string>()
-  for (const [path, value] of Object.entries(files)) {
-    const full = join(root, path)
-    makeFolder(dirname(full))
-    const isWritable = path.endsWith('/node_desc')
-    const equal = isWritable ? undefined : written.get(value)
-    if (equal !== undefined && linkFile(equal, full)) continue
-    writeNewFile(full, `${value}\n`, isWritable ? DESCRIPTION_MODE : ATTRIBUTE_MODE)
-    if (!isWritable) written.set(value, full)
-  }
-}
-
 /** The entries of a device, the one that programs read first at the end. */
 const entriesOf = ({ name, node }: Pick<TreeDevice, 'name' | 'node'>): readonly string[] => [
   rdmaEntry(name),
@@ -282,7 +264,7 @@ const entriesOf = ({ name, node }: Pick<TreeDevice, 'name' | 'node'>): readonly 
  * interface is there.
  */
 const linkInterface = (root: string, { pci, interfaceName }: TreeDevice): void => {
-  if (pci === undefined) return
+  if (pci === undefined || pci.folder !== undefined) return
   const folder = join(root, pciPaths(pci).folder, 'net')
   if (existsSync(folder) && readdirSync(folder).join() === interfaceName) return
   rmSync(folder, { recursive: true, force: true })
@@ -295,14 +277,15 @@ const linkInterface = (root: string, { pci, interfaceName }: TreeDevice): void =
 const addPciFunction = (root: string, device: TreeDevice): void => {
   const { pci } = device
   if (pci === undefined) return
-  const { folder, driver, links } = pciPaths(pci)
-  const linkLayer = device.port?.linkLayer ?? LinkLayer.values.ETHERNET
-  const files = Object.entries(pciFiles(pci, device.driver, linkLayer))
-  writeFiles(root, Object.fromEntries(files.map(([name, text]) => [`${folder}/${name}`, text])))
-  writeNewFile(join(root, folder, 'config'), pciConfig(pci, linkLayer), ATTRIBUTE_MODE)
-  makeLink(root, `${folder}/subsystem`, 'sys/bus/pci')
-  for (const link of links) makeLink(root, link, folder)
-  makeLink(root, `${folder}/driver`, driver)
+  if (pci.folder === undefined) {
+    const { folder, driver, links } = pciPaths(pci)
+    const shown = shownFunction(pci, device.driver, device.port?.linkLayer ?? LinkLayer.values.ETHERNET)
+    writeFiles(root, filesIn(folder, functionFiles(shown)))
+    writeNewFile(join(root, folder, 'config'), functionConfig(shown), ATTRIBUTE_MODE)
+    makeLink(root, `${folder}/subsystem`, 'sys/bus/pci')
+    for (const link of links) makeLink(root, link, folder)
+    makeLink(root, `${folder}/driver`, driver)
+  }
   for (const entry of entriesOf(device)) {
     const entryFolder = join(root, folderOf(entry, pci))
     if (existsSync(entryFolder)) symlinkSync(`../../../${pci.address}`, join(entryFolder, 'device'))
@@ -310,12 +293,19 @@ const addPciFunction = (root: string, device: TreeDevice): void => {
   linkInterface(root, device)
 }
 
+const removeIfEmpty = (folder: string): void => {
+  if (existsSync(folder) && readdirSync(folder).length === 0) rmdirSync(folder)
+}
+
 /** Folders that another function may have too stay until they are empty. */
-const removePciFunction = (root: string, pci: PciFunction): void => {
+const removePciFunction = (root: string, pci: PciPlace): void => {
   const { folder, bus, driver, links } = pciPaths(pci)
+  if (pci.folder !== undefined) {
+    for (const name of ENTRY_CLASSES) removeIfEmpty(join(root, folder, name))
+    return
+  }
   for (const path of [...links, folder]) rmSync(join(root, path), { recursive: true, force: true })
-  for (const shared of [bus, driver])
-    if (existsSync(join(root, shared)) && readdirSync(join(root, shared)).length === 0) rmdirSync(join(root, shared))
+  for (const shared of [bus, driver]) removeIfEmpty(join(root, shared))
 }
 
 /** Programs read the links in classes first, so the links are written last. */
@@ -363,8 +353,8 @@ export const makeRoot = (root: string): void => {
   makeFolder(root)
 }
 
-/** Writes the files of a tree into an empty folder. */
-export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
+/** Writes the files of a tree into an empty folder. `machine`: the machine that it shows; absent: this one. */
+export const writeTree = (root: string, devices: readonly TreeDevice[], machine?: ShownMachine): void => {
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
   makeFolder(join(root, NODES))
   makeFolder(join(root, 'sys/class/infiniband'))
@@ -377,6 +367,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
     'sys/class/infiniband_mad/abi_version': String(umad.abi),
   })
   linkEntry(root, cmEntry)
+  if (machine !== undefined) writeMachine(root, machine)
   for (const device of devices) addToTree(root, device)
 }
 

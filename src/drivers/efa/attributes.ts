@@ -2,6 +2,7 @@
  * Attributes of EFA devices, as Linux's driver reports them (efa_query_device, efa_query_port), with limits like those
  * of Amazon's adapters. The MTU, and with it the longest SEND, is smaller than theirs on ports that carry less.
  */
+import type { AdapterFacts } from '../../core/driver-contract.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { PortAttributes } from '../../spec/classes/device/port.ts'
 import { EfaCaps } from '../../spec/drivers/efa.ts'
@@ -86,8 +87,10 @@ const ADAPTER_MTU = 8928
 /** The MTU of a device, bytes. A port with the largest path MTU of RoCE also carries packets of the adapters' size. */
 export const mtuOf = (pathMtu: number): number => (pathMtu === MAX_MTU_BYTES ? ADAPTER_MTU : pathMtu)
 
+const RATE: NonNullable<AdapterFacts['rate']> = { activeWidth: LinkWidth.values.X4, activeSpeed: LinkSpeed.values.EDR }
+
 /** `mtu`: bytes. */
-export const portAttributes = (mtu: number): RecordOf<typeof PortAttributes> => ({
+export const portAttributes = (mtu: number, rate = RATE): RecordOf<typeof PortAttributes> => ({
   ...zeroRecord(PortAttributes),
   state: PortState.values.ACTIVE,
   physState: PhysState.values.LINK_UP,
@@ -99,7 +102,6 @@ export const portAttributes = (mtu: number): RecordOf<typeof PortAttributes> => 
   activeMtu: mtuEnum(Math.min(mtu, MAX_MTU_BYTES)),
   maxMsgSz: mtu,
   maxVlNum: 1,
-  activeWidth: LinkWidth.values.X4,
-  activeSpeed: LinkSpeed.values.EDR,
-  activeSpeedEx: LinkSpeed.values.EDR,
+  ...rate,
+  activeSpeedEx: rate.activeSpeed,
 })

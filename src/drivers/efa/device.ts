@@ -228,7 +228,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     state,
     attributes,
     extended: extendedAttributes(),
-    ports: [portAttributes(mtu)],
+    ports: [portAttributes(mtu, network.adapter?.rate)],
     numCompVectors: Limits.compVectors,
     limits: {
       pd: attributes.maxPd,

@@ -159,7 +159,7 @@ const kindFor = (station: Station | undefined, site: RoceSite): DeviceKind<Mlx5S
 /** Registers a device of this driver. Throws the errors of `createSoftDevice`. */
 const createMlx5Device = (core: Core, name: string, site: RoceSite): NetworkDevice => {
   const { network, allocate } = site
-  const { attach, identity, now, dcqcn, limits, timerDelay, torment, fabric } = network
+  const { attach, identity, now, dcqcn, limits, timerDelay, torment, fabric, adapter } = network
   const port = attach()
   const isUp = (): boolean => device.ports[0].attributes.state === PortState.values.ACTIVE
   // the memory link connects the devices of this core; sockets carry the payloads of RoCE's UDP datagrams, no frames
@@ -177,6 +177,7 @@ const createMlx5Device = (core: Core, name: string, site: RoceSite): NetworkDevi
     timerDelay,
     torment,
     fabric,
+    adapter,
     frames: station,
   })
   const { device, link } = soft

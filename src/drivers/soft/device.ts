@@ -9,6 +9,7 @@ import type { Identity } from '../../core/devices/identity.ts'
 import { lowered } from '../../core/devices/lower-limits.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
+  type AdapterFacts,
   type ContextWait,
   createTaps,
   type DeviceLink,
@@ -147,11 +148,15 @@ export interface SoftOptions {
   readonly dcqcn?: number | undefined
   readonly limits?: DeviceLimits | undefined
   readonly timerDelay?: number | undefined
+  readonly adapter?: AdapterFacts | undefined
   /** Of an InfiniBand port. */
   readonly fabric?: FabricOptions | undefined
   /** Where queue pairs for raw packets send frames. */
   readonly frames?: FrameSink | undefined
 }
+
+const rateOf = (adapter: AdapterFacts | undefined): ReturnType<EthernetLink> | undefined =>
+  adapter?.rate && { ...adapter.rate, activeSpeedEx: adapter.rate.activeSpeed }
 
 /** Class names of a driver's queue pairs and work queues, which are rows too: they share one limit (max_qp). */
 const qpNamesOf = ({ classes }: Pick<RegisteredDriver, 'classes'>): string[] =>
@@ -299,11 +304,12 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   #createState(
     { limits, ethernetLink, gidTypes, sendsAsRxe }: DeviceKind<Own>,
-    { name, identity, now, torment, dcqcn, fabric, limits: set }: SoftOptions,
+    { name, identity, now, torment, dcqcn, fabric, limits: set, adapter }: SoftOptions,
     random: () => number,
     isReused: boolean,
   ): SoftState<Own> {
     const port = this.#port
+    const rate = rateOf(adapter)
     const paths =
       fabric === undefined
         ? rocePaths(port, () => this.device.ports[0].gids, sendsAsRxe)
@@ -311,7 +317,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return {
       own: undefined,
       limits: lowered(name, torment?.limits(name, limits) ?? limits, set),
-      ethernetLink,
+      ethernetLink: rate === undefined ? ethernetLink : () => rate,
       gidTypes,
       identity,
       port,
@@ -360,7 +366,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   #register(
     core: Core,
     kind: DeviceKind<Own>,
-    { name, fabric, limits }: SoftOptions,
+    { name, fabric, limits, adapter }: SoftOptions,
     random: () => number,
   ): Device<SoftState<Own>> {
     const state = this.#state
@@ -368,12 +374,15 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const gids = fabric === undefined ? identity.gids : []
     // first, because it may fail
     for (const gid of gids) port.addAddress(gid)
-    const attributes = lowered(name, kind.attributes(fabric?.guid ?? identity.guid, state.limits), limits)
+    const attributes = {
+      ...lowered(name, kind.attributes(fabric?.guid ?? identity.guid, state.limits), limits),
+      ...(kind.driver.adapter !== undefined && adapter?.partId !== undefined && { vendorPartId: adapter.partId }),
+    }
     const portOf = portAttributes(
       mtuEnum(port.pathMtu),
       () => state.engine().counters,
       kind.limits.maxMsgSize,
-      kind.ethernetLink(),
+      state.ethernetLink(),
     )
     const device = register(core, {
       name,
@@ -382,7 +391,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       state,
       attributes,
       extended: kind.extended,
-      ports: [fabric === undefined ? portOf : Object.assign(portOf, fabricAttributes)],
+      ports: [fabric === undefined ? portOf : Object.assign(portOf, fabricAttributes, rateOf(adapter))],
       numCompVectors: Limits.compVectors,
       limits: {
         pd: attributes.maxPd,

@@ -237,12 +237,7 @@ const bind = (fd: number, address: number, length: number, claim: Claim): void =
  * for a link-local address and for multicast. `claim` 'spare': a later socket that binds the address with 'own' gets
  * the datagrams while it is open; 'send': the socket keeps next to nothing of what arrives. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
-export const openUdpSocket = (
-  address: Uint8Array,
-  port: number,
-  scope = 0,
-  claim: Claim = 'own',
-): UdpSocket => {
+export const openUdpSocket = (address: Uint8Array, port: number, scope = 0, claim: Claim = 'own'): UdpSocket => {
   const version = isIpv4Mapped(address) ? 4 : 6
   const family = version === 4 ? AF_INET : AF_INET6
   const fd = check('socket', sys().socket(family, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))

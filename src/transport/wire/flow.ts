@@ -31,8 +31,7 @@ export const sourcePortOf = (flowLabel: number, qpn: number, destQpn: number): n
 }
 
 /** The UDP source port of a UD queue pair's datagrams, as Linux's rxe (rxe_qp_init_req, hash_32). */
-export const datagramSourcePort = (qpn: number): number =>
-  FIRST_SOURCE_PORT | (Math.imul(qpn, 0x61c8_8647) >>> 18)
+export const datagramSourcePort = (qpn: number): number => FIRST_SOURCE_PORT | (Math.imul(qpn, 0x61c8_8647) >>> 18)
 
 const markedFlows = new WeakMap<PacketFlow, PacketFlow>()
 

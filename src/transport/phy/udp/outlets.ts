@@ -49,7 +49,7 @@ export const createOutlets = ({ interfaceIndex, sendQueued, onWritable }: Outlet
   const sockets: (UdpSocket | undefined)[] = []
 
   const isOf = (outlet: Outlet | undefined, address: Uint8Array): outlet is Outlet =>
-    outlet !== undefined && outlet.address.every((byte, i) => byte === address[i])
+    outlet?.address.every((byte, i) => byte === address[i]) === true
   const find = (address: Uint8Array, port: number): number =>
     outlets.findIndex(outlet => outlet?.port === port && isOf(outlet, address))
   const add = (address: Uint8Array, port: number, socket: UdpSocket): number => {

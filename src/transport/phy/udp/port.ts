@@ -41,6 +41,31 @@ export interface UdpPortOptions {
   readonly segmentation?: 'auto' | 'never'
 }
 
+const noCounts = (): UdpCounters => ({
+  sentPackets: 0,
+  sentBytes: 0,
+  receivedPackets: 0,
+  receivedBytes: 0,
+  icrcErrors: 0,
+  dropped: 0,
+  unexpectedIdentifications: 0,
+  sendCalls: 0,
+  segmentedMessages: 0,
+  sendErrors: 0,
+  lastSendError: 0,
+})
+
+/** The error for a flow from `address`. */
+const noAddress = (
+  address: Uint8Array,
+  { addresses, sockets }: ReturnType<typeof createAddresses<UdpSocket>>,
+): RangeError => {
+  const own = addresses.filter((ownAddress, i) => sockets[i] !== undefined && !isMulticast(ownAddress))
+  return new RangeError(
+    `flow: this port has no address ${addressText(address)}; it has ${own.map(addressText).join(', ') || 'none'}`,
+  )
+}
+
 export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: UdpPortOptions): UdpPort => {
   let currentInterface = interfaceIndex
   const batches = createUdpBatches({
@@ -59,19 +84,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
   /** Number of taps and layers that need exact identifications. */
   let sealReasons = 0
 
-  const counters: UdpCounters = {
-    sentPackets: 0,
-    sentBytes: 0,
-    receivedPackets: 0,
-    receivedBytes: 0,
-    icrcErrors: 0,
-    dropped: 0,
-    unexpectedIdentifications: 0,
-    sendCalls: 0,
-    segmentedMessages: 0,
-    sendErrors: 0,
-    lastSendError: 0,
-  }
+  const counters = noCounts()
   const tap = () => port.tap
   const outlets = createOutlets({
     interfaceIndex: () => currentInterface,
@@ -95,13 +108,6 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     tap,
     needsIdentifications: () => sealReasons > 0,
   })
-
-  const noAddress = (address: Uint8Array): RangeError => {
-    const own = addresses.filter((ownAddress, i) => sockets[i] !== undefined && !isMulticast(ownAddress))
-    return new RangeError(
-      `flow: this port has no address ${addressText(address)}; it has ${own.map(addressText).join(', ') || 'none'}`,
-    )
-  }
 
   const parts = socketPortParts(flows, senders, SEND_AREA_BYTES)
   const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
@@ -160,8 +166,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     // Joins all groups again, because the kernel has ended the memberships together with the old interface.
     setInterface: newInterface => {
       currentInterface = newInterface
-      for (let flow = 0; flow < MAX_FLOWS; flow++)
-        if (flows.isOpen(ONLY_PORT, flow)) setDestination(flow)
+      for (let flow = 0; flow < MAX_FLOWS; flow++) if (flows.isOpen(ONLY_PORT, flow)) setDestination(flow)
       let firstError: unknown
       // Also the groups without a socket, which could not be joined on the interface before.
       for (const group of addresses.filter(isMulticast)) {
@@ -183,7 +188,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       addressTable.freeNumber(number)
     },
     openFlow: address => {
-      if (sockets[numberOf(address.source)] === undefined) throw noAddress(address.source)
+      if (sockets[numberOf(address.source)] === undefined) throw noAddress(address.source, addressTable)
       requireFlowRanges(address)
       const outlet = outlets.take(address.source, address.sourcePort)
       const flow = flows.open(ONLY_PORT, { ...address, sourcePort: outlets.sourcePortOf(outlet) })
