@@ -38,13 +38,13 @@ export interface Outlets {
 
 interface OutletOptions {
   readonly interfaceIndex: () => number
-  /** Called before a socket is closed. */
+  /** Called before a socket is closed, and when a blocked one is writable. */
   readonly sendQueued: () => void
-  /** The blocked socket is writable again. */
-  readonly onWritable: () => void
+  /** Wakes the port's owner: it may reserve again. */
+  readonly wake: () => void
 }
 
-export const createOutlets = ({ interfaceIndex, sendQueued, onWritable }: OutletOptions): Outlets => {
+export const createOutlets = ({ interfaceIndex, sendQueued, wake }: OutletOptions): Outlets => {
   const outlets: (Outlet | undefined)[] = []
   const sockets: (UdpSocket | undefined)[] = []
 
@@ -74,6 +74,10 @@ export const createOutlets = ({ interfaceIndex, sendQueued, onWritable }: Outlet
     const isFull = outlets.filter(outlet => isOf(outlet, address)).length > MAX_SOURCE_PORTS
     const socket = isFull ? undefined : open(address, port)
     return socket === undefined ? find(address, ROCE_UDP_PORT) : add(address, port, socket)
+  }
+  const onWritable = (): void => {
+    sendQueued()
+    wake()
   }
   const closeSocket = (number: number): void => {
     const socket = sockets[number]

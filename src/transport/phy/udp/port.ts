@@ -89,10 +89,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
   const outlets = createOutlets({
     interfaceIndex: () => currentInterface,
     sendQueued: () => sending.sendQueued(),
-    onWritable: () => {
-      sending.sendQueued()
-      port.wake?.()
-    },
+    wake: () => port.wake?.(),
   })
   const sending = createUdpSending(batches, outlets.sockets, flows, senders, counters, {
     canSegment: segmentation === 'auto',
