@@ -105,7 +105,7 @@ const cases: readonly Case[] = [
   [
     ['check', '--like', 'mlx5,', '--', 'true'],
     2,
-    /^userdma: --like "" is not one of mlx5, efa, irdma, rxe, infiniband, roce\n$/,
+    /^userdma: --like "" is not one of mlx5, connectx4lx, .* rxe, infiniband, roce\n$/,
   ],
   [['check', '--color', 'red', '--', 'true'], 2, /^userdma: --color "red" is not one of auto, always, never\n$/],
   [

@@ -82,6 +82,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   refusals: [['-q'], /usage: refusals/],
   torment_cases: [['-q'], /usage: torment_cases/],
   mistakes: [['-q'], /usage: mistakes/],
+  budgets: [['-q'], /usage: budgets DEVICE/],
+  topology_readers: [['-q'], /usage: topology_readers/],
   lives: [['-q'], /usage: lives CASE/],
   order_cases: [['-q'], /usage: order_cases CASE/],
   order_cases_srd: [['-q'], /usage: order_cases CASE/],

@@ -146,8 +146,8 @@ const startFabric = async (
 /** What the kernel of a router is set to, and of hosts in a net with routers. */
 const ROUTED = ['net/ipv4/fib_multipath_hash_policy=1', 'net/ipv6/fib_multipath_hash_policy=1']
 /**
- * Answers may come by another path than requests go. A router looks for IPv6 neighbors by its link-local addresses, which
- * are usable at once without duplicate address detection.
+ * Answers may come by another path than requests go. A router looks for IPv6 neighbors by its link-local addresses,
+ * which are usable at once without duplicate address detection.
  */
 const FORWARDING = [
   'net/ipv4/ip_forward=1',

@@ -1,7 +1,6 @@
 /*
- * Links and routers of a net that go down and return: their interfaces, and the routes of all nodes, which are made anew
- * at once. Several outages may have the same
- * interface, which is up again when none has it.
+ * Links and routers of a net that go down and return: their interfaces, and the routes of all nodes, which are made
+ * anew at once. Several outages may have the same interface, which is up again when none has it.
  */
 import { addressLine, untilUp } from './build.ts'
 import type { Plan, PlannedInterface, PlannedLink } from './plan.ts'

@@ -1,6 +1,7 @@
 /*
- * The routes of a net with routers: each node has one to each segment that is not its own, by all next hops of the paths
- * with the fewest routers. The kernel takes one of them by the hash of the five-tuple (fib_multipath_hash_policy 1).
+ * The routes of a net with routers: each node has one to each segment that is not its own, by all next hops of the
+ * paths with the fewest routers. The kernel takes one of them by the hash of the five-tuple (fib_multipath_hash_policy
+ * 1).
  */
 import { isMappedIpv4, parseAddress } from '../../transport/wire/address.ts'
 import type { Plan, PlannedHost, PlannedInterface } from './plan.ts'

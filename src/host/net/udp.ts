@@ -235,7 +235,8 @@ const bind = (fd: number, address: number, length: number, claim: Claim): void =
  * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. If the address is
  * multicast, the socket joins the group on interface `scope`; any number of sockets may. `scope`: the interface index,
  * for a link-local address and for multicast. `claim` 'spare': a later socket that binds the address with 'own' gets
- * the datagrams while it is open; 'send': the socket keeps next to nothing of what arrives. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * the datagrams while it is open; 'send': the socket keeps next to nothing of what arrives. Throws SystemError:
+ * EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (address: Uint8Array, port: number, scope = 0, claim: Claim = 'own'): UdpSocket => {
   const version = isIpv4Mapped(address) ? 4 : 6

@@ -223,8 +223,8 @@ export interface LinkStats {
   /** Packets that the switch marked. */
   readonly marked: number
   /**
-   * Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. And those that were
-   * on it when it was down.
+   * Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. And those that
+   * were on it when it was down.
    */
   readonly lost: { readonly overflow: number; readonly chance: number; readonly mtu: number; readonly down: number }
   /** Bytes that wait in front of the link or are being sent: now, at most, and their mean over time. */
@@ -359,7 +359,9 @@ export interface LocalNetwork extends Network {
   untilConfigured(): Promise<void>
   /** Whether a soft device has this IP address. */
   hasAddress(address: string): boolean
-  /** The address of a new device in the subnet of its host; undefined without routers. `host`: as `DevicePlace.host`. */
+  /**
+   * The address of a new device in the subnet of its host; undefined without routers. `host`: as `DevicePlace.host`.
+   */
   addressAt(host: string | undefined): string | undefined
   /** The port of a soft device, also of one that is being added. */
   portOf(name: string): FaultPort | undefined

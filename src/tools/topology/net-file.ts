@@ -1,7 +1,7 @@
 /*
- * Reads a topology file (docs/how-to/net.md): hosts, switches, routers and links between them, in YAML. This file knows what may
- * stand where; cli/net/plan.ts gives addresses and devices. An error names file, line and column, the value as written,
- * and what is allowed.
+ * Reads a topology file (docs/how-to/net.md): hosts, switches, routers and links between them, in YAML. This file knows
+ * what may stand where; cli/net/plan.ts gives addresses and devices. An error names file, line and column, the value as
+ * written, and what is allowed.
  *
  *   hosts: 8                          h1 to h8, or names, or names with settings
  *   switches: [tor]

@@ -166,7 +166,8 @@ describe('a datagram', () => {
     const [wc] = pollAll(b.cq.ring)
     assert.equal(wc.sl, SL_IPV6)
     const { bytes } = b.mr
-    // version, traffic class and flow label, which rxe sets to 0; the length: UDP header, BTH, DETH, data, ICRC; next header, hop limit
+    // version, traffic class and flow label, which rxe sets to 0; the length: UDP header, BTH, DETH, data, ICRC; next
+    // header, hop limit
     const UDP = 8
     assert.deepEqual([...bytes.slice(0, 8)], [0x60, 0, 0, 0, 0, UDP + 12 + 8 + 8 + 4, 17, 64])
     assert.deepEqual(bytes.slice(8, 40), Uint8Array.from([...ipv6(1), ...ipv6(2)]))

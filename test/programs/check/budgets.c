@@ -140,8 +140,10 @@ static int descriptors(const char *what, bool copes)
 
 int main(int argc, char **argv)
 {
-    if (argc < 4)
-        return 2;
+    if (argc < 4) {
+        fprintf(stderr, "usage: budgets DEVICE OBJECT COUNT [cope]\n");
+        return 1;
+    }
     const char *object = argv[2];
     struct ibv_device **devices = ibv_get_device_list(NULL), **found = devices;
     while (*found && strcmp(ibv_get_device_name(*found), argv[1]))

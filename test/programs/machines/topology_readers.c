@@ -116,8 +116,12 @@ static void as_mooncake(const char *device)
     printf("mooncake %s %s node=%s gpu=%s\n", device, address, text_of(own, "numa_node"), gpu);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc != 1) {
+        fprintf(stderr, "usage: topology_readers, not %s\n", argv[1]);
+        return 1;
+    }
     int count;
     struct ibv_device **const devices = ibv_get_device_list(&count);
     for (int i = 0; devices && i < count; i++) {

@@ -23,7 +23,10 @@ export interface FaultSources {
   cutOff(device: Device): void
   /** The address of a device leaves, and returns at an index so much higher. Nothing for a device without link. */
   moveGid(device: Device, by: number): void
-  /** Disturbs the subnet of a device's InfiniBand port, or simulated links. Returns what ends it; undefined: there is nothing to end. */
+  /**
+   * Disturbs the subnet of a device's InfiniBand port, or simulated links. Returns what ends it; undefined: there is
+   * nothing to end.
+   */
   disturb(device: Device, disturbance: Disturbance | RouterOutage): (() => void) | undefined
   /** Removes a device, and adds it again after so many milliseconds. */
   remove(device: Device, milliseconds: number): void

@@ -48,8 +48,8 @@ export interface FaultDecider {
   /** The state of a rule, for a decider that follows; undefined: it does not apply to this device and direction. */
   stateOf(index: number): RuleState | undefined
   /**
-   * Decides about the packets of a run of a flow at `at` in `view`; the last one has `lastBytes`. May replace the arrays of
-   * `decisions`. True if a fault applies to any packet.
+   * Decides about the packets of a run of a flow at `at` in `view`; the last one has `lastBytes`. May replace the
+   * arrays of `decisions`. True if a fault applies to any packet.
    */
   decide(view: DataView, at: number, packetBytes: number, count: number, lastBytes: number, flow: FlowAddress): boolean
   /** Decides that no fault applies to the `count` packets of a run. */

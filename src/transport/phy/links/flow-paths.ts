@@ -1,6 +1,6 @@
 /*
- * Which flow has taken which path: counted for each run, without allocation once the flow and its path are known. A path
- * is looked up again after each change of the routes.
+ * Which flow has taken which path: counted for each run, without allocation once the flow and its path are known. A
+ * path is looked up again after each change of the routes.
  */
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { addressKey } from '../../wire/address.ts'

@@ -1,6 +1,6 @@
 /*
- * Topologies of links (links.ts): nodes are numbers, hosts first, then switches, then routers. Small functions build the
- * usual ones; `routesOf` finds all shortest paths, of which switches and routers choose one for each flow (ECMP).
+ * Topologies of links (links.ts): nodes are numbers, hosts first, then switches, then routers. Small functions build
+ * the usual ones; `routesOf` finds all shortest paths, of which switches and routers choose one for each flow (ECMP).
  */
 
 /** The properties of a link, the same in both directions. */
@@ -171,8 +171,8 @@ export const routesOf = (topology: LinkTopology, isDown: (link: number) => boole
 }
 
 /**
- * By host the number of its subnet, from 0 in the order of hosts: switches that are joined are one with their hosts, and
- * so is each link between hosts, or of a host to a router. The first link of a host counts.
+ * By host the number of its subnet, from 0 in the order of hosts: switches that are joined are one with their hosts,
+ * and so is each link between hosts, or of a host to a router. The first link of a host counts.
  */
 export const subnetsOf = (topology: LinkTopology): Int32Array => {
   const { hosts, links } = topology

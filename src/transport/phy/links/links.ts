@@ -9,11 +9,11 @@
  * arrival.
  *
  * A switch drops what exceeds its queue, marks by RED on the queue's length when the packet comes (only packets whose
- * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A router does too, and
- * drops what no router forwards: packets whose TTL ends, and those of one link (link-local addresses, groups, RoCE v1).
- * Links may go down: then routes are computed anew. A host's own queue in front of its link has no limit and no marking:
- * its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that ports of a switch share, and the time that a
- * switch or router takes.
+ * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A router does too,
+ * and drops what no router forwards: packets whose TTL ends, and those of one link (link-local addresses, groups, RoCE
+ * v1). Links may go down: then routes are computed anew. A host's own queue in front of its link has no limit and no
+ * marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that ports of a switch share, and the
+ * time that a switch or router takes.
  */
 import { createRandom } from '../../../base/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'

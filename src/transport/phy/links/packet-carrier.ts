@@ -90,7 +90,9 @@ const hopsOf = ({ source, destination, hopLimit, grh }: PacketFlow): number =>
     ? hopLimit | NOT_ROUTED
     : hopLimit
 
-/** A number that is equal for the packets of a flow: its addresses and source port; the rest of the five-tuple is equal. */
+/**
+ * A number that is equal for the packets of a flow: its addresses and source port; the rest of the five-tuple is equal.
+ */
 const hashOf = (flow: PacketFlow): number => (flowHash(flow) ^ Math.imul(flow.sourcePort, 0x9e37_79b1)) >>> 0
 
 export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {

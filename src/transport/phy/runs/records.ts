@@ -82,7 +82,9 @@ const grow = (records: RunRecords): void => {
   addFree(records, oldCount)
 }
 
-/** Returns the row of a new record: unmarked, no hops, identification 0, `next` -1. The caller sets the other columns. */
+/**
+ * Returns the row of a new record: unmarked, no hops, identification 0, `next` -1. The caller sets the other columns.
+ */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free

@@ -20,7 +20,7 @@ interface Outlet {
   watch: Watch | undefined
 }
 
-export interface Outlets {
+interface Outlets {
   /** By number of the outlet. Undefined: the port has lost the address. */
   readonly sockets: readonly (UdpSocket | undefined)[]
   /** The number of the outlet for one more flow from `address`, which the port has. */
