@@ -7,6 +7,7 @@ import { describe, it } from 'node:test'
 import { layouts } from '../../../src/daemon/check/waits/destroys.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { open } from '../../../src/library/index.ts'
+import { sourcePortOf } from '../../../src/transport/wire/flow.ts'
 import type { QpStat } from '../../../src/uapi/tool.ts'
 import { faulty } from '../check/checking.ts'
 import { assertGood, lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
@@ -52,7 +53,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
       qpn: a.qpn,
       type: 'rc_qp',
       state: 'ERR',
-      peer: { qpn: b.qpn, address: device.address, dscp: 0, hopLimit: 64 },
+      peer: { qpn: b.qpn, address: device.address, dscp: 0, hopLimit: 64, sourcePort: sourcePortOf(0, a.qpn, b.qpn) },
       send: undefined,
       receive: undefined,
       psn: undefined,
