@@ -78,6 +78,18 @@ static void many(int count)
     printf("%.1f %.3f\n", (double)(now() - begin) / 1e9, (double)latest / 1e9);
 }
 
+/* A process whose times end meanwhile. It ends when the last reader of the pipe has. */
+static void start_another(const int ends[2], int seconds)
+{
+    if (fork() != 0)
+        return;
+    struct pollfd readers = {.fd = ends[1]};
+    close(ends[0]);
+    sleep(1);
+    poll(&readers, 1, seconds * 1000);
+    _exit(0);
+}
+
 static void inherited(void)
 {
     int ends[2];
@@ -93,9 +105,7 @@ static void inherited(void)
         const int64_t begin = now();
         if (fork() == 0) {
             uint64_t times;
-            /* Other times end meanwhile. */
-            if (fork() == 0)
-                _exit(sleep(1) + sleep(1000));
+            start_another(ends, 1000);
             require(read(timer, &times, sizeof times) == sizeof times, "read of the timer");
             require(now() - begin < 3000000000, "a late timer");
             require(write(ends[1], "over", 4) == 4, "write");
@@ -133,11 +143,11 @@ static void copied(void)
 {
     const int64_t begin = now();
     const int timer = new_timer(1000000000000), copy = dup(timer);
+    int ends[2];
     uint64_t times;
     close(timer);
-    /* Other times end meanwhile. */
-    if (fork() == 0)
-        _exit(sleep(1) + sleep(3000));
+    require(pipe(ends) == 0, "pipe");
+    start_another(ends, 3000);
     require(read(copy, &times, sizeof times) == sizeof times, "read of the timer");
     require((now() - begin) / 1000000000 == 1000, "a late timer");
 }
