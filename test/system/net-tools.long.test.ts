@@ -12,7 +12,8 @@ import { assertGood, lacking, type Scope, temporaryFolder, userdma } from './pro
 
 const skip = lacking('ibv_rc_pingpong', 'ibv_devices', 'ip', 'cc')
 
-const PINGPONG = ['ibv_rc_pingpong', '-g', '1', '-n', '20'] as const
+/** `gidIndex`: of the device's IPv4 address as RoCE v2. */
+const pingpong = (gidIndex: number) => ['ibv_rc_pingpong', '-g', `${gidIndex}`, '-n', '20'] as const
 
 /** A program with the mistake `stale-rkey`. */
 const staleRkey = (scope: Scope): string =>
@@ -25,11 +26,11 @@ describe('tools on hosts of a net', { skip, concurrency: true }, () => {
     await net.up()
     const { hosts } = await net.show()
     // Both ends by daemons of their own, with the delay of the link.
-    const server = net.startExec('h1', userdma, 'check', '--', ...PINGPONG)
+    const server = net.startExec('h1', userdma, 'check', '--', ...pingpong(1))
     await untilListeningAt(hosts[0]!.daemon.pid, 18515, server)
     const taken = await net.exec('h1', userdma, 'check', '--', 'true')
     assert.match(taken.stderr, /needs the devices of host h1 .* another command has the devices now; end that first/)
-    const trace = await net.exec('h2', userdma, 'trace', '--private', '--', ...PINGPONG, 'h1')
+    const trace = await net.exec('h2', userdma, 'trace', '--private', '--', ...pingpong(3), 'h1')
     assertGood(trace)
     assert.match(trace.stderr + trace.stdout, /rc_qp\.create|qp\.create/)
     const microseconds = Number(/20 iters in [\d.]+ seconds = ([\d.]+) usec/.exec(trace.stdout)?.[1])

@@ -18,6 +18,8 @@ links:
   - { between: [client, tor], rate: 200mbit, delay: 50us, loss: 0.1%, mtu: 4200 }
   - { between: [server, tor], rate: 200mbit, mtu: 4200 }
 `
+/** Of the host's IPv4 address as RoCE v2: an mlx5 device has RoCE v1 too. */
+const gidIndexOf = (host: string): string => (host === 'server' ? '3' : '1')
 /** Bytes that each client sends to the server. */
 const MESSAGES = 200
 const MESSAGE = 65_536
@@ -38,10 +40,10 @@ describe('userdma net with eight hosts', { skip: lacking('ib_write_bw', 'ibv_rc_
     await t.test('incast', async t => {
       const runs = CLIENTS.map(async (client, i) => {
         const port = 18_600 + i
-        const options = ['-p', `${port}`, '-F', '-n', `${MESSAGES}`, '-s', `${MESSAGE}`, '-x', '1', '-u', '18']
-        const server = net.startExec('server', 'ib_write_bw', '-d', 'mlx5_0', ...options)
+        const options = ['-p', `${port}`, '-F', '-n', `${MESSAGES}`, '-s', `${MESSAGE}`, '-u', '18']
+        const server = net.startExec('server', 'ib_write_bw', '-d', 'mlx5_0', '-x', gidIndexOf('server'), ...options)
         await untilListeningAt(pidOf('server'), port, server)
-        assertGood(await net.exec(client, 'ib_write_bw', '-d', 'rxe0', ...options, 'server'))
+        assertGood(await net.exec(client, 'ib_write_bw', '-d', 'rxe0', '-x', gidIndexOf(client), ...options, 'server'))
         assertGood(await server.ended)
       })
       await Promise.all(runs)
@@ -61,10 +63,10 @@ describe('userdma net with eight hosts', { skip: lacking('ib_write_bw', 'ibv_rc_
         const pairs = order.slice(0, 4).map((host, i) => [host, order.at(-1 - i)!] as const)
         await Promise.all(
           pairs.map(async ([a, b]) => {
-            const options = ['-g', '1', '-e', '-n', '10']
-            const server = net.startExec(a, 'ibv_rc_pingpong', ...options)
+            const pingpong = (host: string) => ['ibv_rc_pingpong', '-g', gidIndexOf(host), '-e', '-n', '10'] as const
+            const server = net.startExec(a, ...pingpong(a))
             await untilListeningAt(pidOf(a), 18_515, server)
-            assertGood(await net.exec(b, 'ibv_rc_pingpong', ...options, a))
+            assertGood(await net.exec(b, ...pingpong(b), a))
             assertGood(await server.ended)
           }),
         )
