@@ -243,6 +243,13 @@ const table = {
     advice:
       'choose indices of one type on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX): of each address, v1 comes before v2',
   },
+  VLAN_DIFFERS: {
+    code: 0x31b,
+    results: ['RETRY_EXC_ERR'],
+    text: "GID index {index} is of {vlan}, and the peer's GID index {peerIndex} of {peerVlan}: no switch carries packets from one to the other",
+    advice:
+      'choose indices of one VLAN on both ends (gid_attrs/ndevs names the interface of each index, ibv_query_gid_ex, NCCL_IB_GID_INDEX)',
+  },
   LINK_LOCAL_ROUTED: {
     code: 0x318,
     results: ['RETRY_EXC_ERR'],

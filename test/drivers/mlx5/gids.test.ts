@@ -178,6 +178,42 @@ describe('the hop limit of packets', () => {
   })
 })
 
+describe('a VLAN', () => {
+  it('has GIDs that name its interface, and reach GIDs of the VLAN only', () => {
+    const { m, programs } = twoDevices()
+    const failures: Failure[] = []
+    const [a, b] = programs
+    const [first] = m.devices
+    addFailureHandler(first!.device.core, failure => void failures.push(failure))
+    m.devices.forEach(({ link }, i) => {
+      link!.addAddress(ipv4(101 + i), 'own', { id: 100, name: 'eth.100', index: 9 })
+      link!.addAddress(ipv4(201 + i), 'own', { id: 200 + i, name: `eth.${200 + i}`, index: 10 })
+    })
+    const { entries } = first!.device.ports[0]!.gids
+    const named = entries.slice(4, 8).map(entry => [entry?.gid[15], entry?.type, entry?.ifindex, entry?.vlan?.name])
+    assert.deepEqual(named, [
+      [101, ROCE_V1, 9, 'eth.100'],
+      [101, ROCE_V2, 9, 'eth.100'],
+      [201, ROCE_V1, 10, 'eth.200'],
+      [201, ROCE_V2, 10, 'eth.200'],
+    ])
+    const write = (base: number, index: number): void => {
+      const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+      qa.connect(qb, base + 1, 7, undefined, index)
+      qb.connect(qa, base, 7, undefined, index)
+      qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+      completionsOf(m, a, 1)
+    }
+    for (const index of [4, 5]) write(100, index)
+    assert.deepEqual(failures, [])
+    write(200, 7)
+    assert.match(
+      failures.map(({ cause }) => causeText(cause)).join(),
+      /GID index 7 is of VLAN 200, and the peer's GID index 7 of VLAN 201/,
+    )
+  })
+})
+
 describe('a router on the way', () => {
   const causeOf = (commands: boolean, index: number, hopLimit = 5): string | undefined => {
     const failures: Failure[] = []
