@@ -17,6 +17,7 @@
  * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
  */
 import type { Cause } from '../spec/check/causes.ts'
+import type { RoutedPath, RouterHazard } from '../spec/check/probes.ts'
 import type { RequestNumber, WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
 import type { CmId } from '../spec/classes/connections/cm_id.ts'
@@ -35,6 +36,7 @@ import type { LinkName } from '../spec/links.ts'
 import type { Attributes, Methods, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import type { SubnetPort } from '../spec/subnet-port.ts'
 import type { QpStat } from '../uapi/tool.ts'
+import type { VlanInterface } from './devices/gids.ts'
 import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
 import type { MappedChunk } from './memory/mappable-memory.ts'
@@ -118,6 +120,8 @@ export interface Driver<D = unknown> {
   readonly hasAddress?: boolean
   /** Its devices may have an InfiniBand port: `layer=infiniband` of `--device`. */
   readonly hasFabric?: boolean
+  /** Its devices take addresses of VLAN interfaces (`DeviceLink.addAddress`). */
+  readonly hasVlans?: boolean
   /** Fault rules can silence its devices (`DeviceTaps.silenced`). */
   readonly canBeSilent?: true
   /** Its devices take `dcqcn` of `--device`. */
@@ -285,9 +289,10 @@ export interface DeviceLink {
   setCarrier(hasCarrier: boolean): PortEvent | undefined
   /**
    * The interface has a new address: the port receives its packets, and the GID is added, unless the table has it or is
-   * full. 'spare': an additional address. Throws SystemError if the port cannot use it.
+   * full. 'spare': an additional address. `vlan`: it is that of a VLAN interface. Throws SystemError if the port cannot
+   * use it.
    */
-  addAddress(address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined
+  addAddress(address: Uint8Array, claim: 'own' | 'spare', vlan?: VlanInterface): PortEvent | undefined
   /** The interface has lost an address. GID 0 stays. */
   removeAddress(address: Uint8Array): PortEvent | undefined
   /** The interface has another MAC, and with it the device another default GID: events of all GIDs, in order. */
@@ -680,6 +685,8 @@ export interface RequestReader {
    * its destination as in `PostedRequest`. Undefined: it may arrive. Absent: no subnet decides.
    */
   whyLost?(device: Device, qpn: number, to: Uint8Array, destQpn: number): Cause | undefined
+  /** What of a path of queue pair `qpn` (undefined: of an address handle) no router forwards. Absent: unknown. */
+  routerHazard?(device: Device, qpn: number | undefined, path: RoutedPath): RouterHazard | undefined
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
   /**

@@ -3,6 +3,7 @@
  * tools. If the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
  */
 
+import type { GidTableEntry } from '../../core/devices/gids.ts'
 import { forgetFailure, hasFailureHandlers, lastFailure, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
@@ -11,9 +12,10 @@ import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/engine/types.ts'
-import { addressText, isLinkLocal } from '../../transport/wire/address.ts'
+import { addressText } from '../../transport/wire/address.ts'
 import { psnDifference } from '../../transport/wire/bth.ts'
 import { causeByLid } from './lid-causes.ts'
+import { causeByRouter } from './router-causes.ts'
 import { type ConnectedPeer, type Failures, noPsns, type QpObject, type QueuePair, type SoftState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
@@ -63,15 +65,7 @@ const requestIn = (words: Uint32Array, at: number): Pick<Failure, 'opcode' | 'wr
   wrId: joinWords(words[at + Send.ID_HI]!, words[at + Send.ID_LO]!),
 })
 
-/** The address is a link-local one, and a router is on the way. */
-const causeByRouter = ({ queues, port, paths }: SoftState, row: number): Cause | undefined => {
-  const own = queues[row]?.address
-  const dgid = own && paths.peerAddress(own)
-  const router = dgid && isLinkLocal(dgid) ? port.routerTo?.(dgid) : undefined
-  return dgid && router !== undefined
-    ? createCause('LINK_LOCAL_ROUTED', { dgid: addressText(dgid), router })
-    : undefined
-}
+const vlanText = ({ vlan }: GidTableEntry): string => (vlan === undefined ? 'no VLAN' : `VLAN ${vlan.id}`)
 
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => SoftState, deviceOf: () => Device): Failures => {
@@ -138,16 +132,18 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       : undefined
   }
 
-  /** Both ends have addresses of RoCE, of different versions. */
+  /** Both ends have addresses of RoCE, of different versions or VLANs. */
   const causeByVersion = (row: number): Cause | undefined => {
     const own = objectOf(row)?.state.address
     const peer = connectedTo(row)
     const other = peer?.end.address
     if (own === undefined || peer === undefined || other === undefined) return undefined
-    const { type } = deviceOf().ports[0]!.gids.entries[own.sgidIndex] ?? {}
-    const peerType = peer.gids?.entries[other.sgidIndex]?.type
-    if (type === undefined || peerType === undefined || type === peerType) return undefined
-    return createCause('ROCE_VERSION', { index: own.sgidIndex, version: type, peerIndex: other.sgidIndex })
+    const [index, peerIndex] = [own.sgidIndex, other.sgidIndex]
+    const [entry, peerEntry] = [deviceOf().ports[0]!.gids.entries[index], peer.gids?.entries[peerIndex]]
+    if (entry === undefined || peerEntry === undefined) return undefined
+    if (entry.type !== peerEntry.type) return createCause('ROCE_VERSION', { index, version: entry.type, peerIndex })
+    if (entry.vlan?.id === peerEntry.vlan?.id) return undefined
+    return createCause('VLAN_DIFFERS', { index, vlan: vlanText(entry), peerIndex, peerVlan: vlanText(peerEntry) })
   }
 
   return {
@@ -155,7 +151,9 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       const { peer } = peerOf(row) ?? {}
       const known =
         given.id === 'NO_ANSWER'
-          ? (causeByLid(deviceOf(), state(), row) ?? causeByVersion(row) ?? causeByRouter(state(), row))
+          ? (causeByLid(deviceOf(), state(), row) ??
+            causeByVersion(row) ??
+            causeByRouter(state(), deviceOf().ports[0]!.gids, row))
           : undefined
       const cause = known ?? given
       reportQp(row, {

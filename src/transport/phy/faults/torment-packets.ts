@@ -65,6 +65,7 @@ const delegate = (port: Port): Port =>
     },
     counters: port.counters,
     addAddress: port.addAddress,
+    vlanOf: port.vlanOf,
     removeAddress: port.removeAddress,
     joinGroup: port.joinGroup,
     setInterface: port.setInterface,
