@@ -67,7 +67,7 @@ const requestIn = (words: Uint32Array, at: number): Pick<Failure, 'opcode' | 'wr
 const causeByRouter = ({ queues, port, paths }: SoftState, row: number): Cause | undefined => {
   const own = queues[row]?.address
   const dgid = own && paths.peerAddress(own)
-  const router = dgid && isLinkLocal(dgid) ? port.routerTo?.(dgid) : undefined
+  const router = dgid && isLinkLocal(dgid) ? port.routers?.onWayTo(dgid) : undefined
   return dgid && router !== undefined
     ? createCause('LINK_LOCAL_ROUTED', { dgid: addressText(dgid), router })
     : undefined
