@@ -17,6 +17,7 @@
  * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
  */
 import type { Cause } from '../spec/check/causes.ts'
+import type { RoutedPath, RouterHazard } from '../spec/check/probes.ts'
 import type { RequestNumber, WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
 import type { CmId } from '../spec/classes/connections/cm_id.ts'
@@ -680,6 +681,8 @@ export interface RequestReader {
    * its destination as in `PostedRequest`. Undefined: it may arrive. Absent: no subnet decides.
    */
   whyLost?(device: Device, qpn: number, to: Uint8Array, destQpn: number): Cause | undefined
+  /** What of a path of queue pair `qpn` (undefined: of an address handle) no router forwards. Absent: unknown. */
+  routerHazard?(device: Device, qpn: number | undefined, path: RoutedPath): RouterHazard | undefined
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
   /**

@@ -86,6 +86,7 @@ const captureCauses = {
       'message-dropped',
       'cq-overrun',
       'wrong-grh',
+      'not-routed',
     ],
   },
   'answers-stop': {
@@ -387,6 +388,16 @@ const captureCauses = {
     advice:
       'look at the program that sends them: it should flush its queue pair (rdma_disconnect) and poll what is left',
     findings: ['qp-after-disconnect', 'sends-lost'],
+  },
+  'class-differs': {
+    severity: 'note',
+    rank: 41,
+    title: 'queue pairs between two hosts have different DSCP, or the two directions of one connection',
+    why: 'each end sends in the traffic class of its own path, acknowledgements and READ responses too; switches choose queue, PFC and ECN by the DSCP',
+    unknown: 'a switch before the capture point may have rewritten it, and it may be intended',
+    advice:
+      'compare grh.traffic_class of both ends (NCCL_IB_TC, UCX_IB_TRAFFIC_CLASS, `cat /sys/class/infiniband/*/tc/1/traffic_class`) and the classes that are lossless (`mlnx_qos -i`, `dcb pfc show`); capture at the sender to see what it sends',
+    findings: ['class-differs', 'no-answer'],
   },
   unanswered: {
     severity: 'note',

@@ -45,11 +45,13 @@ export const lacks: Readonly<Record<Column, Lacks>> = {
   infiniband: {
     ...MLX5,
     'GID paths': 'the program changes the GID of the peer, which is no path here (`wrong-grh`)',
+    'hop limits': 'paths within a subnet are by LID, without a hop limit',
   },
   efa: {
     ...NOT_MLX5,
     connections:
       'SRD has no connections: a request names its destination, and a queue pair has no attributes of a peer',
+    'hop limits': 'address handles of EFA have no hop limit',
     rdma_cm: 'EFA has no connection manager',
     'single-threaded CQ': 'libefa creates no CQ for a single thread (`refused-call`)',
     'pending requests':

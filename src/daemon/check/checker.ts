@@ -21,6 +21,7 @@ import { CheckerDoor } from './door.ts'
 import { EventLogs } from './event-log.ts'
 import { LendRings } from './lends.ts'
 import { CLOCK, OtherHosts } from './other-hosts.ts'
+import { otherSubnet } from './other-subnet.ts'
 import { PostLogs } from './post-logs.ts'
 import { ProgramEnds } from './program-ends.ts'
 import { Stacks } from './stacks.ts'
@@ -126,6 +127,7 @@ export class DaemonChecker {
       ...(tormentName && { tormentName }),
       ...(lossTo && { lossTo }),
       lockLimit: ({ pid }) => lockLimit(pid),
+      otherSubnet,
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
       privateFile: ({ pid }, address) => privateFileAt(pid, address),
       readLends: () => this.lends.read(),

@@ -11,9 +11,10 @@ import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/engine/types.ts'
-import { addressText, isLinkLocal } from '../../transport/wire/address.ts'
+import { addressText } from '../../transport/wire/address.ts'
 import { psnDifference } from '../../transport/wire/bth.ts'
 import { causeByLid } from './lid-causes.ts'
+import { causeByRouter } from './router-causes.ts'
 import { type ConnectedPeer, type Failures, noPsns, type QpObject, type QueuePair, type SoftState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
@@ -62,16 +63,6 @@ const requestIn = (words: Uint32Array, at: number): Pick<Failure, 'opcode' | 'wr
   opcode: words[at + Send.OPCODE]!,
   wrId: joinWords(words[at + Send.ID_HI]!, words[at + Send.ID_LO]!),
 })
-
-/** The address is a link-local one, and a router is on the way. */
-const causeByRouter = ({ queues, port, paths }: SoftState, row: number): Cause | undefined => {
-  const own = queues[row]?.address
-  const dgid = own && paths.peerAddress(own)
-  const router = dgid && isLinkLocal(dgid) ? port.routers?.onWayTo(dgid) : undefined
-  return dgid && router !== undefined
-    ? createCause('LINK_LOCAL_ROUTED', { dgid: addressText(dgid), router })
-    : undefined
-}
 
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => SoftState, deviceOf: () => Device): Failures => {
@@ -155,7 +146,9 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       const { peer } = peerOf(row) ?? {}
       const known =
         given.id === 'NO_ANSWER'
-          ? (causeByLid(deviceOf(), state(), row) ?? causeByVersion(row) ?? causeByRouter(state(), row))
+          ? (causeByLid(deviceOf(), state(), row) ??
+            causeByVersion(row) ??
+            causeByRouter(state(), deviceOf().ports[0]!.gids, row))
           : undefined
       const cause = known ?? given
       reportQp(row, {

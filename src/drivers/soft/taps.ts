@@ -13,6 +13,7 @@ import { arenaOver } from '../../transport/wire/arena.ts'
 import { polledCompletions } from './completion-queue.ts'
 import { causeOfLostDatagram } from './lid-causes.ts'
 import type { ReceiveQueue } from './queues.ts'
+import { routerHazardOf } from './router-causes.ts'
 import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
 
 const { FLUSH, ATOMIC_CMP_AND_SWP } = WrOpcode.values
@@ -224,6 +225,7 @@ export const requestReader: RequestReader = {
   },
   hasMember: ({ state }, group) => (state as SoftState).groups.rowsOf(group).length > 0,
   whyLost: causeOfLostDatagram,
+  routerHazard: routerHazardOf,
   pendingSends: qp => (qp as QpObject).state.send.pending(),
   unannouncedSends: qp => (qp as QpObject).state.send.unannounced?.(qp.state.qpn) ?? 0,
   settle(qp) {

@@ -250,6 +250,20 @@ const table = {
     advice:
       'choose the index of a RoCE v2 GID of an IP address on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX), and tell the peer that GID',
   },
+  ROCE_V1_ROUTED: {
+    code: 0x319,
+    results: ['RETRY_EXC_ERR'],
+    text: 'GID index {index} is of RoCE v1, the router {router} is on the way to {dgid}, and no router forwards frames of v1, which have no IP header',
+    advice:
+      'choose the index of a RoCE v2 GID on both ends (gid_attrs/types, ibv_query_gid_ex, NCCL_IB_GID_INDEX): of each address, v1 comes before v2',
+  },
+  HOP_LIMIT_ENDED: {
+    code: 0x31a,
+    results: ['RETRY_EXC_ERR'],
+    text: 'hop_limit is {hopLimit}, and the router {router} is on the way to {dgid}: the packets end there',
+    advice:
+      'set hop_limit to 64 or more: queue pairs of firmware commands (DEVX) and address handles of adapters send it as given, where Linux takes that of the route for connected queue pairs',
+  },
   PORT_NOT_ACTIVE: {
     code: 0x312,
     results: ['RETRY_EXC_ERR'],

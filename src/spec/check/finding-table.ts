@@ -11,6 +11,7 @@ import { badRequest } from './findings/bad-request.ts'
 import { batchMisused } from './findings/batch-misused.ts'
 import { bindRefused } from './findings/bind-refused.ts'
 import { bothReceive } from './findings/both-receive.ts'
+import { classDiffers } from './findings/class-differs.ts'
 import { cmConnectedAgain, cmNotConfirmed, cmRefusedUsed } from './findings/cm-answers.ts'
 import { cmIdDestroyedEarly, connParamUninitialised, receivesAfterAccept } from './findings/cm-ids.ts'
 import { completionsUnpolled } from './findings/completions-unpolled.ts'
@@ -56,6 +57,7 @@ import { noPeerQp } from './findings/no-peer-qp.ts'
 import { noRdAtomic } from './findings/no-rd-atomic.ts'
 import { noReceivePosted } from './findings/no-receive-posted.ts'
 import { lentChanged, notLent } from './findings/not-lent.ts'
+import { notRouted } from './findings/not-routed.ts'
 import { notSignaled } from './findings/not-signaled.ts'
 import { pollMisused, threadPromise } from './findings/orders.ts'
 import { pathMtuMismatch } from './findings/path-mtu-mismatch.ts'
@@ -132,6 +134,8 @@ export const table = {
   'idle-queues': idleQueues,
   'peer-gone': peerGone,
   'connected-to-itself': connectedToItself,
+  'class-differs': classDiffers,
+  'not-routed': notRouted,
   // ---- rdma_cm ----
   'cm-id-destroyed-early': cmIdDestroyedEarly,
   'conn-param-uninitialised': connParamUninitialised,

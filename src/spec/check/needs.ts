@@ -15,7 +15,16 @@ export type Need = 'call' | 'post' | 'completion' | 'peer' | 'library' | 'device
 /** What a device or its preload library tells. */
 type Told = 'causes' | 'rejections' | 'queues' | 'waits' | 'accesses' | 'peer accesses' | 'invalidations' | 'preload'
 /** What a device has: `adapter` is one of a machine; `other limits` is `--like`. */
-type Offered = 'adapter' | 'other limits' | 'InfiniBand' | 'GID paths' | 'packets' | 'connections' | 'rdma_cm' | Service
+type Offered =
+  | 'adapter'
+  | 'other limits'
+  | 'InfiniBand'
+  | 'GID paths'
+  | 'packets'
+  | 'hop limits'
+  | 'connections'
+  | 'rdma_cm'
+  | Service
 type Service = 'WRITEs' | 'atomics' | 'fences' | 'windows' | 'indirect keys' | 'RNR limit' | 'pending requests' | Other
 type Other = 'other services' | 'single-threaded CQ'
 /** What the provider lets a program do. */

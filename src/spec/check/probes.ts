@@ -50,6 +50,23 @@ export interface LoggedEvent {
   readonly stack: number
 }
 
+/** An address vector of RoCE. */
+export interface RoutedPath {
+  readonly dgid: Uint8Array
+  readonly sgidIndex: number
+  readonly hopLimit: number
+}
+
+/** What of a path no router forwards. */
+export interface RouterHazard {
+  /** The source GID is of RoCE v1: frames without an IP header. Absent: the hop limit is 0 or 1. */
+  readonly isRoceV1?: true
+  /** Whether the hop limit of the route takes the place of the given one. */
+  readonly isReplaced?: boolean
+  /** Why the destination is in another subnet; absent: that is not known. */
+  readonly way?: string
+}
+
 /** New entries of event logs. */
 export interface LoggedEvents {
   readonly entries: readonly LoggedEvent[]
@@ -109,6 +126,10 @@ export interface ProgramProbes {
    * undefined: it may arrive.
    */
   whyLost?(device: number, qpn: number, to: Uint8Array, destQpn: number): Cause | undefined
+  /**
+   * What of a path of queue pair `qpn` (undefined: of an address handle) no router forwards; undefined: nothing.
+   */
+  routerHazard?(device: number, qpn: number | undefined, path: RoutedPath): RouterHazard | undefined
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
   hasUnchecked?(device: number): boolean
   /**
@@ -151,6 +172,7 @@ export const probes = {
   privateFile: { lasts: true },
   hasMember: { lasts: true },
   whyLost: { lasts: true },
+  routerHazard: { lasts: true },
   hasUnchecked: { lasts: true },
   lossTo: { lasts: false },
   unreadEvents: { lasts: true },

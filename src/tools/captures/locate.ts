@@ -119,6 +119,7 @@ export class Locator {
     sourcePort: 0,
     destinationPort: 0,
     ipVersion: 0,
+    isRoceV1: false,
     identification: 0,
     dontFragment: false,
     isFragment: false,
@@ -508,6 +509,7 @@ export class Locator {
     if (next !== LNH_BTH) return Kind.OTHER_ETHERTYPE
     const { located } = this
     located.ipVersion = 0
+    located.isRoceV1 = false
     located.ecn = 0
     located.dscp = 0
     located.hopLimit = 0
@@ -529,6 +531,7 @@ export class Locator {
     if (view.getUint8(at) >> 4 !== 6 || view.getUint8(at + 6) !== NEXT_HEADER_BTH) return Kind.MALFORMED
     const { located } = this
     located.ipVersion = 0
+    located.isRoceV1 = kind === Kind.ROCE_V1
     located.ecn = 0
     located.dscp = (view.getUint16(at) >> 6) & 0x3f
     located.sourcePort = 0

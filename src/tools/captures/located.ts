@@ -16,8 +16,9 @@ export interface Located {
   /** 0 if the packet is not of RoCEv2. */
   sourcePort: number
   destinationPort: number
-  /** 4, 6, or 0: InfiniBand. */
+  /** 4, 6, or 0: InfiniBand, or RoCE v1 (`isRoceV1`). */
   ipVersion: number
+  isRoceV1: boolean
   identification: number
   dontFragment: boolean
   /** The first fragment of a datagram: its bytes are not all in this packet. */

@@ -5,6 +5,7 @@
 import { type CaptureCause, captureCause, severityOrder } from '../../spec/captures.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { Flow } from './flows/flow.ts'
+import { addOfClasses } from './problems/classes.ts'
 import { addOfConnection, addOfLoneReject } from './problems/connections.ts'
 import { type CaptureProblem, isReliable, ProblemList } from './problems/list.ts'
 import { addOfPackets, addOfPath } from './problems/packets.ts'
@@ -37,6 +38,7 @@ export const problemsOf = (
     if (hasRequests) addSlowness(problems, flow, isMismatched)
   }
   addOfPaths(problems, mismatched)
+  addOfClasses(problems)
   const order = ({ cause }: CaptureProblem): number => {
     const { severity, rank } = captureCause(cause)
     return 1000 * severityOrder[severity] + rank

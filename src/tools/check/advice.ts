@@ -71,13 +71,18 @@ export const adviceForFailure = (
   atAddress: KnownObject | undefined,
 ): string | undefined => adviceForArguments(failure, qp, atAddress) ?? causes[failure.cause.id].advice
 
-/** Advice about a peer that does not answer. `isKnown`: its device is one of this daemon's. `dgid`: its address. */
-export const adviceForNoAnswer = (isKnown: boolean, dgid?: Uint8Array): string =>
-  !isKnown && dgid !== undefined && isLinkLocal(dgid)
-    ? `dgid ${addressText(dgid)} is a link-local address, which no router forwards: if the peer is in another subnet, choose the index of a RoCE v2 GID of an IP address on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX); else check that the peer runs, and choose timeout and retry_cnt for its longest pause`
-    : isKnown
-      ? 'choose timeout and retry_cnt for the longest pause of the peer, and look for what loses its packets'
-      : 'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause'
+/**
+ * Advice about a peer that does not answer. `isKnown`: its device is one of this daemon's. `dgid`: its address.
+ * `v1Index`: the GID index of RoCE v1 of the requests; undefined: they are of another kind.
+ */
+export const adviceForNoAnswer = (isKnown: boolean, dgid?: Uint8Array, v1Index?: number): string =>
+  !isKnown && v1Index !== undefined
+    ? `GID index ${v1Index} is of RoCE v1, whose frames no router forwards: if the peer is in another subnet, or answers on RoCE v2, choose the index of a RoCE v2 GID on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX); else check that the peer runs, and choose timeout and retry_cnt for its longest pause`
+    : !isKnown && dgid !== undefined && isLinkLocal(dgid)
+      ? `dgid ${addressText(dgid)} is a link-local address, which no router forwards: if the peer is in another subnet, choose the index of a RoCE v2 GID of an IP address on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX); else check that the peer runs, and choose timeout and retry_cnt for its longest pause`
+      : isKnown
+        ? 'choose timeout and retry_cnt for the longest pause of the peer, and look for what loses its packets'
+        : 'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause'
 
 /** The peer's device has another address than the request names. */
 export const ADVICE_FOR_ADDRESS =

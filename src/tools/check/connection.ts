@@ -104,6 +104,28 @@ export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: K
   return rdAtomicExceeds(requester, peer) ? 'rd-atomic-exceeds' : undefined
 }
 
+/** The class of the packets of a queue pair: on RoCE the DSCP, by LID the SL; undefined: its path is not known. */
+export const classOf = ({ attributes: { address } }: KnownObject): number | undefined => {
+  if (address === undefined) return undefined
+  if (lidOf(address.dgid) >= 0) return address.sl
+  return address.trafficClass === undefined ? undefined : address.trafficClass >> 2
+}
+
+export const classText = ({ attributes: { address } }: KnownObject): string => {
+  const { sl, trafficClass = 0 } = address ?? {}
+  return address !== undefined && lidOf(address.dgid) >= 0
+    ? `service level ${sl}`
+    : `traffic class ${trafficClass} (DSCP ${trafficClass >> 2})`
+}
+
+/** A line if the packets of two ends are of different classes. */
+export const classLines = (qp: KnownObject, peer: KnownObject): string[] =>
+  differs(classOf(qp), classOf(peer))
+    ? [
+        `${qp.name} sends in ${classText(qp)}, ${peer.name} in ${classText(peer)}: a class may lose packets that the other does not`,
+      ]
+    : []
+
 const hex = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : `0x${value.toString(16)}`
 const decimal = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))

@@ -7,6 +7,7 @@ import { createAdapterDetector } from './findings/adapters.ts'
 import { createAddressDetector } from './findings/address-destroyed.ts'
 import { createArrayDetector } from './findings/array-too-short.ts'
 import { createBatchDetector } from './findings/batch-misused.ts'
+import { createClassDetector } from './findings/class-differs.ts'
 import { createCmAnswerDetector } from './findings/cm-answers.ts'
 import { createCmIdDetector } from './findings/cm-ids.ts'
 import { createUnpolledDetector } from './findings/completions-unpolled.ts'
@@ -33,6 +34,7 @@ import { createLifetimeDetector } from './findings/lifetimes.ts'
 import { createPostedAgainDetector } from './findings/list-posted-again.ts'
 import { createMemoryGoneDetector } from './findings/memory-gone.ts'
 import { createNotLentDetector } from './findings/not-lent.ts'
+import { createRoutedDetector } from './findings/not-routed.ts'
 import { createOrderDetector } from './findings/orders.ts'
 import { createOutageDetector } from './findings/outages.ts'
 import { createOvertakenDetector } from './findings/overtaken-writes.ts'
@@ -131,4 +133,6 @@ export const createDetectors: readonly CreateDetector[] = [
   createNeverPolledDetector,
   createDeviceListDetector,
   createSanitizerDetector,
+  createClassDetector,
+  createRoutedDetector,
 ]

@@ -34,16 +34,25 @@ export interface QpAttributes {
   qkey?: number
   pkeyIndex?: number
   accessFlags?: number
-  address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
+  /** `trafficClass`, `hopLimit`: undefined by LID, and where they are not known; `sl`: only by LID. */
+  address?: {
+    readonly dgid: Uint8Array
+    readonly sgidIndex: number
+    readonly trafficClass?: number
+    readonly hopLimit?: number
+    readonly sl?: number
+  }
 }
 
 /** The destination in the arguments of a call. By LID, its GID is the LID as `lidAddress` writes it. */
 export const addressIn = (args: Readonly<Record<string, unknown>>): QpAttributes['address'] => {
   const { address, ibAddress } = args as {
     readonly address?: QpAttributes['address']
-    readonly ibAddress?: { readonly dlid: number; readonly sgidIndex: number }
+    readonly ibAddress?: { readonly dlid: number; readonly sgidIndex: number; readonly sl: number }
   }
-  return ibAddress === undefined ? address : { dgid: lidAddress(ibAddress.dlid), sgidIndex: ibAddress.sgidIndex }
+  return ibAddress === undefined
+    ? address
+    : { dgid: lidAddress(ibAddress.dlid), sgidIndex: ibAddress.sgidIndex, sl: ibAddress.sl }
 }
 
 /** Limits of a queue pair or SRQ: as returned by the call, else as requested. */

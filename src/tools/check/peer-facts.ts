@@ -20,7 +20,14 @@ const NUMBERS = [
 const toldAttributes = ({ address, ...numbers }: QpAttributes): QpAttributes => {
   const told: QpAttributes = {}
   for (const name of NUMBERS) if (numbers[name] !== undefined) told[name] = numbers[name]
-  if (address !== undefined) told.address = { dgid: address.dgid, sgidIndex: address.sgidIndex }
+  if (address !== undefined) {
+    const { dgid, sgidIndex, trafficClass, sl } = address
+    told.address = {
+      ...{ dgid, sgidIndex },
+      ...(trafficClass !== undefined && { trafficClass }),
+      ...(sl !== undefined && { sl }),
+    }
+  }
   return told
 }
 

@@ -4,7 +4,11 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { getGid, holdGid, releaseGid } from '../../../src/core/devices/gids.ts'
+import { addFailureHandler } from '../../../src/core/failures.ts'
 import { rocePaths } from '../../../src/drivers/soft/address/path.ts'
+import type { SoftState } from '../../../src/drivers/soft/state.ts'
+import { causeText } from '../../../src/spec/check/causes.ts'
+import type { Failure } from '../../../src/spec/check/failures.ts'
 import { AsyncEventType, GidType } from '../../../src/spec/enums.ts'
 import { frameOf } from '../../../src/tools/trace/pcapng.ts'
 import type { FlowAddress, Port } from '../../../src/transport/phy/port.ts'
@@ -171,5 +175,56 @@ describe('the hop limit of packets', () => {
     const devices = twoDevices({ commands: true })
     write(devices)
     assert.equal(devices.frames[0]![TTL], 5)
+  })
+})
+
+describe('a router on the way', () => {
+  const causeOf = (commands: boolean, index: number, hopLimit = 5): string | undefined => {
+    const failures: Failure[] = []
+    const { m, programs } = twoDevices({ commands })
+    const [a, b] = programs
+    const { device } = m.devices[0]!
+    addFailureHandler(device.core, failure => void failures.push(failure))
+    const { port, queues } = device.state as SoftState
+    Object.assign(port, { routerTo: () => 'gateway' })
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    qa.connect(qb, 1, 7, undefined, index)
+    const state = queues.find(queue => queue?.qpn === qa.qpn)
+    if (state?.address !== undefined) state.address = { ...state.address, hopLimit }
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+    completionsOf(m, a, 1)
+    const failed = failures.find(({ kind }) => kind === 'send')
+    return failed && causeText(failed.cause)
+  }
+
+  it('is why RoCE v1 has no answer', () => {
+    assert.match(
+      causeOf(false, V1) ?? '',
+      /^GID index 2 is of RoCE v1, the router gateway is on the way to 127\.0\.0\.2/,
+    )
+    assert.match(causeOf(false, V1 + 1) ?? '', /^no answer/)
+  })
+
+  it('ends packets of queue pairs of firmware commands whose hop limit is 0 or 1', () => {
+    assert.match(causeOf(true, 3, 1) ?? '', /^hop_limit is 1, and the router gateway is on the way to 127\.0\.0\.2/)
+    for (const [commands, hopLimit] of [
+      [true, 2],
+      [false, 1],
+    ] as const)
+      assert.match(causeOf(commands, 3, hopLimit) ?? '', /^no answer/)
+  })
+
+  it('is a hazard for address handles with a low hop limit, and not for connected queue pairs of verbs', () => {
+    const { m, programs } = twoDevices()
+    const { device } = m.devices[0]!
+    const { routerHazard } = device.driver.requests!
+    const path = { dgid: ipv4(2), sgidIndex: 3, hopLimit: 1 }
+    assert.deepEqual(routerHazard!(device, undefined, path), { isReplaced: false })
+    assert.equal(routerHazard!(device, undefined, { ...path, hopLimit: 2 }), undefined)
+    assert.equal(routerHazard!(device, programs[0].queuePair('rc').qpn, path), undefined)
+    assert.deepEqual(routerHazard!(device, undefined, { ...path, sgidIndex: V1, hopLimit: 64 }), { isRoceV1: true })
+    Object.assign((device.state as SoftState).port, { routerTo: () => 'gateway' })
+    const way = 'the router gateway is on the way to 127.0.0.2'
+    assert.deepEqual(routerHazard!(device, undefined, path), { isReplaced: false, way })
   })
 })

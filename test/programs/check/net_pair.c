@@ -1,6 +1,6 @@
 /*
  * Two ends of a connection on two hosts of a net, each a process, which exchange what they need over TCP. The server
- * makes a mistake, and the client's request fails by it; or both wait (with -DSRD by queue pairs of SRD: only these).
+ * makes a mistake, and the client's request fails by it (of `destroyed` the client has another traffic class); or both wait (with -DSRD by queue pairs of SRD: only these).
  *
  *     net_pair KIND            the server
  *     net_pair KIND ADDRESS    the client
@@ -38,6 +38,9 @@ static struct ibv_mr *mr;
 static struct ibv_qp *qp;
 static struct info own, peer;
 static int channel;
+#ifndef SRD
+static uint8_t traffic_class;
+#endif
 
 static void check(int failed, const char *what)
 {
@@ -102,6 +105,7 @@ static void connect_end(void)
         .max_dest_rd_atomic = 1,
         .min_rnr_timer = 12,
         .ah_attr = {.is_global = 1, .grh = {.dgid = peer.gid, .sgid_index = GID_INDEX, .hop_limit = 1}, .port_num = 1}};
+    attr.ah_attr.grh.traffic_class = traffic_class;
     check(ibv_modify_qp(qp, &attr,
                         IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
                             IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER),
@@ -249,6 +253,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: net_pair KIND [ADDRESS]\n");
         return 1;
     }
+#ifndef SRD
+    traffic_class = argc == 3 && strcmp(kind->name, "destroyed") == 0 ? 236 : 0;
+#endif
     make_end();
     open_channel(argv[2]);
     all_write(&own, sizeof own);

@@ -70,7 +70,12 @@ test('two hosts of a net say what one daemon says', { skip }, async t => {
 
   // The others are left to the long run.
   if (longOnly) return
-  assert.match(ofClient(await check('destroyed'), 'no-peer-qp').text, /there is no QP /)
+  const destroyed = await check('destroyed', '--notes')
+  assert.match(ofClient(destroyed, 'no-peer-qp').text, /there is no QP /)
+  assert.match(
+    ofClient(destroyed, 'class-differs').text,
+    /in traffic class 236 \(DSCP 59\), and its peer, QP .* in traffic class 0 /,
+  )
   assert.match(ofClient(await check('no-right'), 'rkey-no-right').text, /has no REMOTE_WRITE/)
 
   const waiting = await check('wait', '--hang', '2', '--time-limit', '5')

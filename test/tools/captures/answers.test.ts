@@ -289,3 +289,26 @@ test('the flows of a capture have DSCP and TTL, where these are not the default'
   for (const isIpv6 of [false, true])
     assert.match(flowsOf({ trafficClass: (26 << 2) | 2, hopLimit: 63, isIpv6 }), /, DSCP 26, TTL 63, frames 1 to 2/)
 })
+
+test('queue pairs of two hosts with different DSCP, and directions of a connection, are told once', () => {
+  const notesOf = (classes: readonly [to: number, back: number, other: number]): string[] => {
+    const packets = classes.flatMap((trafficClass, i) => {
+      const [from, to] = i === 1 ? [2, 1] : [1, 2]
+      return [0, 1, 2].map(psn =>
+        i === 1
+          ? roce({
+              ...{ from, to, opcode: 'RC_ACKNOWLEDGE', qpn: 9, psn, trafficClass, ackReq: false },
+              ...{ rest: Uint8Array.of(0, 0, 0, psn), time: psn * 1e6 + 1000 },
+            })
+          : roce({ from, to, opcode: 'RC_SEND_ONLY', qpn: 7 + i, psn: psn + 100 * i, trafficClass, time: psn * 1e6 }),
+      )
+    })
+    packets.sort((a, b) => Number((a.time ?? 0n) - (b.time ?? 0n)))
+    return problemsIn(pcapOf(packets)).flatMap(({ cause, evidence }) => (cause === 'class-differs' ? [evidence] : []))
+  }
+  assert.deepEqual(notesOf([236, 236, 236]), [])
+  // ECN bits are no part of the class
+  assert.deepEqual(notesOf([236, 238, 237]), [])
+  assert.deepEqual(notesOf([236, 0, 0]), ['DSCP 59, and 0 in the other direction'])
+  assert.deepEqual(notesOf([236, 236, 0]), ['DSCP 0, and 59 from the same host to QP 0x7 of the other'])
+})

@@ -103,6 +103,7 @@ export class Flow {
   /** Of the first packet; `hopLimit` 0: not known. */
   dscp = 0
   hopLimit = 0
+  isRoceV1 = false
   point: number
   /** Packets that another point saw too. */
   copies = 0

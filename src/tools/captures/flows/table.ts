@@ -185,6 +185,7 @@ export class FlowTable {
       flow.sourcePort = located.sourcePort
       flow.dscp = located.dscp
       flow.hopLimit = located.ipVersion === 0 ? 0 : located.hopLimit
+      flow.isRoceV1 = located.ipVersion === 0 && located.isRoceV1
     }
     flow.packets++
     flow.bytes += located.length

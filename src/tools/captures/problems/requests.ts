@@ -26,8 +26,10 @@ const isPsnInDoubt = (answers: Flow, { position }: Refused): boolean =>
   (answers.ackedPsn < 0 || answers.ackedPsn === ((answers.fatalPsn - 1) & 0xff_ffff))
 
 /** Why the packets may not have come over a router; empty: nothing of it is seen. */
-const routingText = (problems: ProblemList, { destination }: Flow): string => {
+const routingText = (problems: ProblemList, { destination, isRoceV1 }: Flow): string => {
   const text = problems.addressText(destination)
+  if (isRoceV1)
+    return '; the frames are of RoCE v1 (ethertype 0x8915), which no router forwards, and adapters drop where they expect v2: choose the index of a RoCE v2 GID on both ends (NCCL_IB_GID_INDEX)'
   return /^fe[89ab]/i.test(text)
     ? `; ${text} is a link-local address, which no router forwards: if the ends are in different subnets, both need GIDs of IP addresses (NCCL_IB_GID_INDEX)`
     : ''

@@ -22,7 +22,7 @@ import {
   adviceForNoAnswer,
   isNotYetBound,
 } from '../advice.ts'
-import { attributeTable, mismatchBehind, mismatches, psnLines, resetAlone } from '../connection.ts'
+import { attributeTable, classLines, mismatchBehind, mismatches, psnLines, resetAlone } from '../connection.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { noteDropped } from '../lost-work.ts'
 import { nearAccess, nearKey, nearly } from '../nearly.ts'
@@ -331,7 +331,7 @@ class FailureReports {
           qp === undefined || peer === undefined
             ? []
             : [...this.#queues.lengthOf(qp, failure.wrId), ...attributeTable(qp, peer)]
-        const advice = adviceForNoAnswer(failure.peer?.state !== undefined, qp?.attributes.address?.dgid)
+        const advice = this.#adviceForNoAnswer(failure, qp)
         this.#outages.unanswered(
           occurrence,
           { text: failureText(failure), advice, details, objects: [qp, peer] },
@@ -449,6 +449,15 @@ class FailureReports {
     return this.#services.objects.qp(peerDevice, failure.peer.qpn)
   }
 
+  #adviceForNoAnswer({ peer }: Failure, qp: KnownObject | undefined): string {
+    const { dgid, sgidIndex, hopLimit } = qp?.attributes.address ?? {}
+    const hazard =
+      qp !== undefined && dgid !== undefined && sgidIndex !== undefined && hopLimit !== undefined
+        ? this.#services.sources.routerHazard?.(qp.device, qp.qpn, { dgid, sgidIndex, hopLimit })
+        : undefined
+    return adviceForNoAnswer(peer?.state !== undefined, dgid, hazard?.isRoceV1 && sgidIndex)
+  }
+
   /** The object that the arguments of a cause name; undefined: none, or an unknown object. */
   #objectOfCause({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
     const { cq, object, number } = cause.args
@@ -516,9 +525,7 @@ class FailureReports {
     const text = failureText(failure)
     const objects = [qp, peer]
     const times = timeLines(qp)
-    const advice =
-      causes[failure.cause.id].advice ??
-      adviceForNoAnswer(failure.peer?.state !== undefined, qp?.attributes.address?.dgid)
+    const advice = causes[failure.cause.id].advice ?? this.#adviceForNoAnswer(failure, qp)
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#services.peerDeviceOf(qp)
       const was = whichWas(this.#services.objects, qp, peer, occurrence.time)
@@ -579,7 +586,13 @@ class FailureReports {
         ...(meant && { advice: meant.advice }),
         objects: [...objects, meant?.object],
       })
-    } else this.#services.report('no-answer', occurrence, { text, advice, details: [...times, ...details], objects })
+    } else
+      this.#services.report('no-answer', occurrence, {
+        text,
+        advice,
+        details: [...times, ...classLines(qp, peer), ...details],
+        objects,
+      })
   }
 }
 

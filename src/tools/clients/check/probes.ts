@@ -32,7 +32,18 @@ const deviceWithGid =
 export const probesOf = (
   core: Core,
   watched: WatchedDevices,
-  { postStack, postHash, lockLimit, lossTo, isCopiedByFork, privateFile, unmapStack, events, scratch }: HostSources,
+  {
+    postStack,
+    postHash,
+    lockLimit,
+    lossTo,
+    isCopiedByFork,
+    privateFile,
+    unmapStack,
+    otherSubnet,
+    events,
+    scratch,
+  }: HostSources,
 ): ProgramProbes => ({
   deviceName: index => watched.device(index)?.name ?? '',
   deviceWithGid: deviceWithGid(core),
@@ -49,6 +60,13 @@ export const probesOf = (
   whyLost(index, qpn, to, destQpn) {
     const device = watched.device(index)
     return device?.driver.requests?.whyLost?.(device, qpn, to, destQpn)
+  },
+  routerHazard(index, qpn, path) {
+    const device = watched.device(index)
+    const hazard = device?.driver.requests?.routerHazard?.(device, qpn, path)
+    const own = device?.ports[0]?.gids.entries[path.sgidIndex]?.gid
+    const subnet = hazard && own && hazard.way === undefined ? otherSubnet?.(own, path.dgid) : undefined
+    return subnet === undefined ? hazard : { ...hazard, way: subnet }
   },
   ...(isCopiedByFork && { isCopiedByFork }),
   ...(privateFile && { privateFile }),

@@ -50,6 +50,8 @@ export interface HostSources
   channelCloses?(context: Context, channel: CoreObject): void
   /** Gives the stream what programs have declared so far of lent memory. Absent: nobody declares, or by events. */
   readLends?(): void
+  /** Why an address is in another subnet than one of this host; undefined: it is not, or that is not known. */
+  otherSubnet?(own: Uint8Array, address: Uint8Array): string | undefined
   /** The event logs of programs. Absent: no search for races. */
   readonly events?: Required<Pick<ProgramProbes, 'logStack' | 'readLog'>>
 }

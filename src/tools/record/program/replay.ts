@@ -330,6 +330,7 @@ export class SessionReplay {
       privateFile: (program, address) => this.#recorded('privateFile', [program, address], none),
       hasMember: group => this.#recorded('hasMember', [group], none),
       whyLost: (...asked) => this.#recorded('whyLost', asked, none),
+      routerHazard: (...asked) => this.#recorded('routerHazard', asked, none),
       hasUnchecked: device => this.#recorded('hasUnchecked', [device], () => !this.#isForCheck),
       lossTo: (qpns, time) => this.#recorded('lossTo', [qpns, time], none),
       unreadEvents: (context, channel) => this.#recorded('unreadEvents', [context, channel], none),

@@ -238,6 +238,10 @@ export class ReplayTogether {
         const { probes, own } = ofDevice(device)
         return probes.whyLost?.(own, ...datagram)
       },
+      routerHazard(device, ...path) {
+        const { probes, own } = ofDevice(device)
+        return probes.routerHazard?.(own, ...path)
+      },
       hasUnchecked(device) {
         const { probes, own } = ofDevice(device)
         return probes.hasUnchecked?.(own) ?? false

@@ -208,8 +208,8 @@ const unacknowledged: Raise = () => {
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
  * (test/daemon/peer-tables.test.ts), those of LIDs, groups and partitions for mlx5 (drivers/mlx5/infiniband.test.ts),
- * those of routers for links in virtual time (library/network/virtual/routers.test.ts), LISTENS_ELSEWHERE for rdma_cm
- * (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
+ * those of routers for links in virtual time (library/network/virtual/routers.test.ts) and mlx5
+ * (drivers/mlx5/gids.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
   CauseName,
@@ -224,6 +224,8 @@ type OwnCause = Exclude<
   | 'GROUP_QPN'
   | 'ROCE_VERSION'
   | 'LINK_LOCAL_ROUTED'
+  | 'ROCE_V1_ROUTED'
+  | 'HOP_LIMIT_ENDED'
   | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'

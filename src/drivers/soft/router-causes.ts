@@ -1,0 +1,49 @@
+/*
+ * What no router forwards: link-local addresses, RoCE v1, and packets whose hop limit ends there. Linux replaces the
+ * hop limit where it resolves the path (address handles of rxe, connected queue pairs); address handles of adapters and
+ * queue pairs of firmware commands send it as given.
+ */
+import type { GidTable } from '../../core/devices/gids.ts'
+import type { Device } from '../../core/model.ts'
+import { type Cause, createCause } from '../../spec/check/causes.ts'
+import type { RoutedPath, RouterHazard } from '../../spec/check/probes.ts'
+import { GidType } from '../../spec/enums.ts'
+import { addressText, isLinkLocal, isMulticastGid } from '../../transport/wire/address.ts'
+import type { QueuePair, SoftState } from './state.ts'
+
+/** The highest hop limit with which packets end at the first router. */
+const LAST_HOP = 1
+
+const isV1 = ({ entries }: GidTable, index: number): boolean => entries[index]?.type === GidType.values.ROCE_V1
+
+const sendsGivenHops = (qp: QueuePair | undefined): boolean => qp?.sendsGivenHops === true
+
+/** The cause that takes the place of NO_ANSWER, if a router is on the way. */
+export const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTable, row: number): Cause | undefined => {
+  const qp = queues[row]
+  const { address } = qp ?? {}
+  const router = address && fabric === undefined ? port.routers?.onWayTo(address.dgid) : undefined
+  if (address === undefined || router === undefined) return undefined
+  const dgid = addressText(address.dgid)
+  if (isV1(gids, address.sgidIndex)) return createCause('ROCE_V1_ROUTED', { index: address.sgidIndex, dgid, router })
+  if (isLinkLocal(address.dgid)) return createCause('LINK_LOCAL_ROUTED', { dgid, router })
+  return sendsGivenHops(qp) && address.hopLimit <= LAST_HOP
+    ? createCause('HOP_LIMIT_ENDED', { hopLimit: address.hopLimit, dgid, router })
+    : undefined
+}
+
+/** `RequestReader.routerHazard` */
+export const routerHazardOf = (
+  { ports, state }: Device,
+  qpn: number | undefined,
+  { dgid, sgidIndex, hopLimit }: RoutedPath,
+): RouterHazard | undefined => {
+  const { port, paths, queues, qpns, fabric } = state as SoftState
+  const isOfV1 = isV1(ports[0]!.gids, sgidIndex)
+  const isGiven = qpn === undefined ? !paths.hasOwnFlows : sendsGivenHops(queues[qpns.rowOf(qpn)])
+  const hasHops = hopLimit > LAST_HOP || (qpn !== undefined && !isGiven)
+  if (fabric !== undefined || isLinkLocal(dgid) || isMulticastGid(dgid) || (!isOfV1 && hasHops)) return undefined
+  const router = port.routers?.onWayTo(dgid)
+  const way = router === undefined ? {} : { way: `the router ${router} is on the way to ${addressText(dgid)}` }
+  return isOfV1 ? { isRoceV1: true, ...way } : { isReplaced: !isGiven, ...way }
+}
