@@ -15,6 +15,7 @@ export type {
   FlowPathStats,
   FlowStats,
   LinkStats,
+  LostStats,
   Network,
   NetworkOptions,
   NetworkStats,

@@ -455,6 +455,16 @@ const captureCauses = {
     infiniband: 'look at the ports on the way (`ibtracert`; `perfquery LID PORT`: PortXmitDiscards, SymbolErrors)',
     findings: ['no-answer'],
   },
+  'lossy-path': {
+    severity: 'slow',
+    rank: 41,
+    title: 'of the flows between two hosts, those with some UDP source ports lose packets, and others do not',
+    why: 'switches and routers choose one of several equal paths by the hash of the five-tuple (ECMP), in which these flows differ by the source port only: one path loses packets, and these ports take it',
+    unknown: 'packets do not name their path',
+    advice:
+      'find out where the paths of both kinds of ports part (`traceroute -U -p 4791 --sport=PORT HOST`; on a Linux router `ip route get HOST from SOURCE iif INTERFACE ipproto udp sport PORT dport 4791`; switches show the next hop of a five-tuple too), and look at the drops and errors of links and routers there that only the lossy ones cross',
+    findings: ['no-answer'],
+  },
   'implied-nak': {
     severity: 'slow',
     rank: 37,

@@ -368,6 +368,8 @@ export interface QpStat {
    * The PSNs of the next packet to send and to receive, 24 bits: their differences count packets. UD: `expected` stays.
    */
   readonly psn: { readonly next: number; readonly expected: number }
+  /** How often requests were sent again after a loss or timeout, since RESET. Absent: the device does not count it. */
+  readonly retries?: number
   readonly lastError?: FailureJson
 }
 

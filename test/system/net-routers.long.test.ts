@@ -108,6 +108,10 @@ events:
   - { when: { completions: { program: client, nth: 5000 } }, link: { between: [leaf4, spine2], down: 200ms } }
 `,
     )
+    const walked = await net.net('walk', file, '--kinds', 'links', '--points', '16')
+    const lines = walked.stdout.split('\n').filter(line => /(?:router spine|link between leaf)\d/.test(line))
+    assert.ok(lines.length > 2, walked.stdout)
+    for (const line of lines) assert.match(line, /recovered/)
     const played = await net.net('play', file)
     assertGood(played)
     assert.match(played.stdout, /the router spine2 goes down for 200ms\n(?:.*\n)*.*between leaf4 and spine2 goes down/)

@@ -60,10 +60,9 @@ programs:
   client: { host: a, run: "${run} b", when: { line: { program: server, matches: "local address" } }, expect: { output: 500 iters } }
 events:
   - { when: { completions: { program: client, nth: 300 } }, router: { name: r, down: 100ms } }
-  - { when: { completions: { program: client, nth: 600 } }, link: { between: [q, z], down: 100ms } }
 `,
     )
-    const played = await net.net('play', file)
+    const played = await net.net('play', file, '--fault', 'a:completion=*,nth=600,cable=q:z:100ms')
     assertGood(played)
     assert.match(
       played.stdout,

@@ -11,7 +11,7 @@ import { endBySignal } from '../../host/end-by-signal.ts'
 import { jsonText } from '../../spec/printable.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
-import { faultsOf, readScenario, type ScenarioHost, type ScenarioNet } from '../../tools/topology/play-file.ts'
+import { outageEventOf, type PlayEvent, readScenario } from '../../tools/topology/play-file.ts'
 import { countSkipped } from '../clock.ts'
 import { type OptionsOf, optionWords } from '../command-line/option.ts'
 import { type netExecOptions, netPlayOptions, type netShowOptions, netWalkOptions } from '../command-line/options.ts'
@@ -20,9 +20,9 @@ import { UsageError } from '../fail.ts'
 import { isServed } from '../join.ts'
 import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
-import { routerLinks } from '../net/outages.ts'
 import { hasDaemon, type Plan, type PlannedHost, planNet } from '../net/plan.ts'
 import { playScenario } from '../net/play.ts'
+import { scenarioNet } from '../net/scenario-net.ts'
 import { lookAtNet, netText } from '../net/show.ts'
 import { type ChosenNet, chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
 import { NetSystem, requireTools, startHolder, tool } from '../net/system.ts'
@@ -174,21 +174,6 @@ export const netExec = async (
 /** What `net play` changes in its scenario, to repeat a run of `net walk`, and where it records. */
 type NetPlayOptions = OptionsOf<typeof netPlayOptions>
 
-const scenarioNet = ({ hosts, fabrics }: Plan): ScenarioNet => ({
-  cables: fabrics.flatMap(({ links }) => links),
-  routers: hosts.flatMap(({ name, forwards }) => (forwards ? name : [])),
-  paths: routerLinks({ hosts }),
-  hosts: hosts.map(
-    (host): ScenarioHost => ({
-      name: host.name,
-      hasDaemon: hasDaemon(host),
-      devices: host.interfaces.flatMap(({ device }) => device ?? []),
-      interfaces: host.interfaces.map(({ name }) => name),
-      hasFabric: host.layer === 'infiniband',
-    }),
-  ),
-})
-
 /** The scenario of a file, and the path and plan of its net. */
 const scenarioOf = (file: string, drivers: readonly string[]) => {
   let path = ''
@@ -212,43 +197,55 @@ const partsOf = (net: ChosenNet) => {
   }
 }
 
-/** The host and the rule of `HOST:RULE`. Throws UsageError. */
-const parseHostFault = (text: string, plan: Plan): { readonly host: string; readonly rule: string } => {
+/**
+ * The host and the rule of `HOST:RULE`. `outage`: what the play does in the place of a rule for routers. Throws
+ * UsageError.
+ */
+const parseHostFault = (
+  text: string,
+  plan: Plan,
+): { readonly host: string; readonly rule: string; readonly outage: PlayEvent | undefined } => {
   const [, name = '', rule = ''] = /^([^:]+):(.*)$/.exec(text) ?? []
-  const hosts = scenarioNet(plan).hosts.filter(one => one.hasDaemon)
+  const net = scenarioNet(plan)
+  const hosts = net.hosts.filter(one => one.hasDaemon)
   const host = hosts.find(one => one.name === name)
   if (host === undefined)
     throw new UsageError(
       `--fault "${text}": write HOST:RULE, where HOST is one of ${hosts.map(one => one.name).join(', ')}`,
     )
   try {
-    faultsOf(rule, host)
+    return { host: name, rule, outage: outageEventOf(rule, host, net) }
   } catch (error) {
     throw new UsageError(`--fault "${text}": ${(error as Error).message}`)
   }
-  return { host: name, rule }
 }
 
-/** Sets `HOST:RULE` on its host. */
-const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<void> => {
-  const { host, rule } = parseHostFault(text, state.plan)
+/** Sets `HOST:RULE` on its host, or returns what the play does in its place. */
+const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<PlayEvent | undefined> => {
+  const { host, rule, outage } = parseHostFault(text, state.plan)
+  if (outage !== undefined) return outage
   const session = await openToolSession(folder.socket(host))
   try {
     await session.faults([(await session.config()).fault, rule].filter(Boolean).join(';'))
   } finally {
     session.close()
   }
+  return undefined
 }
 
 /** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
 const playOn = async (file: string, net: ChosenNet, options: NetPlayOptions, stop: AbortSignal): Promise<void> => {
   const { record, recordDepth, fault = [], restart, events } = options
   const { scenario } = scenarioOf(file, await networkDrivers())
-  for (const text of fault) await setFault(net, text)
+  const outages: PlayEvent[] = []
+  for (const text of fault) {
+    const outage = await setFault(net, text)
+    if (outage !== undefined) outages.push(outage)
+  }
   const programs = scenario.programs.map(program =>
     program.host === restart && program.restart === 'never' ? { ...program, restart: 'on-failure' as const } : program,
   )
-  const played = { ...scenario, programs, ...(events === false && { events: [] }) }
+  const played = { ...scenario, programs, events: [...(events === false ? [] : scenario.events), ...outages] }
   const problems = await playScenario(played, {
     ...partsOf(net),
     recordFile: host =>

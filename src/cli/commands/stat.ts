@@ -2,6 +2,7 @@
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
 
+import { counted } from '../../base/text.ts'
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { bytesText } from '../../spec/byte-count.ts'
@@ -121,25 +122,38 @@ type Peer = NonNullable<QpStat['peer']>
 /** Requests in a queue, and its size. */
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
-/** The source port of paths for which no socket is left (transport/phy/udp/outlets.ts). */
-const portText = ({ sourcePort }: Peer): string =>
-  sourcePort === ROCE_UDP_PORT ? `, from UDP port ${sourcePort}, as none of its own is free` : ''
+/**
+ * The source port of paths for which no socket is left (transport/phy/udp/outlets.ts), and of those to a peer to which
+ * packets are lost: it tells which of several equal paths they take.
+ */
+const portText = ({ sourcePort = 0 }: Peer, isLossy: boolean): string =>
+  sourcePort === ROCE_UDP_PORT
+    ? `, from UDP port ${sourcePort}, as none of its own is free`
+    : isLossy && sourcePort > 0
+      ? `, from UDP port ${sourcePort}`
+      : ''
 
-const peerText = (peer: Peer): string =>
-  `0x${peer.qpn.toString(16)} at ${peer.address}${classText(peer)}${portText(peer)}`
+const retriesText = (retries: number): string => (retries === 0 ? '' : `, ${counted(retries, 'retry', 'retries')}`)
+
+/** `isLossy`: a queue pair has sent requests to the peer again. */
+const peerText = (peer: Peer, retries: number, isLossy: boolean): string =>
+  `0x${peer.qpn.toString(16)} at ${peer.address}${classText(peer)}${portText(peer, isLossy)}${retriesText(retries)}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
 export const qpsText = (qps: readonly QpStat[]): string => {
   if (qps.length === 0) return 'no queue pairs\n'
   const heads = ['DEVICE', 'QPN', 'PROCESS', 'TYPE', 'STATE', 'PEER', 'SEND', 'RECEIVE']
-  const rows = qps.map(({ device, qpn, pid, command, type, state, peer, send, receive }) => [
+  const lossy = new Set(
+    qps.flatMap(({ peer, retries = 0 }) => (peer !== undefined && retries > 0 ? [peer.address] : [])),
+  )
+  const rows = qps.map(({ device, qpn, pid, command, type, state, peer, retries = 0, send, receive }) => [
     device,
     `0x${qpn.toString(16)}`,
     // A program chooses its command: the name must not forge rows.
     pid === 0 ? '-' : `${pid} ${printable(command)}`,
     type,
     state,
-    peer === undefined ? '-' : peerText(peer),
+    peer === undefined ? '-' : peerText(peer, retries, lossy.has(peer.address)),
     requestsText(send),
     `${requestsText(receive)}${receive.shared ? ' shared' : ''}`,
   ])

@@ -2,6 +2,7 @@
  * Links and routers of a net that go down and return: their interfaces, and the routes of all nodes, which are made
  * anew at once. Several outages may have the same interface, which is up again when none has it.
  */
+import type { WalkOutages } from '../walk/points.ts'
 import { addressLine, untilUp } from './build.ts'
 import type { Plan, PlannedInterface, PlannedLink } from './plan.ts'
 import { networkOf, type Routes, routesOf } from './routes.ts'
@@ -14,6 +15,39 @@ export const routerLinks = ({ hosts }: Pick<Plan, 'hosts'>): [string, string][] 
     forwards ? interfaces.flatMap(({ peer }) => (isHost.has(peer) ? [] : [[name, peer].sort().join(' ')])) : [],
   )
   return [...new Set(links)].map(pair => pair.split(' ') as [string, string])
+}
+
+/** What may go down of a net for a walk; undefined: it has no routers. */
+export const walkOutages = (plan: Plan): WalkOutages | undefined => {
+  const routers = plan.hosts.filter(({ forwards }) => forwards).map(({ name }) => name)
+  if (routers.length === 0) return undefined
+  const hosts = plan.hosts.filter(({ forwards }) => !forwards)
+  const ofHosts = new Set(hosts.flatMap(({ interfaces }) => interfaces.map(networkOf)))
+  /** Whether each host has a route to all networks with hosts without the links of a node, or those to another. */
+  const hasOtherWays = (node: string, other?: string): boolean => {
+    const routes = routesOf(plan, (name, { peer }) =>
+      other === undefined
+        ? name === node || peer === node
+        : (name === node && peer === other) || (name === other && peer === node),
+    )
+    return hosts.every(({ name }) =>
+      [...(routes.get(name) ?? [])].every(
+        ([network, line]) => !ofHosts.has(network) || !line.includes(' unreachable '),
+      ),
+    )
+  }
+  return {
+    routers: routers.map(name => ({
+      rule: `router=${name}`,
+      name: `the router ${name}`,
+      hasOtherWays: hasOtherWays(name),
+    })),
+    paths: routerLinks(plan).map(([a, b]) => ({
+      rule: `cable=${a}:${b}`,
+      name: `the link between ${a} and ${b}`,
+      hasOtherWays: hasOtherWays(a, b),
+    })),
+  }
 }
 
 /** An interface of a node. */

@@ -168,6 +168,9 @@ const withSeed = (rules: string, seed: number): string =>
     .map(rule => (/(?:^|,)\s*seed=/.test(rule) ? rule : `${rule},seed=${seed}`))
     .join(';')
 
+/** What did not hold, if an event has not happened. */
+export const notReached = ({ text }: PlayEvent): string => `did not come to this: ${text}`
+
 class RunningProgram {
   readonly program: PlayProgram
   child: ChildProcess | undefined
@@ -497,7 +500,7 @@ class Play {
     }
     this.#parts.stop.throwIfAborted()
     const missed = this.#scenario.events.filter(event => !this.#happened.has(event))
-    return [...this.#problems, ...missed.map(({ text }) => `did not come to this: ${text}`)]
+    return [...this.#problems, ...missed.map(notReached)]
   }
 }
 

@@ -9,7 +9,7 @@ import { parseFabric } from '../../settings/fabric.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import type { SurveyFacts } from '../../spec/faults.ts'
 import { SessionEnv } from '../../spec/session.ts'
-import type { Scenario } from '../../tools/topology/play-file.ts'
+import { outageEventOf, type PlayEvent, type Scenario } from '../../tools/topology/play-file.ts'
 import { watchSpinning } from '../clock.ts'
 import { stopDaemon } from '../commands/stop.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
@@ -18,8 +18,10 @@ import type { WalkRun } from '../walk/outcome.ts'
 import { countingRules, packetRoleNames, type WalkPoint, type WalkPort } from '../walk/points.ts'
 import { actedOf, type RunLimits, type Stage, settledConnections, walkPorts } from '../walk/stage.ts'
 import { startHostDaemon } from './build.ts'
+import { walkOutages } from './outages.ts'
 import { hasDaemon, type Plan } from './plan.ts'
-import { type PlayParts, playScenario } from './play.ts'
+import { notReached, type PlayParts, playScenario } from './play.ts'
+import { scenarioNet } from './scenario-net.ts'
 
 /** Milliseconds in which programs that hang write their stacks. */
 const QUIT_TIME = 2000
@@ -34,10 +36,15 @@ const HANG_LOOK = 1000
 /** Milliseconds of the machine: the clock of this process may skip. */
 const machineTime = (): number => Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1000
 
-/** The scenario as it is played for a point: without events. `limit`: of each program's time, milliseconds. */
-const played = (scenario: Scenario, limit: (within: number) => number, restarts: string | undefined): Scenario => ({
+/** The scenario as it is played for a point: with its events only. `limit`: of each program's time, milliseconds. */
+const played = (
+  scenario: Scenario,
+  events: readonly PlayEvent[],
+  limit: (within: number) => number,
+  restarts: string | undefined,
+): Scenario => ({
   ...scenario,
-  events: [],
+  events,
   programs: scenario.programs.map(program => ({
     ...program,
     ...(program.host === restarts && program.restart === 'never' && { restart: 'on-failure' as const }),
@@ -78,6 +85,13 @@ export const netStage = (
   const { net, system } = parts
   const hosts = net.state.plan.hosts.filter(hasDaemon)
   const skips = net.state.plan.clock === 'skip'
+  const named = scenarioNet(net.state.plan)
+  const outages = walkOutages(net.state.plan)
+  /** What the play does in the place of a rule for routers. */
+  const outageOf = ({ host, rule }: WalkPoint, factor: number): PlayEvent | undefined => {
+    const at = named.hosts.find(({ name }) => name === host)
+    return at && outageEventOf(rule(factor), at, named)
+  }
 
   /** Ends the daemons of the last run, and starts new ones. */
   const renewDaemons = async (factor: number): Promise<void> => {
@@ -97,10 +111,12 @@ export const netStage = (
     findings: readonly Finding[],
     crashes: string,
   ): Promise<WalkRun> => {
+    const outage = point && outageOf(point, factor)
     for (const [host, session] of sessions) {
       await session.subscribeFindings()
       const { fault } = await session.config()
-      const own = point === undefined ? countingRules : point.host === host ? [point.rule(factor)] : []
+      const isHere = point?.host === host && outage === undefined
+      const own = point === undefined ? countingRules : isHere ? [point.rule(factor)] : []
       await session.faults([fault, ...own].filter(Boolean).join(';'))
       await session.beginSurvey()
     }
@@ -111,7 +127,8 @@ export const netStage = (
     let isTimedOut = false
     const begin = performance.now()
     const limit = (within: number): number => (skips ? (seconds + PATIENCE) * 1000 : Math.min(within, seconds * 1000))
-    const problems = await playScenario(played(scenario, limit, point?.restarts), {
+    const events = outage === undefined ? [] : [outage]
+    const told = await playScenario(played(scenario, events, limit, point?.restarts), {
       ...parts,
       ...(skips && {
         watch: found => watchSpinning(net.folder.clock, seconds, found, { now: machineTime, interval: HANG_LOOK }),
@@ -127,6 +144,7 @@ export const netStage = (
       },
     })
     const duration = performance.now() - begin
+    const problems = told.filter(problem => outage === undefined || problem !== notReached(outage))
     // The lines of programs; what the play tells of starts and ends differs.
     const names = scenario.programs.map(({ name }) => `${name}: `)
     const output = lines.filter(line => names.some(name => line.startsWith(name))).join('\n')
@@ -170,7 +188,12 @@ export const netStage = (
       findings,
       failed,
       facts: merged([...surveys.values()].map(({ facts }) => facts)),
-      injected: point === undefined ? 0 : actedOf(point.rule(factor), (await statsOf(point.host)).at(-1)),
+      injected:
+        outage !== undefined
+          ? Number(problems.length === told.length)
+          : point === undefined
+            ? 0
+            : actedOf(point.rule(factor), (await statsOf(point.host)).at(-1)),
       waits,
       left,
     }
@@ -178,6 +201,7 @@ export const netStage = (
 
   return {
     hasRestarts: true,
+    ...(outages !== undefined && { outages }),
     ...(skips && { now: machineTime }),
     async run(point, limits) {
       const folder = privateFolder()

@@ -144,9 +144,26 @@ export interface WalkPort {
   readonly hasOtherWays: boolean
 }
 
+/** A router, or the links between two ends of which one is a router. */
+export interface WalkOutage {
+  /** Of a rule, without its time: `router=spine1`. */
+  readonly rule: string
+  /** `the router spine1`. */
+  readonly name: string
+  /** Without it all hosts reach each other. */
+  readonly hasOtherWays: boolean
+}
+
+/** What may go down of a routed net. */
+export interface WalkOutages {
+  readonly routers: readonly WalkOutage[]
+  readonly paths: readonly WalkOutage[]
+}
+
 interface PlanOptions {
   /** Absent: all ports are of Ethernet. */
   readonly ports?: readonly WalkPort[]
+  readonly outages?: WalkOutages | undefined
   readonly kinds: readonly WalkKind[]
   /** Milliseconds for which a process is stopped. */
   readonly stopped: number
@@ -233,6 +250,8 @@ class Planner {
   readonly #options: PlanOptions
   /** States in which the subnet manager has died. */
   readonly #withoutManager = new Set<string>()
+  /** Steps at which a router and a path go down: each step has the next ones. */
+  #routedSteps = 0
 
   constructor(sites: readonly WalkSite[], options: PlanOptions) {
     this.#sites = sites
@@ -388,6 +407,7 @@ class Planner {
         what: 'the link goes down for longer than retries last',
         lasts: long,
       },
+      ...this.#ofRouters(long),
       ...this.#ofSwitches(site, short),
       ...this.#ofManager(site),
     ])
@@ -401,6 +421,19 @@ class Planner {
       this.#sites.some(site => site.host === host && site.device === device && hasQueue(site))
       ? ofDevice
       : own
+  }
+
+  /** Of the paths one, and of the routers one. */
+  #ofRouters(lasts: Lasts): readonly StepEffect[] {
+    const { outages } = this.#options
+    if (outages === undefined) return []
+    const step = this.#routedSteps++
+    return [outages.paths, outages.routers].flatMap((all): StepEffect[] => {
+      if (all.length === 0) return []
+      const { rule, name, hasOtherWays } = all[step % all.length]!
+      const effect = (factor: number): string => `${rule}:${lasts(factor)}ms`
+      return [{ effect, what: `${name} goes down for longer than retries last`, lasts, isHidden: hasOtherWays }]
+    })
   }
 
   /** The first link between switches on the way of the packets. */

@@ -18,7 +18,7 @@ import { privateFolder, removeFolder } from '../paths.ts'
 import { programEnvironment } from '../program/program.ts'
 import { takeCrashes } from './crashes.ts'
 import type { WalkRun } from './outcome.ts'
-import { countingRules, packetRoleNames, type WalkPoint, type WalkPort } from './points.ts'
+import { countingRules, packetRoleNames, type WalkOutages, type WalkPoint, type WalkPort } from './points.ts'
 
 export interface RunLimits {
   readonly seconds: number
@@ -31,6 +31,8 @@ export interface Stage {
   readonly now?: () => number
   /** Processes that are killed can be started again. */
   readonly hasRestarts?: boolean
+  /** Absent: there are no routers. */
+  readonly outages?: WalkOutages
   /** Runs the program once. Absent `point`: without failure, and packets are counted. */
   run(point: WalkPoint | undefined, limits: RunLimits): Promise<WalkRun>
   /** The command that repeats the run of a point, with a recording. */

@@ -104,6 +104,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     retries: clean.facts.retries,
     varying: left,
     ports: clean.ports,
+    outages: stage.outages,
   })
   await listener.planned(clean, plan)
   const ordered = inTurns(plan.points, limits.lineOf)

@@ -12,7 +12,7 @@ const stateNames = Object.entries(QpState.values)
 const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
 
 const qpFacts = (state: SoftState, { state: qp, class: cls }: QpObject): QpFacts => {
-  const { destQpn, sqPsn, rqPsn } = state.engine().query(qp.row)
+  const { destQpn, sqPsn, rqPsn, retries } = state.engine().query(qp.row)
   const { address } = qp
   const isRoce = state.fabric === undefined
   const sourcePort = qp.flow >= 0 && { sourcePort: state.port.recordOf(qp.flow).sourcePort }
@@ -36,6 +36,7 @@ const qpFacts = (state: SoftState, { state: qp, class: cls }: QpObject): QpFacts
       ...(receive.isShared && { shared: true }),
     },
     psn: { next: sqPsn, expected: rqPsn },
+    retries,
     ...(lastFailure !== undefined && { lastError: failureJson(lastFailure) }),
   }
 }

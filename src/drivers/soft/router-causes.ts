@@ -22,7 +22,7 @@ const sendsGivenHops = (qp: QueuePair | undefined): boolean => qp?.sendsGivenHop
 export const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTable, row: number): Cause | undefined => {
   const qp = queues[row]
   const { address } = qp ?? {}
-  const router = address && fabric === undefined ? port.routerTo?.(address.dgid) : undefined
+  const router = address && fabric === undefined ? port.routers?.onWayTo(address.dgid) : undefined
   if (address === undefined || router === undefined) return undefined
   const dgid = addressText(address.dgid)
   if (isV1(gids, address.sgidIndex)) return createCause('ROCE_V1_ROUTED', { index: address.sgidIndex, dgid, router })
@@ -43,7 +43,7 @@ export const routerHazardOf = (
   const isGiven = qpn === undefined ? !paths.hasOwnFlows : sendsGivenHops(queues[qpns.rowOf(qpn)])
   const hasHops = hopLimit > LAST_HOP || (qpn !== undefined && !isGiven)
   if (fabric !== undefined || isLinkLocal(dgid) || isMulticastGid(dgid) || (!isOfV1 && hasHops)) return undefined
-  const router = port.routerTo?.(dgid)
+  const router = port.routers?.onWayTo(dgid)
   const way = router === undefined ? {} : { way: `the router ${router} is on the way to ${addressText(dgid)}` }
   return isOfV1 ? { isRoceV1: true, ...way } : { isReplaced: !isGiven, ...way }
 }

@@ -10,7 +10,7 @@ import type { LossByRule } from '../../spec/check/probes.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
 import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
-import type { LinkSettings } from '../../transport/phy/links/graph.ts'
+import type { LinkTopology } from '../../transport/phy/links/graph.ts'
 import type { Path } from '../../transport/phy/memory/port.ts'
 import type { Link } from '../../uapi/tool.ts'
 import type { CheckOptions } from '../self-check/options.ts'
@@ -208,6 +208,18 @@ export interface FlowPathStats {
   readonly through: readonly string[] | undefined
   /** Packets that have left for it. */
   readonly packets: number
+  /** Where some of them were lost. */
+  readonly lost: readonly LostStats[]
+}
+
+/** Packets of a flow that were lost at one place of its path. */
+export interface LostStats {
+  /** Name of the host, switch or router that sent them to `to`, or did not forward them. */
+  readonly from: string
+  /** Name of the other end of the link; undefined: they were lost at `from`, also by a rule with `router=`. */
+  readonly to: string | undefined
+  /** How many. */
+  readonly packets: number
 }
 
 /** One direction of a link, from the network's start. */
@@ -270,7 +282,9 @@ export interface ExploreOptions {
   /**
    * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
    * sends nor receives; a test then has to expect that requests fail. 'torment': the decisions of
-   * `NetworkOptions.torment` with each seed.
+   * `NetworkOptions.torment` with each seed. Of `links`: 'outage', from a completion on a router, or the links between
+   * two switches or routers, are down for 1 ms to 1 s; 'blackhole', a router loses one to twenty packets in a row
+   * that cross it, and routes stay.
    */
   readonly kinds?: readonly ExploredFault[] | undefined
   /** Maximum faults of a seed, 1 to 32; default 8. */
@@ -339,8 +353,8 @@ export interface LocalNetwork extends Network {
   /** `clock`, if it is virtual. */
   readonly virtualClock: VirtualClock | undefined
   readonly link: Link
-  /** Of each of the links, in the order of the topology; empty without `links`. */
-  readonly linkSettings: readonly LinkSettings[]
+  /** Undefined without `links`. */
+  readonly topology: LinkTopology | undefined
   readonly check: boolean | CheckOptions | undefined
   readonly record: string | RecordOptions | undefined
   /** Those of `NetworkOptions.torment`; undefined without it. */

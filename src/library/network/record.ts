@@ -111,18 +111,15 @@ const callRecordOn =
   }
 
 /** Writes the links of a network: those whose counts have changed since the last time, or all. */
-const recordLinks = (
-  { clock, linkSettings, stats }: LocalNetwork,
-  writer: SessionWriter,
-): ((all?: boolean) => void) => {
+const recordLinks = ({ clock, topology, stats }: LocalNetwork, writer: SessionWriter): ((all?: boolean) => void) => {
   const recorded = new Map<number, string>()
   return (all = false) => {
-    if (linkSettings.length === 0) return
+    if (topology === undefined) return
     for (const [link, { lost, queue, ...counts }] of stats().links.entries()) {
       const state = `${counts.packets} ${Object.values(lost)} ${queue.now}`
       if (!all && recorded.get(link) === state) continue
       recorded.set(link, state)
-      const { rate, delay, queue: capacity } = linkSettings[link >> 1]!
+      const { rate, delay, queue: capacity } = topology.links[link >> 1]!
       writer.link(clock.now(), {
         link,
         ...counts,

@@ -4,10 +4,12 @@
  */
 import { type CaptureCause, captureCause, severityOrder } from '../../spec/captures.ts'
 import type { CaptureAnalysis } from './analysis.ts'
+import type { Flow } from './flows/flow.ts'
 import { addOfClasses } from './problems/classes.ts'
 import { addOfConnection, addOfLoneReject } from './problems/connections.ts'
 import { type CaptureProblem, isReliable, ProblemList } from './problems/list.ts'
 import { addOfPackets, addOfPath } from './problems/packets.ts'
+import { addOfPaths } from './problems/paths.ts'
 import { addFailures, addOfAnswers } from './problems/requests.ts'
 import { addSlowness } from './problems/slowness.ts'
 
@@ -23,6 +25,7 @@ export const problemsOf = (
   addOfPath(problems)
   for (const connection of analysis.connections) addOfConnection(problems, connection)
   for (const reject of analysis.connectionTable.loneRejects) addOfLoneReject(problems, reject)
+  const mismatched = new Set<Flow>()
   for (const flow of analysis.flows) {
     const before = problems.counts.get('psn-mismatch')
     const hasRequests = isReliable(flow) && flow.requests > 0
@@ -30,9 +33,11 @@ export const problemsOf = (
     if (isReliable(flow) && flow.answers > 0 && flow.peer === undefined) addOfAnswers(problems, flow)
     // Repeats that no path can help are no loss.
     const isMismatched = problems.counts.get('psn-mismatch') !== before
+    if (isMismatched) mismatched.add(flow)
     addOfPackets(problems, flow)
     if (hasRequests) addSlowness(problems, flow, isMismatched)
   }
+  addOfPaths(problems, mismatched)
   addOfClasses(problems)
   const order = ({ cause }: CaptureProblem): number => {
     const { severity, rank } = captureCause(cause)

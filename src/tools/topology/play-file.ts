@@ -6,8 +6,8 @@
 import { basename } from 'node:path'
 import { linkQuantities } from '../../base/quantities.ts'
 import { didYouMean } from '../../base/suggest.ts'
-import type { FaultRule } from '../../faults/rule.ts'
-import { parseFaults, parseRule } from '../../faults/rules.ts'
+import { CABLE_ON_WAY, type FaultRule, noFaults, targetOf } from '../../faults/rule.ts'
+import { formatRule, parseFaults, parseRule } from '../../faults/rules.ts'
 import { type LinkConditions, parseConditions } from '../../settings/fabric.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import { UnreadableFile } from './input-error.ts'
@@ -140,6 +140,12 @@ const COUNTS: Readonly<Record<string, readonly [string, string, string]>> = {
   packets: ['opcode', '', 'drop=1'],
 }
 
+/** By target of a rule: the effect of a rule that counts. */
+const OUTAGE_COUNTS: Readonly<Partial<Record<string, string>>> = {
+  completion: COUNTS.completions![2],
+  call: COUNTS.calls![2],
+}
+
 const milliseconds = (section: Section, key: string, fallback?: number, max?: number): number =>
   section.time(key, fallback === undefined ? undefined : fallback * 1000, fallback === undefined ? 1000 : 0, max) / 1000
 
@@ -184,6 +190,38 @@ export const faultsOf = (text: string, { name, devices }: ScenarioHost): readonl
   const { device } = rules.find(rule => rule.device !== '' && !devices.includes(rule.device)) ?? {}
   if (device !== undefined) throw new Error(`fault device: host "${name}" has no device ${unknown(device, devices)}`)
   return rules
+}
+
+/**
+ * The event that a rule of a host stands for which takes a router, or the links between two ends of which one is a
+ * router, down for a time; undefined: the rule is one of the host's daemon. Throws an Error: the net has no such
+ * router, or the rule selects neither calls nor completions.
+ */
+export const outageEventOf = (
+  text: string,
+  host: ScenarioHost,
+  { routers, paths }: Pick<ScenarioNet, 'routers' | 'paths'>,
+): PlayEvent | undefined => {
+  const [rule, ...others] = faultsOf(text, host)
+  if (rule === undefined || others.length > 0) return undefined
+  const { router, cable, nth } = rule
+  const ends = cable === '' || cable.between === CABLE_ON_WAY ? [] : cable.between
+  const between = paths.find(pair => ends.length > 0 && pair.every(name => (ends as readonly string[]).includes(name)))
+  const lasts = router === '' ? cable !== '' && cable.lasts : router.lasts
+  if (router === '' && between === undefined) return undefined
+  if (router !== '' && !routers.includes(router.name))
+    throw new Error(`fault router: the net has no router ${unknown(router.name, routers)}`)
+  const { [targetOf(rule)]: effect } = OUTAGE_COUNTS
+  if (lasts === undefined || lasts === false || effect === undefined)
+    throw new Error(
+      `fault "${text}": in a net a rule takes a router or its links down for a time, at a call or completion: completion=*,nth=1,router=${routers[0]}:3s`,
+    )
+  const selectors = formatRule({ ...rule, router: '', cable: '', nth: noFaults.nth })
+  const when: CountTrigger = { kind: 'count', host: host.name, nth: nth || 1, selectors, effect, canCutLink: false }
+  const down = lasts
+  const action: PlayAction =
+    router === '' ? { kind: 'path', between: between!, down } : { kind: 'router', name: router.name, down }
+  return { moment: { after: 0, when }, action, text: actionText(action) }
 }
 
 class Reader {

@@ -456,6 +456,7 @@ const query = (s: EngineState, row: number): QpSnapshot => {
     timeout: w[base + QP.TIMEOUT],
     retryCnt: w[base + QP.RETRY_CNT],
     retriesLeft: w[base + QP.COMP_RETRIES],
+    retries: w[base + QP.COMP_LOSSES],
     rnrRetry: w[base + QP.RNR_RETRY],
     minRnrTimer: w[base + QP.MIN_RNR_TIMER],
     maxRdAtomic: w[base + QP.MAX_RD_ATOMIC],

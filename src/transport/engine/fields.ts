@@ -76,6 +76,8 @@ export const enum QP {
   COMP_RNR_RETRIES = 37,
   /** In ERR and SQE: the vendor error with which WQEs are flushed. */
   FLUSH_CAUSE = 38,
+  /** How often requests were sent again after a loss or a timeout. */
+  COMP_LOSSES = 58,
 
   // ---- responder ----
   /** Bits of `RespFlag`. */
@@ -109,7 +111,7 @@ export const enum QP {
   /** UD: Completion.SL for the current packet (DEST_QPN is the packet's source QP); other services: 0. */
   RESP_SL = 57,
 
-  WORDS = 58,
+  WORDS = 59,
 }
 
 /** Bits of QP.REQ_FLAGS. */

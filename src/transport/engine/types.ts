@@ -531,6 +531,8 @@ export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttrib
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer'>> {
   /** How often the oldest request may be sent again: retry_cnt after each answer of the peer. */
   readonly retriesLeft: number
+  /** How often requests were sent again after a loss or a timeout, since RESET. */
+  readonly retries: number
   readonly state: number
   readonly sqSigAll: boolean
   /** In SQD: whether fetched WQEs have not completed yet. */

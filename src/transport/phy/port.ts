@@ -119,6 +119,16 @@ interface PortVlan {
   readonly index: number
 }
 
+/** What a port knows of the routers of simulated links, by their names. */
+export interface PortRouters {
+  /** Whether packets of a flow cross a router on their way now. */
+  crosses(flow: FlowAddress, direction: 'sent' | 'received', router: string): boolean
+  /** A rule has lost a packet of a flow at a router. */
+  lostAt(flow: FlowAddress, direction: 'sent' | 'received', router: string): void
+  /** The first router on the way to an address; undefined: none. */
+  onWayTo(address: Uint8Array): string | undefined
+}
+
 export interface Port {
   readonly arena: Arena
   /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
@@ -146,10 +156,8 @@ export interface Port {
   readonly hasRoceV1?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
   readonly hasGroupSockets: boolean
-  /** Whether packets of a flow cross a router of simulated links. Absent: there is none. */
-  readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
-  /** The first router on the way to an address, of simulated links. Absent: there is none. */
-  readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
+  /** The routers of simulated links. Absent: there are none. */
+  readonly routers?: PortRouters | undefined
   readonly counters: PortCounters
 
   /**

@@ -45,6 +45,24 @@ rxe0    0x1   -        GSI   RTS    -                                  3/8   0/1
     assert.equal(qpsText([]), 'no queue pairs\n')
   })
 
+  it('shows retries, and the source ports of all queue pairs to that peer', () => {
+    const queue = { pending: 0, depth: 8 }
+    const qps = [
+      ['127.0.0.2', 49_301, 12],
+      ['127.0.0.2', 49_444, 0],
+      ['127.0.0.3', 49_555, 0],
+    ].map(([address, sourcePort, retries], i) => ({
+      ...{ device: 'rxe0', qpn: 17 + i, pid: 5, command: 'x', type: 'RC', state: 'RTS', send: queue, receive: queue },
+      ...{ peer: { qpn: 33 + i, address, sourcePort }, retries },
+    }))
+    const peers = qpsText(qps as unknown as QpStat[]).match(/0x2\d at .*?(?= {2})/g)
+    assert.deepEqual(peers, [
+      '0x21 at 127.0.0.2, from UDP port 49301, 12 retries',
+      '0x22 at 127.0.0.2, from UDP port 49444',
+      '0x23 at 127.0.0.3',
+    ])
+  })
+
   it('shows each nonzero value once', () => {
     const stat = {
       pid: 12,

@@ -48,6 +48,32 @@ describe('the points of a walk', () => {
     for (const { rule } of points) for (const factor of [1, 0.1]) parseRule(rule(factor))
   })
 
+  it('take down one of the paths and of the routers at each step', () => {
+    const sites = [site('mr.create', { phase: 'connects' }), completion(), completion({ name: 'SEND' })]
+    const placesOf = (names: readonly string[], rule: string) =>
+      names.map(name => ({ rule: `${rule}=${name}`, name, hasOtherWays: name !== 'edge' }))
+    const outages = {
+      routers: placesOf(['edge', 'spine'], 'router'),
+      paths: placesOf(['edge:s1', 'edge:s2', 's2:z'], 'cable'),
+    }
+    const options = { kinds: ['links'] as const, stopped: 1000, hasRestarts: false, retries: 100, varying: 0, outages }
+    const { points } = planWalk(sites, [], options)
+    const routed = points.filter(({ rule }) => /router|cable/.test(rule(1)))
+    assert.deepEqual(
+      routed.map(({ rule, isHidden }) => [/,((?:router|cable)=.*)$/.exec(rule(1))![1], isHidden]),
+      [
+        ['cable=edge:s1:350ms', true],
+        ['router=edge:350ms', false],
+        ['cable=edge:s2:350ms', true],
+        ['router=spine:350ms', true],
+        ['cable=s2:z:350ms', true],
+        ['router=edge:350ms', false],
+      ],
+    )
+    assert.match(routed[1]!.text, /^edge goes down for longer than retries last at a?.*mr\.create$/)
+    assert.equal(routed[0]!.lasts(0.1), 215)
+  })
+
   it('are of each device if a program has queue pairs of several', () => {
     const on = (device: string, first = 1): WalkSite => site('rc_qp.modify', { phase: 'connects', device, first })
     assert.deepEqual(texts(['calls'], [on('rxe0')]), ['rc_qp.modify fails with ENOMEM'])

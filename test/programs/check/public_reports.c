@@ -5,6 +5,8 @@
 #include "../../../docs/findings/pair.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <limits.h>
 #include <rdma/rdma_cma.h>
 
 static struct end one, other;
@@ -181,13 +183,258 @@ static void frees_connection(void)
     wait(NULL);
 }
 
+/* Mooncake #2747, uccl #803: of the GIDs the first is taken, which is link-local, and the peer is behind a router. */
+static void takes_first_gid(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    inet_pton(AF_INET6, "fe80::690:81ff:fe37:a9e8", one.attr.ah_attr.grh.dgid.raw);
+    one.attr.ah_attr.grh.sgid_index = 0;
+    one.attr.dest_qp_num = 0x4242;
+    connect_ends(&one, &other);
+    check(writes(1), "ibv_post_send");
+    completion(&one);
+}
+
+/* versitygw #2275, Mooncake #113: the index of the GID is 3, whatever the table has. */
+static void takes_index_three(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.ah_attr.grh.sgid_index = 3;
+    connect_ends(&one, &other);
+}
+
+/* ucx #10325: one end of a connection sends in the class that was asked for, and the other in class 0. */
+static void answers_in_class_zero(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.ah_attr.grh.traffic_class = 236;
+    connect_ends(&one, &other);
+    check(writes(1), "ibv_post_send");
+    completion(&one);
+}
+
+/* nccl #2383, mori #362: queue pairs that a library makes itself stay in class 0, those beside them do not. */
+static void forgets_class(void)
+{
+    struct end own = {0}, peer = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.ah_attr.grh.traffic_class = other.attr.ah_attr.grh.traffic_class = 236;
+    connect_ends(&one, &other);
+    make_end(&own);
+    make_end(&peer);
+    connect_ends(&own, &peer);
+}
+
+/* rdma-core #1637, mori #298: the hop limit is 1, which the adapter takes as it is, and a router is on the way. */
+static void has_one_hop(void)
+{
+    open_device();
+    struct ibv_pd *const pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    struct ibv_ah_attr attr = {.is_global = 1, .port_num = 1};
+    attr.grh.sgid_index = (uint8_t)gid_index;
+    attr.grh.hop_limit = 1;
+    inet_pton(AF_INET6, "::ffff:192.0.2.1", attr.grh.dgid.raw);
+    need(ibv_create_ah(pd, &attr), "ibv_create_ah");
+}
+
+/* Mooncake #3977: each queue pair asks for as many responder resources as the device has in all. */
+static void takes_all_resources(void)
+{
+    struct ibv_device_attr attr;
+    open_device();
+    check(ibv_query_device(context, &attr), "ibv_query_device");
+    make_end(&one);
+    make_end(&other);
+    one.attr.max_dest_rd_atomic = other.attr.max_dest_rd_atomic = (uint8_t)attr.max_qp_rd_atom;
+    connect_ends(&one, &other);
+}
+
+/* mori #670: the adapter dies, tells nothing, and the program waits for a completion for ever. */
+static void waits_for_adapter(void)
+{
+    for (uint64_t number = 0; number < 4; number++) {
+        check(writes(number), "ibv_post_send");
+        completion(&one);
+    }
+}
+
+/* The folder of a PCI function, or of that of an RDMA device; NULL: it has none. */
+static char *folder_of(const char *class, const char *name)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "/sys/%s/%s%s", class, name, strcmp(class, "class/infiniband") == 0 ? "/device" : "");
+    char *const folder = realpath(path, NULL);
+    return folder && strstr(folder, "/pci") ? folder : NULL;
+}
+
+static int number_in(const char *folder, const char *name, int base)
+{
+    char path[PATH_MAX], text[32] = "-1";
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *const file = fopen(path, "r");
+    if (file && !fgets(text, sizeof text, file))
+        text[0] = 0;
+    if (file)
+        fclose(file);
+    return (int)strtol(text, NULL, base);
+}
+
+/* What lies between two functions, from the nearest on, by the names of `nvidia-smi topo -m`. */
+static const char *const kinds[] = {"PIX", "PXB", "PHB", "NODE", "SYS"};
+
+static int kind_between(const char *one_path, const char *other_path)
+{
+    int depth = 0, below = 0;
+    const char *a = one_path, *b = other_path;
+    for (; *a && *a == *b; a++, b++)
+        depth += *a == '/';
+    /* /sys/devices/pci0000:15/… */
+    if (depth < 4)
+        return number_in(one_path, "numa_node", 10) == number_in(other_path, "numa_node", 10) ? 3 : 4;
+    if (depth == 4)
+        return 2;
+    for (; *a; a++)
+        below += *a == '/';
+    return below < 2 ? 0 : 1;
+}
+
+enum { DISPLAY = 3, MAX_GPUS = 16, CONNECTX = 0x15b3, DMA_FUNCTION = 0x2100 };
+
+/* The addresses and folders of all GPUs, up to one without a folder. */
+static struct gpu {
+    char *address, *folder;
+} gpus[MAX_GPUS + 1];
+/* Functions by which an adapter reaches the memory of a GPU. */
+static int dma_functions;
+
+static struct ibv_device **open_machine(void)
+{
+    struct dirent **entries;
+    const int all = scandir("/sys/bus/pci/devices", &entries, NULL, alphasort);
+    for (int i = 0, count = 0; i < all && count < MAX_GPUS; i++) {
+        char *const folder = entries[i]->d_name[0] == '.' ? NULL : folder_of("bus/pci/devices", entries[i]->d_name);
+        if (folder && number_in(folder, "class", 16) >> 16 == DISPLAY)
+            gpus[count++] = (struct gpu){entries[i]->d_name, folder};
+        if (folder && number_in(folder, "vendor", 16) == CONNECTX && number_in(folder, "device", 16) == DMA_FUNCTION)
+            dma_functions++;
+    }
+    return need(ibv_get_device_list(NULL), "ibv_get_device_list");
+}
+
+/* For each GPU the adapter that a program takes, and the nearest one. */
+static void places_adapters(struct ibv_device *(*choose)(const char *gpu, struct ibv_device **list))
+{
+    struct ibv_device **const list = open_machine();
+    for (const struct gpu *gpu = gpus; gpu->folder; gpu++) {
+        struct ibv_device *const taken = choose(gpu->folder, list);
+        int nearest = 0, least = 5, own = 5;
+        for (int device = 0; list[device]; device++) {
+            const char *const folder = folder_of("class/infiniband", ibv_get_device_name(list[device]));
+            const int kind = folder ? kind_between(gpu->folder, folder) : 5;
+            if (list[device] == taken)
+                own = kind;
+            if (kind >= least)
+                continue;
+            least = kind;
+            nearest = device;
+        }
+        if (!taken || own == 5)
+            printf("%s takes no adapter: %s has no PCI function\n", gpu->address,
+                   ibv_get_device_name(taken ? taken : list[0]));
+        else
+            printf("%s takes %s by %s, and %s is by %s\n", gpu->address, ibv_get_device_name(taken), kinds[own],
+                   ibv_get_device_name(list[nearest]), kinds[least]);
+    }
+}
+
+/* monarch #1305: all GPUs take the first adapter. */
+static struct ibv_device *first_device(const char *gpu, struct ibv_device **list)
+{
+    (void)gpu;
+    return list[0];
+}
+
+static void takes_first_adapter(void)
+{
+    places_adapters(first_device);
+}
+
+/* torchcomms #698: a GPU takes the first adapter of its NUMA node. */
+static struct ibv_device *first_of_node(const char *gpu, struct ibv_device **list)
+{
+    for (int i = 0; list[i]; i++) {
+        const char *const folder = folder_of("class/infiniband", ibv_get_device_name(list[i]));
+        if (folder && number_in(folder, "numa_node", 10) == number_in(gpu, "numa_node", 10))
+            return list[i];
+    }
+    return NULL;
+}
+
+static void takes_adapter_of_node(void)
+{
+    places_adapters(first_of_node);
+}
+
+/* NVSentinel #1485: one device without a PCI function, and the whole topology is given up. */
+static struct ibv_device *none_without_function(const char *gpu, struct ibv_device **list)
+{
+    for (int i = 0; list[i]; i++)
+        if (!folder_of("class/infiniband", ibv_get_device_name(list[i])))
+            return list[i];
+    return first_of_node(gpu, list);
+}
+
+static void gives_topology_up(void)
+{
+    places_adapters(none_without_function);
+}
+
+/* rdma-core #1725: an adapter is looked for by the DMA function beside its GPU, which few machines have. */
+static void looks_for_dma_function(void)
+{
+    struct ibv_device **const list = open_machine();
+    for (int device = 0; list[device]; device++) {
+        const char *const folder = folder_of("class/infiniband", ibv_get_device_name(list[device]));
+        for (const struct gpu *gpu = gpus; folder && gpu->folder; gpu++)
+            if (kind_between(gpu->folder, folder) == 0)
+                printf("%d DMA functions, and %s shares a switch with the GPU %s\n", dma_functions,
+                       ibv_get_device_name(list[device]), gpu->address);
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
+    /* It makes what it needs itself. */
+    int is_alone;
 } reports[] = {
-    {"mooncake-3299", reconnects},    {"nccl-2119", loses_element},  {"nccl-2203", spins_on_memory},
-    {"fastdeploy-8091", posts_again}, {"spdk-3807", frees_request},  {"uccl-1049", waits_for_room},
-    {"3fs-320", greets_with_nothing}, {"libevpl-52", frees_connection},
+    {"mooncake-3299", reconnects, 0},
+    {"nccl-2119", loses_element, 0},
+    {"nccl-2203", spins_on_memory, 0},
+    {"fastdeploy-8091", posts_again, 0},
+    {"spdk-3807", frees_request, 0},
+    {"uccl-1049", waits_for_room, 0},
+    {"3fs-320", greets_with_nothing, 0},
+    {"libevpl-52", frees_connection, 1},
+    {"mooncake-2747", takes_first_gid, 1},
+    {"mooncake-113", takes_index_three, 1},
+    {"ucx-10325", answers_in_class_zero, 1},
+    {"nccl-2383", forgets_class, 1},
+    {"rdma-core-1637", has_one_hop, 1},
+    {"mooncake-3977", takes_all_resources, 1},
+    {"mori-670", waits_for_adapter, 0},
+    {"monarch-1305", takes_first_adapter, 1},
+    {"torchcomms-698", takes_adapter_of_node, 1},
+    {"nvsentinel-1485", gives_topology_up, 1},
+    {"rdma-core-1725", looks_for_dma_function, 1},
 };
 
 int main(int count, char **arguments)
@@ -200,7 +447,7 @@ int main(int count, char **arguments)
         fprintf(stderr, "usage: %s REPORT\n", arguments[0]);
         return 1;
     }
-    if (reports[i].run != frees_connection)
+    if (!reports[i].is_alone)
         make_pair(&one, &other);
     reports[i].run();
     return 0;

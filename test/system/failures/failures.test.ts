@@ -18,7 +18,8 @@ const errors = ownProgram('verbs_errors')
 const unacknowledged = ownProgram('unacknowledged')
 
 it('a failed request is in the log and in stat', { skip: !hasNative() }, async t => {
-  const daemon = await startDaemon(t)
+  // The request is lost once, and sent again.
+  const daemon = await startDaemon(t, { fault: 'opcode=RC_WRITE_ONLY,nth=1,drop=1' })
   const device = await open({ socket: daemon.socket })
   const pd = device.pd()
   const cq = device.cq()
@@ -57,6 +58,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
       send: undefined,
       receive: undefined,
       psn: undefined,
+      retries: 1,
       lastError: undefined,
     },
   )

@@ -84,6 +84,7 @@ interface RoceFields {
   /** fd00::x instead of 10.0.0.x; a text: with another prefix. */
   readonly isIpv6?: boolean | 'fe80'
   readonly hopLimit?: number
+  readonly sourcePort?: number
 }
 
 const BTH_BYTES = 12
@@ -104,6 +105,7 @@ export const roce = ({
   port = 4791,
   isIpv6 = false,
   hopLimit = 64,
+  sourcePort = 0xc000,
 }: RoceFields): CapturedPacket => {
   const payload = new Uint8Array(BTH_BYTES + rest.length + ICRC_BYTES)
   const view = new DataView(payload.buffer)
@@ -115,14 +117,14 @@ export const roce = ({
   const [source, destination] = [from, to].map(
     last => parseAddress(isIpv6 ? `${isIpv6 === 'fe80' ? 'fe80' : 'fd00'}::${last}` : `10.0.0.${last}`)!,
   )
-  const flow = makeFlow({ source, destination, sourcePort: 0xc000, destinationPort: port, dontFragment: true })
+  const flow = makeFlow({ source, destination, sourcePort, destinationPort: port, dontFragment: true })
   sealIcrc(arenaOver(payload), 0, payload.length, flow, identification)
   const fields = {
     destinationMac: Uint8Array.of(2, 0, 0, 0, 0, to),
     sourceMac: Uint8Array.of(2, 0, 0, 0, 0, from),
     source,
     destination,
-    sourcePort: 0xc000,
+    sourcePort,
     destinationPort: port,
     trafficClass,
     hopLimit,

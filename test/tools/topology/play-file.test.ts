@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { parseRule } from '../../../src/faults/rules.ts'
 import { UnreadableFile } from '../../../src/tools/topology/input-error.ts'
-import { readScenario, ruleOf, type ScenarioHost } from '../../../src/tools/topology/play-file.ts'
+import { outageEventOf, readScenario, ruleOf, type ScenarioHost } from '../../../src/tools/topology/play-file.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
@@ -62,6 +62,30 @@ test('routers and their links go down', () => {
   const { action, text } = actionOf('router: { name: core, down: 3s }')
   assert.deepEqual(action, { kind: 'router', name: 'core', down: 3000 })
   assert.equal(text, 'the router core goes down for 3s')
+})
+
+test('a rule of a host takes a router or its links down at its moment; others are of its daemon', () => {
+  const host = { name: 'a', hasDaemon: true, devices: ['rxe0'], interfaces: ['eth0'], hasFabric: false }
+  const eventOf = (rule: string) => outageEventOf(rule, host, ROUTED)
+  const { action, text, moment } = eventOf('completion=WRITE,nth=7,site=0000001f,router=core:3s')!
+  assert.deepEqual(action, { kind: 'router', name: 'core', down: 3000 })
+  assert.equal(text, 'the router core goes down for 3s')
+  assert.ok(moment.when?.kind === 'count')
+  assert.deepEqual([moment.when.host, moment.when.nth], ['a', 7])
+  const counting = parseRule(ruleOf(moment.when))
+  assert.deepEqual([counting.nth, counting.completion, counting.site, counting.router], [1e9, ['WRITE'], ['0000001f'], ''])
+  const path = eventOf('call=mr.create,cable=edge:core:50ms')!
+  assert.deepEqual(path.action, { kind: 'path', between: ['core', 'edge'], down: 50 })
+  for (const rule of [
+    'drop=1%',
+    'completion=*,nth=1,link=3s',
+    'completion=*,nth=1,cable=leaf:spine:3s',
+    'drop=1;dup=1',
+  ])
+    assert.equal(eventOf(rule), undefined, rule)
+  assert.throws(() => eventOf('completion=*,router=cor:3s'), /the net has no router "cor", did you mean "core"/)
+  for (const rule of ['router=core,drop=1', 'completion=*,cable=core:edge'])
+    assert.throws(() => eventOf(rule), /takes a router or its links down for a time, at a call or completion: /, rule)
 })
 
 test('a link between InfiniBand switches has a rate, a delay and a loss, for a time', () => {

@@ -72,6 +72,6 @@ export const flowStats = (topology: LinkTopology, carrier: PacketCarrier): FlowS
     source: addressText(source),
     destination: addressText(destination),
     sourcePort,
-    paths: paths.map(({ through, packets }) => ({ through, packets })),
+    paths: paths.map(({ lost, ...path }) => ({ ...path, lost: lost.map(place => ({ ...place })) })),
   }))
 }

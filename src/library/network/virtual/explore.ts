@@ -9,6 +9,7 @@ import type { FaultRule } from '../../../faults/rule.ts'
 import { formatFaults, formatRule } from '../../../faults/rules.ts'
 import { nextTurn } from '../../../host/event-loop/next-turn.ts'
 import { decisionKind } from '../../../spec/check/torment.ts'
+import type { LinkTopology } from '../../../transport/phy/links/graph.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import type { Device } from '../../verbs/device.ts'
 import {
@@ -21,7 +22,14 @@ import {
   refused,
 } from '../../verbs/error.ts'
 import type { Explored, ExploredTest, ExploreOptions, LocalNetwork, Network, NetworkOptions } from '../contract.ts'
-import { type ExploredFault, exploredFaults, faultsOf, type ReceivedPackets } from './fault-lists.ts'
+import {
+  type ExploredFault,
+  exploredFaults,
+  failingPlaces,
+  faultsOf,
+  lackingOf,
+  type ReceivedPackets,
+} from './fault-lists.ts'
 import { observeRun } from './ladder.ts'
 
 const optionNames: KnownOptions<ExploreOptions> = { seeds: true, first: true, kinds: true, faults: true, limit: true }
@@ -253,12 +261,13 @@ const reportOf = (
 let isExploring = false
 
 /**
- * `create`: makes the networks; `networkOptions`: those of the network that explores. Rejects with RdmaError EINVAL,
- * EBUSY if another `explore` of the process has not ended, ExploreError.
+ * `create`: makes the networks; `networkOptions` and `topology`: those of the network that explores. Rejects
+ * with RdmaError EINVAL, EBUSY if another `explore` of the process has not ended, ExploreError.
  */
 export const explore = async (
   create: (options: NetworkOptions) => Network,
   networkOptions: NetworkOptions,
+  topology: LinkTopology | undefined,
   test: ExploredTest,
   options: ExploreOptions,
 ): Promise<Explored> => {
@@ -266,7 +275,7 @@ export const explore = async (
     throw refused('EBUSY', 'network.explore', 'another network.explore of this process has not ended', 'await it first')
   isExploring = true
   try {
-    return await exploreAlone(create, networkOptions, test, options)
+    return await exploreAlone(create, networkOptions, failingPlaces(topology), test, options)
   } finally {
     isExploring = false
   }
@@ -275,6 +284,7 @@ export const explore = async (
 const exploreAlone = async (
   create: (options: NetworkOptions) => Network,
   networkOptions: NetworkOptions,
+  places: ReturnType<typeof failingPlaces>,
   test: ExploredTest,
   options: ExploreOptions,
 ): Promise<Explored> => {
@@ -297,6 +307,11 @@ const exploreAlone = async (
       call,
       `kinds ${Array.isArray(kinds) ? `[${kinds.map(formatValue).join(', ')}]` : formatValue(kinds)} is not a list of ${exploredFaults.join(', ')}`,
     )
+  for (const kind of kinds) {
+    const lacking = lackingOf(kind, places)
+    if (lacking !== undefined)
+      throw invalidArgument(call, `kinds has '${kind}', for which the network needs ${lacking}`)
+  }
   const { record, fault = '', torment: ownTorment, ...rest } = networkOptions
   const run = (
     seed: number,
@@ -324,7 +339,7 @@ const exploreAlone = async (
   if (plain.failure !== undefined) throw reportOf(networkOptions, first, '', [], [], plain)
   const hasTorment = kinds.includes('torment')
   for (let seed = first; seed < first + seeds; seed++) {
-    const faults = faultsOf(seed, kinds, maxFaults, plain.received)
+    const faults = faultsOf(seed, kinds, maxFaults, plain.received, places)
     const result = await run(seed, faults, hasTorment ? seed : ownTorment)
     count(result)
     total.seeds++

@@ -37,6 +37,21 @@ const sumOf = (facts: readonly BurstFacts[]): BurstFacts =>
       NOTHING,
     )
 
+/** What a flow has sent again because it was lost, and why other bursts were not for a loss. */
+export const lossesOf = ({ analysis }: ProblemList, flow: Flow, repeats: Repeats) => {
+  const [naks, timeouts, atOnce] = [BurstCause.NAK, BurstCause.TIMEOUT, BurstCause.AT_ONCE].map(
+    cause => repeats.of[cause],
+  )
+  // Of the last ones, the second answer may come after the end of the capture.
+  let undecided = 0
+  for (let i = 0; i < repeats.awaitedCount; i++)
+    if (analysis.end - repeats.awaitedAt(i) < 2 * repeats.mostAnswer) undecided++
+  const isLate = repeats.spurious > 0 && 2 * repeats.spurious >= timeouts.bursts - undecided
+  const isCopied = copiesIn(flow).doubled > flow.doubled
+  const lost = sumOf([naks, ...(isLate ? [] : [timeouts]), ...(isCopied ? [] : [atOnce])])
+  return { isLate, isCopied, lost }
+}
+
 /** What was sent again, and why: lost, or not. */
 const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void => {
   const { peer } = flow
@@ -55,11 +70,7 @@ const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void =
   const waited = repeats.mostTimeout > 0 ? ` of ${rangeText(repeats.leastTimeout, repeats.mostTimeout)}` : ''
   const about = { flow }
 
-  // Of the last ones, the second answer may come after the end of the capture.
-  let undecided = 0
-  for (let i = 0; i < repeats.awaitedCount; i++)
-    if (problems.analysis.end - repeats.awaitedAt(i) < 2 * repeats.mostAnswer) undecided++
-  const isLate = repeats.spurious > 0 && 2 * repeats.spurious >= timeouts.bursts - undecided
+  const { isLate, isCopied, lost } = lossesOf(problems, flow, repeats)
   if (isLate)
     problems.add(
       'late-acknowledgements',
@@ -80,8 +91,6 @@ const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void =
       implied.bytes,
       about,
     )
-  const isCopied = copiesIn(flow).doubled > flow.doubled
-  const lost = sumOf([naks, ...(isLate ? [] : [timeouts]), ...(isCopied ? [] : [atOnce])])
   if (lost.packets === 0) return
   const before = flow.filled - flow.reordered
   const where =

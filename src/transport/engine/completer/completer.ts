@@ -404,6 +404,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   }
   w[base + QP.COMP_RETRIES]--
   s.counters.retries++
+  w[base + QP.COMP_LOSSES]++
   halveCwnd(s, base)
   if (s.windows.maxBytes !== 0) shrinkWindow(s, row)
   if (isReported) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT

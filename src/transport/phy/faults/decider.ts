@@ -162,7 +162,7 @@ const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'firs
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
  * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair. `kept`: the state of
- * the rule with this index in the list, which goes on; undefined: it begins anew. `crosses`: as of the port.
+ * the rule with this index in the list, which goes on; undefined: it begins anew. `routers`: of the port.
  */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
@@ -171,7 +171,7 @@ export const createFaultDecider = (
   maxPackets: number,
   onLoss: (qpn: number, rule: FaultRule) => void = () => {},
   kept: (index: number) => RuleState | undefined = () => undefined,
-  crosses: Port['crosses'] = () => false,
+  routers?: Port['routers'],
 ): FaultDecider => {
   /** By seed: the number of rules with it so far. */
   const rulesWithSeed = new Map<number, number>()
@@ -291,7 +291,7 @@ export const createFaultDecider = (
             isInScope = own === undefined || isOfScope(own, view, packet)
           }
           if (!isInScope) continue
-          if (active.router !== null && !crosses(flow, direction, active.router)) continue
+          if (active.router !== null && routers?.crosses(flow, direction, active.router) !== true) continue
           if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
           if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
           if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, bytes) ?? '')) continue
@@ -300,7 +300,10 @@ export const createFaultDecider = (
           if (active.rkeys !== null && !has(active.rkeys, rkeyOf(view, packet))) continue
           if (active.imms !== null && !has(active.imms, immOf(view, packet))) continue
           if (active.isAt !== null && (place === undefined || !active.isAt(place))) continue
+          const wasLost = (decisions.actions[i] & LOSE) !== 0
           decideFor(active, i, view, packet)
+          const isLost = (decisions.actions[i] & LOSE) !== 0
+          if (active.router !== null && isLost && !wasLost) routers?.lostAt(flow, direction, active.router)
         }
         anyAction |= decisions.actions[i]
       }

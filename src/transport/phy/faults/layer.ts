@@ -88,19 +88,19 @@ class LayerDeciders {
   #device: string
   readonly #maxPackets: number
   readonly #noteLoss: ReturnType<typeof createRecentLosses>['add']
-  readonly #crosses: Port['crosses']
+  readonly #routers: Port['routers']
 
   constructor(
     device: string,
     maxPackets: number,
     noteLoss: ReturnType<typeof createRecentLosses>['add'],
     ownDecider: FaultDecider | undefined,
-    crosses: Port['crosses'],
+    routers: Port['routers'],
   ) {
     this.#device = device
     this.#maxPackets = maxPackets
     this.#noteLoss = noteLoss
-    this.#crosses = crosses
+    this.#routers = routers
     this.#receivedRules = ownDecider ?? this.#ofRules('received', [])
     this.#sentRules = this.#ofRules('sent', [])
     this.received = this.#receivedRules
@@ -148,7 +148,7 @@ class LayerDeciders {
       return earlier === undefined ? undefined : before.stateOf(earlier)
     }
     const [rules, device, maxPackets] = [this.#rules, this.#device, this.#maxPackets]
-    return createFaultDecider(rules, device, direction, maxPackets, this.#noteLoss, stateOf, this.#crosses)
+    return createFaultDecider(rules, device, direction, maxPackets, this.#noteLoss, stateOf, this.#routers)
   }
 }
 
@@ -165,7 +165,7 @@ export const withFaults = (
 ): FaultPort => {
   const losses = createRecentLosses(now)
   const faults = noFaultCounts()
-  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider, port.crosses)
+  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider, port.routers)
   /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
   const flows: FlowAddress[] = []
 
@@ -247,8 +247,7 @@ export const withFaults = (
     pathBytes: port.pathBytes,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
-    crosses: port.crosses,
-    routerTo: port.routerTo,
+    routers: port.routers,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

@@ -55,8 +55,7 @@ const delegate = (port: Port): Port =>
     pathBytes: port.pathBytes,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
-    crosses: port.crosses,
-    routerTo: port.routerTo,
+    routers: port.routers,
     get windowBytes() {
       return port.windowBytes
     },

@@ -9,11 +9,21 @@ import type { Links } from './links.ts'
 /** Flows that are counted. */
 const MAX_FLOWS = 65_536
 
+/** Packets that were lost at a place. */
+interface LostOnPath {
+  /** Name of the node that did not forward them, or that sent them to `to`. */
+  readonly from: string
+  /** Name of the node at the other end of the link; undefined: they were lost at the node. */
+  readonly to: string | undefined
+  packets: number
+}
+
 /** Packets of a flow that were sent while its path was this. */
-interface CarriedPath {
+export interface CarriedPath {
   /** Names of its switches and routers; undefined: there was no path. */
   readonly through: readonly string[] | undefined
   packets: number
+  readonly lost: LostOnPath[]
 }
 
 export interface CarriedFlow {
@@ -43,14 +53,23 @@ export class FlowPaths {
     this.#names = names
   }
 
-  /** Packets leave a host. */
-  count(flow: PacketFlow, from: number, to: number, hash: number, packets: number): void {
+  /** Packets leave a host: their path, which they count for. Undefined: there are too many flows. */
+  count(flow: PacketFlow, from: number, to: number, hash: number, packets: number): CarriedPath | undefined {
     const known = this.#known.get(flow)
     // A flow to a group has several hosts.
     const found = known?.to === to && known.from === from ? known : this.#find(flow, from, to)
-    if (found === undefined) return
+    if (found === undefined) return undefined
     found.path ??= this.#pathOf(found, hash)
     found.path.packets += packets
+    return found.path
+  }
+
+  /** A packet was lost on its path, as `LostOnPath` has it. */
+  lost(path: CarriedPath | undefined, from: string, to?: string): void {
+    if (path === undefined) return
+    const place = path.lost.find(one => one.from === from && one.to === to)
+    if (place === undefined) path.lost.push({ from, to, packets: 1 })
+    else place.packets++
   }
 
   rerouted(): void {
@@ -77,7 +96,7 @@ export class FlowPaths {
   #pathOf({ from, to, paths }: CarriedFlow, hash: number): CarriedPath {
     const through = this.#links.pathOf(from, to, hash)?.map(node => this.#names[node])
     const known = paths.findIndex(path => path.through?.join('\n') === through?.join('\n'))
-    const path = known < 0 ? { through, packets: 0 } : paths.splice(known, 1)[0]
+    const path = known < 0 ? { through, packets: 0, lost: [] } : paths.splice(known, 1)[0]
     paths.push(path)
     return path
   }

@@ -29,8 +29,11 @@ interface LinksOptions {
   readonly overhead?: number
   /** A packet has arrived at a host whose inbox was empty. */
   readonly arrived: (host: number) => void
-  /** A packet is lost: it is released after the call. */
-  readonly lost?: (packet: number) => void
+  /**
+   * A packet is lost: it is released after the call. `node`: where; `direction`: the directed link that has lost it, or
+   * -1: the node has not forwarded it.
+   */
+  readonly lost?: (packet: number, node: number, direction: number) => void
 }
 
 /** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
@@ -204,7 +207,8 @@ export const createLinks = ({
   const column = (value: (i: number) => number): Float64Array =>
     Float64Array.from({ length: directions }, (_, i) => value(i))
   const target = Int32Array.from({ length: directions }, (_, i) => links[i >> 1].ends[1 - (i & 1)])
-  const isFromHost = Uint8Array.from({ length: directions }, (_, i) => (links[i >> 1].ends[i & 1] < hosts ? 1 : 0))
+  const origin = Int32Array.from({ length: directions }, (_, i) => links[i >> 1].ends[i & 1])
+  const isFromHost = Uint8Array.from({ length: directions }, (_, i) => (origin[i] < hosts ? 1 : 0))
   const byteTime = column(i => 8e6 / links[i >> 1].rate)
   const delay = column(i => links[i >> 1].delay)
   const limit = column(i => (isFromHost[i] ? Number.POSITIVE_INFINITY : links[i >> 1].queue))
@@ -244,7 +248,7 @@ export const createLinks = ({
   let delivered = 0
   /** By host: its directed links. */
   const uplinks: number[][] = Array.from({ length: hosts }, () => [])
-  for (let i = 0; i < directions; i++) if (isFromHost[i]) uplinks[links[i >> 1].ends[i & 1]].push(i)
+  for (let i = 0; i < directions; i++) if (isFromHost[i]) uplinks[origin[i]].push(i)
 
   // ---- heap of directed links with packets in flight, by the first arrival ----
   const heap = new Int32Array(directions)
@@ -339,8 +343,8 @@ export const createLinks = ({
     marked[direction]++
   }
 
-  const drop = (slot: number): void => {
-    onLost?.(slot)
+  const drop = (slot: number, node: number, direction = NONE): void => {
+    onLost?.(slot, node, direction)
     release(slot)
   }
 
@@ -352,17 +356,17 @@ export const createLinks = ({
     const queue = queueOf(direction, now)
     if (size + IP_UDP_BYTES > mtu[direction]) {
       tooLong[direction]++
-      drop(slot)
+      drop(slot, origin[direction], direction)
       return
     }
     if (queue + bytes > limit[direction]) {
       overflowed[direction]++
-      drop(slot)
+      drop(slot, origin[direction], direction)
       return
     }
     if (loss[direction] > 0 && random() < loss[direction]) {
       lost[direction]++
-      drop(slot)
+      drop(slot, origin[direction], direction)
       return
     }
     mark(direction, slot, queue)
@@ -399,7 +403,7 @@ export const createLinks = ({
       if ((hops & NOT_ROUTED) !== 0 || (hops & TTL_MASK) <= 1) {
         if ((hops & NOT_ROUTED) !== 0) counts.unroutable++
         else counts.expired++
-        drop(slot)
+        drop(slot, node)
         return
       }
       words[at + Slot.FROM] -= 1 << HOPS_SHIFT
@@ -407,7 +411,7 @@ export const createLinks = ({
     const direction = routeOf(node, words[at + Slot.TO], words[at + Slot.HASH])
     if (direction === NONE) {
       counts.pathless++
-      drop(slot)
+      drop(slot, node)
       return
     }
     counts.forwarded++
@@ -446,7 +450,7 @@ export const createLinks = ({
         const node = target[direction]
         if (isDown[direction >> 1] !== 0) {
           cut[direction]++
-          drop(slot)
+          drop(slot, origin[direction], direction)
         } else if (node < hosts) deliver(node, slot)
         else forward(node, slot, time)
       }
@@ -466,7 +470,7 @@ export const createLinks = ({
       words[word + Slot.ECN] = (tag << TAG_SHIFT) | ecn
       if (direction === NONE) {
         nodeStats[host].pathless++
-        drop(slot)
+        drop(slot, host)
       } else transmit(direction, slot, now)
       return direction !== NONE
     },

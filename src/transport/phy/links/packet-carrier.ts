@@ -10,7 +10,7 @@
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { hasLinkScope, isMulticastGid } from '../../wire/address.ts'
 import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
-import { type CarriedFlow, FlowPaths } from './flow-paths.ts'
+import { type CarriedFlow, type CarriedPath, FlowPaths } from './flow-paths.ts'
 import { type LinkTopology, longestDelay, namesOf } from './graph.ts'
 import { createLinks, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
 
@@ -54,6 +54,8 @@ export interface PacketCarrier {
   send(packet: number, bytes: Uint8Array, at: number, length: number): void
   /** Whether packets of a flow cross this router on their way now. */
   crosses(flow: PacketFlow, from: number, to: number, router: string): boolean
+  /** A rule has lost a packet of a flow at this router; `isSent`: before it left its host. */
+  lostAt(flow: PacketFlow, from: number, to: number, router: string, isSent: boolean): void
   /** The first router on a path between two hosts now; undefined: none, or there is no path. */
   routerBetween(from: number, to: number): string | undefined
   /** The flows so far, with their paths; the first 65,536. */
@@ -106,7 +108,7 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
   /** By outage: its links. */
   const outages = new Set<ReadonlySet<number>>()
   /** The run that was begun last. */
-  const run = { from: 0, to: 0, hash: 0, ecn: 0, hops: 0 }
+  const run = { from: 0, to: 0, hash: 0, ecn: 0, hops: 0, path: undefined as CarriedPath | undefined }
   const links = createLinks({
     topology,
     seed,
@@ -115,7 +117,11 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       if (taken[host] === 0) discardArrived(host)
       else carrier.onArrived(host)
     },
-    lost: slot => noteLost(slot),
+    lost(slot, node, direction) {
+      const to = direction < 0 ? undefined : names[topology.links[direction >> 1].ends[1 - (direction & 1)]]
+      paths.lost(pathOfPacket[links.tagOf(slot)], names[node], to)
+      noteLost(slot)
+    },
   })
   /** The links of a node, or those between two. */
   const linksOf = (node: string, other?: string): number[] =>
@@ -124,6 +130,8 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       return own.includes(node) && (other === undefined || (other !== node && own.includes(other))) ? [link] : []
     })
   const paths = new FlowPaths(links, names)
+  /** By packet. */
+  const pathOfPacket: (CarriedPath | undefined)[] = []
   const noteLost = (slot: number): void => {
     inFlight--
     carrier.onLost(links.tagOf(slot), links.destinationOf(slot), links.offsetOf(slot), links.lengthOf(slot))
@@ -168,16 +176,20 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       run.hash = hashOf(flow)
       run.ecn = flow.trafficClass & ECN_MASK
       run.hops = hopsOf(flow)
-      paths.count(flow, from, to, run.hash, packets)
+      run.path = paths.count(flow, from, to, run.hash, packets)
     },
     send(packet, bytes, at, size) {
       inFlight++
-      const { from, to, hash, ecn, hops } = run
+      const { from, to, hash, ecn, hops, path } = run
+      pathOfPacket[packet] = path
       links.send(from, to, hash, ecn, bytes, at, size, now(), packet, hops)
       noteNext()
     },
     crosses: (flow, from, to, router) =>
       from !== to && links.pathOf(from, to, hashOf(flow))?.some(node => names[node] === router) === true,
+    lostAt(flow, from, to, router, isSent) {
+      paths.lost(paths.count(flow, from, to, hashOf(flow), isSent ? 1 : 0), router)
+    },
     routerBetween(from, to) {
       // All paths between two hosts have the same number of routers.
       const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)

@@ -4,14 +4,14 @@
  */
 import { sealIcrc } from '../../wire/icrc.ts'
 import { MAX_PACKET_BYTES, type PacketCarrier } from '../links/packet-carrier.ts'
-import type { PortTap } from '../port.ts'
+import type { FlowAddress, PortRouters, PortTap } from '../port.ts'
 import { RUN_BYTES } from '../runs/limits.ts'
 import { allocateRecord } from '../runs/records.ts'
 import { GROUP, type MemoryRoutes, NOWHERE } from './routes.ts'
 import type { RunQueue } from './run-queue.ts'
 import type { MemoryRuns } from './runs.ts'
 
-export class HostTraffic {
+export class HostTraffic implements PortRouters {
   readonly #runs: MemoryRuns
   readonly #routes: MemoryRoutes
   readonly #carrier: PacketCarrier
@@ -41,6 +41,33 @@ export class HostTraffic {
     this.#host = hostOf(portNumber)!
     this.#portNumber = portNumber
     this.#hostOf = hostOf
+  }
+
+  crosses(flow: FlowAddress, direction: 'sent' | 'received', router: string): boolean {
+    const [from, to] = this.#endsOf(flow, direction)
+    return from !== undefined && to !== undefined && this.#carrier.crosses(flow, from, to, router)
+  }
+
+  lostAt(flow: FlowAddress, direction: 'sent' | 'received', router: string): void {
+    const [from, to] = this.#endsOf(flow, direction)
+    if (from !== undefined && to !== undefined) this.#carrier.lostAt(flow, from, to, router, direction === 'sent')
+  }
+
+  onWayTo(address: Uint8Array): string | undefined {
+    const to = this.#hostAt(address)
+    return to === undefined ? undefined : this.#carrier.routerBetween(this.#host, to)
+  }
+
+  /** The hosts of a flow from or to this port; undefined: none, or several of a group. */
+  #endsOf(
+    flow: FlowAddress,
+    direction: 'sent' | 'received',
+  ): readonly [from: number | undefined, to: number | undefined] {
+    return direction === 'sent' ? [this.#host, this.#hostAt(flow.destination)] : [this.#hostAt(flow.source), this.#host]
+  }
+
+  #hostAt(address: Uint8Array): number | undefined {
+    return this.#hostOf(this.#routes.portAt(address))
   }
 
   /** Whether the host's link has enough to send: then the port has a timeout. */

@@ -9,6 +9,7 @@ import {
   type FlowAddress,
   type Port,
   type PortFabric,
+  type PortRouters,
   type PortTap,
   type ReceivedRun,
   type TappedRun,
@@ -57,6 +58,7 @@ export class MemoryPort implements Port {
   readonly pathBytes: number | undefined
   readonly hasRoceV1 = true
   readonly hasGroupSockets = false
+  readonly routers: PortRouters | undefined
   readonly counters = {
     sentPackets: 0,
     sentBytes: 0,
@@ -110,6 +112,7 @@ export class MemoryPort implements Port {
     ports[number] = this
     if (carrier !== undefined) portOfHost[host] = this
     this.#traffic = carrier && new HostTraffic(runs, routes, carrier, number, other => ports[other]?.host)
+    this.routers = this.#traffic
   }
 
   receiverOf = (flow: number): object | null => {
@@ -120,16 +123,6 @@ export class MemoryPort implements Port {
     return port === undefined || port.tap !== null ? null : (port.receiver as object | null)
   }
   peerAt = (flow: number): number => this.#routes.peerOf(flow)
-  crosses = (flow: FlowAddress, direction: 'sent' | 'received', router: string): boolean => {
-    const [from, to] =
-      direction === 'sent' ? [this.#host, this.#hostAt(flow.destination)] : [this.#hostAt(flow.source), this.#host]
-    if (from === undefined || to === undefined) return false
-    return this.#carrier?.crosses(flow, from, to, router) === true
-  }
-  routerTo = (address: Uint8Array): string | undefined => {
-    const to = this.#hostAt(address)
-    return to === undefined ? undefined : this.#carrier?.routerBetween(this.#host, to)
-  }
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 
   addAddress = (address: Uint8Array, _claim?: 'own' | 'spare', vlan?: { readonly id: number }): void =>
@@ -290,11 +283,6 @@ export class MemoryPort implements Port {
   /** The carrier has lost a packet to this port, and has its bytes at `at`. */
   showLost(packet: number, at: number, length: number): void {
     if (this.tap !== null) this.#traffic?.showLost(this.tap, packet, at, length)
-  }
-
-  /** The host of the port with an address; undefined: none, or several of a group. */
-  #hostAt(address: Uint8Array): number | undefined {
-    return this.#medium.ports[this.#routes.portAt(address)]?.host
   }
 
   /** Passes a committed run on to where its route leads. */

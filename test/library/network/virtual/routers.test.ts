@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import {
   createNetwork,
   type Device,
+  ExploreError,
   type Finding,
   GRH_BYTES,
   type LinkOptions,
@@ -18,6 +19,7 @@ import {
   open,
   type RouterStats,
 } from '../../../../src/library/index.ts'
+import { startEcho, talk } from './echo.ts'
 
 /** `leaves` routers with `hosts` hosts each, and each joined to all of `spines` routers. */
 const fabricOf = (leaves: number, spines: number, hosts: number, trunk?: LinkOptions): NetworkTopology => {
@@ -253,9 +255,75 @@ test('a rule with a router acts on packets that cross it: of four paths only one
   const crosses = told.map(({ paths }) => paths[0]!.through!.includes('s4'))
   assert.ok(failed > 0 && failed < 16, String(failed))
   assert.ok(failed >= crosses.slice(0, 16).filter(Boolean).length)
+  // each flow says what was lost of it at the router
+  for (const { paths } of told) {
+    const [{ through, packets, lost } = {}] = paths
+    const isLossy = through!.includes('s4')
+    assert.deepEqual(lost, isLossy ? [{ from: 's4', to: undefined, packets }] : [])
+  }
   network.setFaults('')
   await flowOf(near, far, 4096).write()
   await close()
+})
+
+test('of four paths one has a lossy cable: its flows tell where they lost packets, and the others lose none', async () => {
+  const links = fabricOf(2, 4, 1)
+  const lossy = links.links!.map(link =>
+    link.between.includes('s1') && link.between.includes('s4') ? { ...link, loss: 0.05 } : link,
+  )
+  const { devices, network, close } = await networkOf({ links: { ...links, links: lossy } }, ['h1', 'h2'])
+  const [near, far] = devices as [Device, Device]
+  const flows = Array.from({ length: 16 }, () => flowOf(near, far, 2 ** 18))
+  await Promise.all(flows.map(({ write }) => write()))
+  const { flows: told, links: cables } = network.stats()
+  const chance = (from: string, to: string): number =>
+    cables.find(link => link.from === from && link.to === to)!.lost.chance
+  const lostOn = (from: string, to: string): number =>
+    told
+      .flatMap(({ paths }) => paths.flatMap(({ lost }) => lost))
+      .reduce((sum, one) => sum + (one.from === from && one.to === to ? one.packets : 0), 0)
+  assert.ok(chance('s1', 's4') > 10)
+  assert.deepEqual([lostOn('s1', 's4'), lostOn('s4', 's1')], [chance('s1', 's4'), chance('s4', 's1')])
+  for (const { paths } of told)
+    for (const { through, lost } of paths) assert.ok(lost.length === 0 || through!.includes('s4'))
+  await close()
+})
+
+test('explored runs let routers and links fail: what several paths bear passes, and what does not has its fault', async () => {
+  const network = createNetwork({ clock: 'virtual', links: fabricOf(2, 4, 1) })
+  const talkFor = (limit: number) => async (own: Network) => {
+    const echo = await startEcho(own)
+    try {
+      await talk(echo, 10, limit)
+    } finally {
+      await echo.close()
+    }
+  }
+  const kinds = ['outage', 'blackhole'] as const
+  assert.equal((await network.explore(talkFor(60_000), { kinds, seeds: 8 })).seeds, 8)
+  const error: unknown = await network.explore(talkFor(3), { kinds, seeds: 60 }).catch((reason: unknown) => reason)
+  assert.ok(error instanceof ExploreError, String(error))
+  for (const fault of error.faults)
+    assert.match(
+      fault,
+      /^nth=\d+,(completion=\*,(router=s[1-6]|cable=s\d:s\d):[\d.]+ms|count=\d+,drop=1,router=s[1-6]),seed=\d+$/,
+    )
+  assert.ok(error.faults.length > 0)
+  const again = createNetwork({
+    clock: 'virtual',
+    links: fabricOf(2, 4, 1),
+    seed: error.seed,
+    fault: error.faults.join(';'),
+  })
+  await assert.rejects(talkFor(3)(again), { code: 'ETIMEDOUT' })
+  for (const kind of kinds)
+    await assert.rejects(
+      createNetwork({ clock: 'virtual' }).explore(() => {}, { kinds: [kind] }),
+      {
+        code: 'EINVAL',
+        message: new RegExp(`kinds has '${kind}', for which the network needs routers`),
+      },
+    )
 })
 
 test('rules take a router or a link down at a completion, for their time', async () => {
