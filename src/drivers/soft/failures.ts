@@ -73,6 +73,13 @@ const causeByRouter = ({ queues, port, paths }: SoftState, row: number): Cause |
     : undefined
 }
 
+/** Simulated links have lost packets of the queue pair's class, and another class loses none. */
+const causeByClass = ({ queues, port }: SoftState, row: number): Cause | undefined => {
+  const flow = queues[row]?.flow ?? -1
+  const found = flow < 0 ? undefined : port.lossyClass?.(port.recordOf(flow))
+  return found && createCause('LOSSY_CLASS', { ...found })
+}
+
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => SoftState, deviceOf: () => Device): Failures => {
   const naks: Nak[] = []
@@ -155,7 +162,10 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       const { peer } = peerOf(row) ?? {}
       const known =
         given.id === 'NO_ANSWER'
-          ? (causeByLid(deviceOf(), state(), row) ?? causeByVersion(row) ?? causeByRouter(state(), row))
+          ? (causeByLid(deviceOf(), state(), row) ??
+            causeByVersion(row) ??
+            causeByRouter(state(), row) ??
+            causeByClass(state(), row))
           : undefined
       const cause = known ?? given
       reportQp(row, {

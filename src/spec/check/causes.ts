@@ -250,6 +250,13 @@ const table = {
     advice:
       'choose the index of a RoCE v2 GID of an IP address on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX), and tell the peer that GID',
   },
+  LOSSY_CLASS: {
+    code: 0x319,
+    results: ['RETRY_EXC_ERR'],
+    text: 'DSCP {dscp} is in class {name}, which is lossy: {lost} of its packets were lost in front of the link from {from} to {to}, while class {lossless} is lossless there',
+    advice:
+      'give both queue pairs a traffic class of the lossless class (grh.traffic_class is DSCP × 4; NCCL_IB_TC, UCX_IB_TRAFFIC_CLASS), or put the DSCP into that class',
+  },
   PORT_NOT_ACTIVE: {
     code: 0x312,
     results: ['RETRY_EXC_ERR'],

@@ -113,6 +113,17 @@ export interface PortFabric {
   lost(dlid: number, packets: number): void
 }
 
+/** A class of simulated links that has lost packets in front of one, whose ends have these names. */
+export interface LossyClass {
+  readonly dscp: number
+  readonly name: string
+  readonly from: string
+  readonly to: string
+  readonly lost: number
+  /** The lossless class of the link. */
+  readonly lossless: string
+}
+
 export interface Port {
   readonly arena: Arena
   /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
@@ -144,6 +155,8 @@ export interface Port {
   readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
   /** The first router on the way to an address, of simulated links. Absent: there is none. */
   readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
+  /** Where simulated links have lost packets of a flow, whose class is lossy there, and another one is not. */
+  readonly lossyClass?: ((flow: FlowAddress) => LossyClass | undefined) | undefined
   readonly counters: PortCounters
 
   /**

@@ -90,6 +90,7 @@ interface ActiveRule {
   readonly qps: ReadonlySet<number> | null
   /** The router that selected packets cross; null: all packets. */
   readonly router: string | null
+  readonly dscps: readonly LengthRange[] | null
   readonly lengths: readonly LengthRange[] | null
   readonly rkeys: ReadonlySet<number> | null
   readonly imms: ReadonlySet<number> | null
@@ -195,6 +196,7 @@ export const createFaultDecider = (
             : null,
         qps: setOf(rule.qp),
         router: rule.router === '' ? null : rule.router.name,
+        dscps: rule.dscp.length > 0 ? rule.dscp : null,
         lengths: rule.length.length > 0 ? rule.length : null,
         rkeys: setOf(rule.rkey),
         imms: setOf(rule.imm),
@@ -292,6 +294,7 @@ export const createFaultDecider = (
           }
           if (!isInScope) continue
           if (active.router !== null && !crosses(flow, direction, active.router)) continue
+          if (active.dscps !== null && !isInRanges(active.dscps, flow.trafficClass >> 2)) continue
           if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
           if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
           if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, bytes) ?? '')) continue

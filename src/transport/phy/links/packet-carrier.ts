@@ -10,9 +10,10 @@
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { hasLinkScope, isMulticastGid } from '../../wire/address.ts'
 import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
+import type { LossyClass } from '../port.ts'
 import { type CarriedFlow, FlowPaths } from './flow-paths.ts'
 import { type LinkTopology, longestDelay, namesOf } from './graph.ts'
-import { createLinks, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
+import { createLinks, DSCP_SHIFT, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
 
 /** Bytes of the longest packet: path MTU 4096 and all headers. */
 export const MAX_PACKET_BYTES = 4224
@@ -65,6 +66,13 @@ export interface PacketCarrier {
   takeDown(node: string, other?: string): (() => void) | undefined
   /** Whether a link of a node is not down. */
   isUp(node: string): boolean
+  /**
+   * From now on a node pauses a class of a node to which it has links, or no longer. False: there is no such link, or
+   * none on which the class is lossless.
+   */
+  setStorm(from: string, to: string, name: string, isOn: boolean): boolean
+  /** Where packets of a flow were lost since a class on their way is lossy, and another one is not; undefined: nowhere. */
+  lossyClass(flow: PacketFlow, from: number, to: number): LossyClass | undefined
   /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
   onLost: (packet: number, host: number, at: number, length: number) => void
   /** Set by the memory link: a packet has arrived at a port. */
@@ -80,15 +88,15 @@ export interface PacketCarrier {
   readonly isMarked: boolean
   /** What routers have left of its TTL. */
   readonly ttl: number
-  /** Moves packets up to now; true if any has arrived at a host. */
+  /** Moves packets up to now; true if any has arrived at a host, or a host may send again. */
   poll(): boolean
 }
 
-/** The TTL of a flow, and whether no router forwards its packets: groups, link-local addresses, RoCE v1. */
-const hopsOf = ({ source, destination, hopLimit, grh }: PacketFlow): number =>
-  grh !== undefined || isMulticastGid(destination) || hasLinkScope(destination) || hasLinkScope(source)
-    ? hopLimit | NOT_ROUTED
-    : hopLimit
+/** The TTL and DSCP of a flow, and whether no router forwards its packets: groups, link-local addresses, RoCE v1. */
+const hopsOf = ({ source, destination, hopLimit, grh, trafficClass }: PacketFlow): number => {
+  const isLocal = grh !== undefined || isMulticastGid(destination) || hasLinkScope(destination) || hasLinkScope(source)
+  return hopLimit | (isLocal ? NOT_ROUTED : 0) | ((trafficClass >> 2) << DSCP_SHIFT)
+}
 
 /**
  * A number that is equal for the packets of a flow: its addresses and source port; the rest of the five-tuple is equal.
@@ -116,7 +124,13 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       else carrier.onArrived(host)
     },
     lost: slot => noteLost(slot),
+    resumed(host) {
+      hasResumed = true
+      carrier.onArrived(host)
+    },
   })
+  /** Since the last poll, a host may send again that was paused. */
+  let hasResumed = false
   /** The links of a node, or those between two. */
   const linksOf = (node: string, other?: string): number[] =>
     topology.links.flatMap(({ ends }, link) => {
@@ -183,6 +197,32 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)
       return first === undefined ? undefined : names[first]
     },
+    lossyClass(flow, from, to) {
+      const dscp = flow.trafficClass >> 2
+      const directions = from === to ? [] : (links.directionsOf(from, to, hashOf(flow)) ?? [])
+      for (const direction of directions) {
+        const { ends, classes = [] } = topology.links[direction >> 1]
+        const own = classes.findIndex(({ dscps }) => dscps.includes(dscp))
+        const lossless = classes.find(({ pause }) => pause !== undefined)
+        const lost = own < 0 ? 0 : links.classesOf(direction, now())[own].overflowed
+        if (lossless === undefined || lost === 0 || classes[own].pause !== undefined) continue
+        const [near, far] = [ends[direction & 1], ends[1 - (direction & 1)]].map(node => names[node])
+        return { dscp, name: classes[own].name, from: near, to: far, lost, lossless: lossless.name }
+      }
+      return undefined
+    },
+    setStorm(from, to, name, isOn) {
+      let isFound = false
+      topology.links.forEach(({ ends, classes = [] }, link) => {
+        const index = classes.findIndex(one => one.name === name && one.pause !== undefined)
+        const end = ends.findIndex((node, i) => names[node] === from && names[ends[1 - i]] === to)
+        if (index < 0 || end < 0) return
+        isFound = true
+        links.setStorm(2 * link + end, 1 << index, isOn, now())
+      })
+      noteNext()
+      return isFound
+    },
     flows: () => paths.flows(),
     isUp: node => linksOf(node).some(link => ![...outages].some(outage => outage.has(link))),
     takeDown(node, other) {
@@ -190,8 +230,9 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       if (down.length === 0) return undefined
       const outage = new Set(down)
       const apply = (): void => {
-        links.setDown(link => [...outages].some(one => one.has(link)))
+        links.setDown(link => [...outages].some(one => one.has(link)), now())
         paths.rerouted()
+        noteNext()
       }
       outages.add(outage)
       apply()
@@ -233,7 +274,9 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       const before = links.delivered
       links.poll(now())
       noteNext()
-      return links.delivered !== before
+      const isDue = links.delivered !== before || hasResumed
+      hasResumed = false
+      return isDue
     },
   }
   return carrier

@@ -7,6 +7,7 @@ import type { PacketCarrier } from '../links/packet-carrier.ts'
 import {
   emptyTappedRun,
   type FlowAddress,
+  type LossyClass,
   type Port,
   type PortFabric,
   type PortTap,
@@ -129,6 +130,10 @@ export class MemoryPort implements Port {
   routerTo = (address: Uint8Array): string | undefined => {
     const to = this.#hostAt(address)
     return to === undefined ? undefined : this.#carrier?.routerBetween(this.#host, to)
+  }
+  lossyClass = (flow: FlowAddress): LossyClass | undefined => {
+    const to = this.#hostAt(flow.destination)
+    return to === undefined ? undefined : this.#carrier?.lossyClass(flow, this.#host, to)
   }
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 

@@ -224,6 +224,7 @@ type OwnCause = Exclude<
   | 'GROUP_QPN'
   | 'ROCE_VERSION'
   | 'LINK_LOCAL_ROUTED'
+  | 'LOSSY_CLASS'
   | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
