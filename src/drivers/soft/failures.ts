@@ -73,11 +73,13 @@ const causeByRouter = ({ queues, port, paths }: SoftState, row: number): Cause |
     : undefined
 }
 
-/** Simulated links have lost packets of the queue pair's class, and another class loses none. */
+/** Simulated links pause the queue pair's class, or have lost packets of it while another class loses none. */
 const causeByClass = ({ queues, port }: SoftState, row: number): Cause | undefined => {
   const flow = queues[row]?.flow ?? -1
-  const found = flow < 0 ? undefined : port.lossyClass?.(port.recordOf(flow))
-  return found && createCause('LOSSY_CLASS', { ...found })
+  const held = flow < 0 ? undefined : port.heldClass?.(port.recordOf(flow))
+  if (held === undefined) return undefined
+  const { lossy, ...place } = held
+  return lossy === undefined ? createCause('CLASS_PAUSED', place) : createCause('LOSSY_CLASS', { ...place, ...lossy })
 }
 
 /** `state`, `deviceOf`: functions, because state and device are created later. */

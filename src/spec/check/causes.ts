@@ -23,6 +23,8 @@ interface CauseRow {
   readonly text: string
   /** What to do about it, where the cause alone tells. Of findings that have several causes (findings.ts). */
   readonly advice?: string
+  /** The same for programs of the TypeScript library. Absent: the advice of the finding. */
+  readonly libraryAdvice?: string
 }
 
 /** Of a path by a wrong LID. */
@@ -254,8 +256,15 @@ const table = {
     code: 0x319,
     results: ['RETRY_EXC_ERR'],
     text: 'DSCP {dscp} is in class {name}, which is lossy: {lost} of its packets were lost in front of the link from {from} to {to}, while class {lossless} is lossless there',
-    advice:
-      'give both queue pairs a traffic class of the lossless class (grh.traffic_class is DSCP × 4; NCCL_IB_TC, UCX_IB_TRAFFIC_CLASS), or put the DSCP into that class',
+    libraryAdvice:
+      'connect both ends with a trafficClass of the lossless class (DSCP × 4), put the DSCP into that class, or let senders slow down (dcqcn, and mark of the class)',
+  },
+  CLASS_PAUSED: {
+    code: 0x31a,
+    results: ['RETRY_EXC_ERR'],
+    text: 'DSCP {dscp} is in class {name}, which {to} pauses: packets wait in front of the link from {from} to {to}',
+    libraryAdvice:
+      'look in network.stats() for what pauses the class, link by link: many senders to one host, or a pause storm; choose timeout and retryCount for the longest pause',
   },
   PORT_NOT_ACTIVE: {
     code: 0x312,

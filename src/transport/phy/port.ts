@@ -113,15 +113,15 @@ export interface PortFabric {
   lost(dlid: number, packets: number): void
 }
 
-/** A class of simulated links that has lost packets in front of one, whose ends have these names. */
-export interface LossyClass {
+/** A class of simulated links that the other end of one pauses, or that has lost packets in front of it. */
+export interface HeldClass {
   readonly dscp: number
   readonly name: string
+  /** Names of the ends of the link. */
   readonly from: string
   readonly to: string
-  readonly lost: number
-  /** The lossless class of the link. */
-  readonly lossless: string
+  /** Lost packets, and a lossless class of the link; undefined: the class is paused. */
+  readonly lossy?: { readonly lost: number; readonly lossless: string }
 }
 
 export interface Port {
@@ -155,8 +155,11 @@ export interface Port {
   readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
   /** The first router on the way to an address, of simulated links. Absent: there is none. */
   readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
-  /** Where simulated links have lost packets of a flow, whose class is lossy there, and another one is not. */
-  readonly lossyClass?: ((flow: FlowAddress) => LossyClass | undefined) | undefined
+  /**
+   * Where packets of a flow wait now in simulated links since their class is paused, or were lost since it is lossy while
+   * another one is not. Absent: there are no such links.
+   */
+  readonly heldClass?: ((flow: FlowAddress) => HeldClass | undefined) | undefined
   readonly counters: PortCounters
 
   /**

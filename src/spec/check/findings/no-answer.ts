@@ -14,6 +14,7 @@ export const noAnswer = {
     'ROCE_VERSION',
     'LINK_LOCAL_ROUTED',
     'LOSSY_CLASS',
+    'CLASS_PAUSED',
     'PACKETS_LOST',
     'DC_NO_ANSWER',
     'SRD_NO_ANSWER',

@@ -249,7 +249,7 @@ export const withFaults = (
     hasGroupSockets: port.hasGroupSockets,
     crosses: port.crosses,
     routerTo: port.routerTo,
-    lossyClass: port.lossyClass,
+    heldClass: port.heldClass,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

@@ -57,7 +57,7 @@ const delegate = (port: Port): Port =>
     hasGroupSockets: port.hasGroupSockets,
     crosses: port.crosses,
     routerTo: port.routerTo,
-    lossyClass: port.lossyClass,
+    heldClass: port.heldClass,
     get windowBytes() {
       return port.windowBytes
     },

@@ -10,7 +10,7 @@
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { hasLinkScope, isMulticastGid } from '../../wire/address.ts'
 import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
-import type { LossyClass } from '../port.ts'
+import type { HeldClass } from '../port.ts'
 import { type CarriedFlow, FlowPaths } from './flow-paths.ts'
 import { type LinkTopology, longestDelay, namesOf } from './graph.ts'
 import { createLinks, DSCP_SHIFT, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
@@ -71,8 +71,8 @@ export interface PacketCarrier {
    * none on which the class is lossless.
    */
   setStorm(from: string, to: string, name: string, isOn: boolean): boolean
-  /** Where packets of a flow were lost since a class on their way is lossy, and another one is not; undefined: nowhere. */
-  lossyClass(flow: PacketFlow, from: number, to: number): LossyClass | undefined
+  /** As `Port.heldClass`. */
+  heldClass(flow: PacketFlow, from: number, to: number): HeldClass | undefined
   /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
   onLost: (packet: number, host: number, at: number, length: number) => void
   /** Set by the memory link: a packet has arrived at a port. */
@@ -102,6 +102,33 @@ const hopsOf = ({ source, destination, hopLimit, grh, trafficClass }: PacketFlow
  * A number that is equal for the packets of a flow: its addresses and source port; the rest of the five-tuple is equal.
  */
 const hashOf = (flow: PacketFlow): number => (flowHash(flow) ^ Math.imul(flow.sourcePort, 0x9e37_79b1)) >>> 0
+
+/** As `Port.heldClass`, of packets that take these directed links. */
+const heldClassOf = (
+  topology: LinkTopology,
+  links: Links,
+  directions: readonly number[],
+  dscp: number,
+  now: number,
+): HeldClass | undefined => {
+  const names = namesOf(topology)
+  const ways = directions.flatMap(direction => {
+    const { ends, classes = [] } = topology.links[direction >> 1]
+    const own = classes.findIndex(({ dscps }) => dscps.includes(dscp))
+    if (own < 0) return []
+    const [from, to] = [ends[direction & 1], ends[1 - (direction & 1)]].map(node => names[node])
+    const counts = links.classesOf(direction, now)[own]
+    const lossless = classes.find(({ pause }) => pause !== undefined)?.name
+    return { at: { dscp, name: counts.name, from, to }, counts, lossless }
+  })
+  // Pauses spread against the way of packets.
+  const paused = ways.findLast(({ counts }) => counts.isPaused)
+  if (paused !== undefined) return paused.at
+  for (const { at, counts, lossless } of ways)
+    if (lossless !== undefined && !counts.isLossless && counts.overflowed > 0)
+      return { ...at, lossy: { lost: counts.overflowed, lossless } }
+  return undefined
+}
 
 export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
   const { hosts } = topology
@@ -197,20 +224,10 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)
       return first === undefined ? undefined : names[first]
     },
-    lossyClass(flow, from, to) {
-      const dscp = flow.trafficClass >> 2
-      const directions = from === to ? [] : (links.directionsOf(from, to, hashOf(flow)) ?? [])
-      for (const direction of directions) {
-        const { ends, classes = [] } = topology.links[direction >> 1]
-        const own = classes.findIndex(({ dscps }) => dscps.includes(dscp))
-        const lossless = classes.find(({ pause }) => pause !== undefined)
-        const lost = own < 0 ? 0 : links.classesOf(direction, now())[own].overflowed
-        if (lossless === undefined || lost === 0 || classes[own].pause !== undefined) continue
-        const [near, far] = [ends[direction & 1], ends[1 - (direction & 1)]].map(node => names[node])
-        return { dscp, name: classes[own].name, from: near, to: far, lost, lossless: lossless.name }
-      }
-      return undefined
-    },
+    heldClass: (flow, from, to) =>
+      from === to
+        ? undefined
+        : heldClassOf(topology, links, links.directionsOf(from, to, hashOf(flow)) ?? [], flow.trafficClass >> 2, now()),
     setStorm(from, to, name, isOn) {
       let isFound = false
       topology.links.forEach(({ ends, classes = [] }, link) => {

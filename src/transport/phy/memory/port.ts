@@ -7,7 +7,7 @@ import type { PacketCarrier } from '../links/packet-carrier.ts'
 import {
   emptyTappedRun,
   type FlowAddress,
-  type LossyClass,
+  type HeldClass,
   type Port,
   type PortFabric,
   type PortTap,
@@ -131,9 +131,9 @@ export class MemoryPort implements Port {
     const to = this.#hostAt(address)
     return to === undefined ? undefined : this.#carrier?.routerBetween(this.#host, to)
   }
-  lossyClass = (flow: FlowAddress): LossyClass | undefined => {
+  heldClass = (flow: FlowAddress): HeldClass | undefined => {
     const to = this.#hostAt(flow.destination)
-    return to === undefined ? undefined : this.#carrier?.lossyClass(flow, this.#host, to)
+    return to === undefined ? undefined : this.#carrier?.heldClass(flow, this.#host, to)
   }
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 

@@ -208,7 +208,7 @@ const unacknowledged: Raise = () => {
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
  * (test/daemon/peer-tables.test.ts), those of LIDs, groups and partitions for mlx5 (drivers/mlx5/infiniband.test.ts),
- * those of routers for links in virtual time (library/network/virtual/routers.test.ts), LISTENS_ELSEWHERE for rdma_cm
+ * those of routers and classes for links in virtual time (library/network/virtual/), LISTENS_ELSEWHERE for rdma_cm
  * (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
@@ -225,6 +225,7 @@ type OwnCause = Exclude<
   | 'ROCE_VERSION'
   | 'LINK_LOCAL_ROUTED'
   | 'LOSSY_CLASS'
+  | 'CLASS_PAUSED'
   | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
