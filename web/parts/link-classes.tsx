@@ -26,7 +26,7 @@ export const LinkClasses = ({ links }: { readonly links: readonly LinkEvent[] })
             <th class="num">Marked</th>
             <th class="num">Lost</th>
             <th class="num">Pauses sent</th>
-            <th class="num">Pauses got</th>
+            <th class="num">Pauses received</th>
             <th class="num">Paused for</th>
           </tr>
         </thead>
@@ -46,7 +46,7 @@ export const LinkClasses = ({ links }: { readonly links: readonly LinkEvent[] })
               <td class="num">{countText(one.lost)}</td>
               <td class="num">{countText(one.pausesSent)}</td>
               <td class="num">{countText(one.pausesReceived)}</td>
-              <td class="num">{durationText(1000 * one.pausedTime)}</td>
+              <td class="num">{one.pausedTime > 0 ? durationText(1000 * one.pausedTime) : '–'}</td>
             </tr>
           ))}
         </tbody>

@@ -243,11 +243,15 @@ export interface LinkStats {
 
 /** A class in one direction of a link, from the network's start. */
 export interface ClassStats {
+  /** As in the topology; 'default' is that of DSCPs without one. */
   readonly name: string
+  /** Whether its receivers pause it. */
   readonly lossless: boolean
   /** As those of the link. */
   readonly packets: number
+  /** As those of the link. */
   readonly bytes: number
+  /** As those of the link. */
   readonly marked: number
   /**
    * Packets that were lost because the queue was full, and at the other end because its buffer for this link was (of a
