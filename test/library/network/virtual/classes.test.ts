@@ -3,6 +3,8 @@
  * what pauses cost others, storms, why a request fails, rules that select by DSCP, and the settings.
  */
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join, join } from 'node:path'
 import { test } from 'node:test'
 import {
   type ClassStats,
@@ -14,8 +16,10 @@ import {
   type Network,
   type NetworkOptions,
   open,
+  readTopology,
   starTopology,
 } from '../../../../src/library/index.ts'
+import { scratchFolder } from '../../../tools.ts'
 
 const classes: readonly LinkClassOptions[] = [
   { name: 'storage', dscp: 'af31', lossless: true },
@@ -151,6 +155,21 @@ test('a rule selects packets by DSCP: numbers, names and ranges', async () => {
   for (const text of ['dscp=64,drop=1', 'dscp=af44,drop=1', 'dscp=9..3,drop=1'])
     assert.throws(() => network.setFaults(text), /is not a DSCP from 0 to 63, a name as ef, af31 or cs3/)
   await close()
+})
+
+test('files of nets and of the simulation have classes; userdma net alone refuses lossless ones', async () => {
+  const folder = scratchFolder()
+  const classesIn = async (text: string) => {
+    const file = join(folder, 'file.yaml')
+    writeFileSync(file, text)
+    const { links } = await readTopology(file)
+    return links!.map(({ classes }) => classes?.map(({ name, lossless = false }) => `${name} ${lossless}`))
+  }
+  const own = 'classes: [{ name: storage, dscp: af31, lossless: true }]'
+  const net = `hosts: 2\n${own}\nlinks:\n  - { between: [h1, h2] }\n  - { between: [h1, h2], classes: [] }\n`
+  assert.deepEqual(await classesIn(net), [['storage true', 'default false'], []])
+  const sim = `topology: { star: 2 }\nlink: { ${own} }\ntraffic: { pattern: incast }\n`
+  assert.deepEqual(await classesIn(sim), Array(2).fill(['storage true', 'default false']))
 })
 
 test('settings: an object describes itself, and mistakes are named with what is allowed', () => {
