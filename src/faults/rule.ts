@@ -3,6 +3,7 @@
  */
 import type { ErrnoName } from '../spec/errno.ts'
 import { type FaultKind, type FaultTarget, faultKinds, type RuleSignal } from '../spec/faults.ts'
+import type { DscpRange } from '../spec/wire/dscp.ts'
 
 export const faultDirections = ['received', 'sent', 'both'] as const
 export type FaultDirection = (typeof faultDirections)[number]
@@ -167,6 +168,8 @@ export interface FaultRule extends Probabilities, Happening {
   readonly rkey: readonly number[]
   /** Selector: immediate data, as the program's number in network byte order; empty: all packets. */
   readonly imm: readonly number[]
+  /** Selector: DSCPs; empty: all packets. */
+  readonly dscp: readonly DscpRange[]
   /** Selector: messages of a flow, from 1; empty: all packets. */
   readonly message: readonly number[]
   /** Selector: packets of a flow, or with `message` of the message, from 1; empty: all. */
@@ -240,6 +243,7 @@ export const noFaults: FaultRule = {
   inline: '',
   rkey: [],
   imm: [],
+  dscp: [],
   message: [],
   packet: [],
   per: '',

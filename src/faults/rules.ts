@@ -29,6 +29,7 @@ import {
   ruleSignals,
   targetsOf,
 } from '../spec/faults.ts'
+import { DSCP_ALLOWED, readDscp } from '../spec/wire/dscp.ts'
 import { ackNames } from '../spec/wire/headers.ts'
 import { cmMessages } from '../spec/wire/mad.ts'
 import { type OpcodeName, opcodes } from '../spec/wire/opcodes.ts'
@@ -244,6 +245,11 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   },
   rkey: numbers(0, 'an rkey', 16),
   imm: numbers(0, 'immediate data', 16),
+  dscp: {
+    read: text => allOf(text.split('+').map(readDscp)),
+    write: ranges => ranges.map(({ min, max }) => (min === max ? `${min}` : `${min}..${max}`)).join('+'),
+    allowed: `${DSCP_ALLOWED}, or several separated by +`,
+  },
   message: numbers(1, 'the number of a message', 10),
   packet: numbers(1, 'the number of a packet', 10),
   per: {

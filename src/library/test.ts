@@ -8,6 +8,7 @@ export type { FindingId } from '../spec/check/findings.ts'
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'
 export type { Severity } from '../spec/check/severity.ts'
 export type {
+  ClassStats,
   DeviceStats,
   Explored,
   ExploredTest,
@@ -26,6 +27,7 @@ export type {
 } from './network/contract.ts'
 export {
   chainTopology,
+  type LinkClassOptions,
   type LinkOptions,
   leafSpineTopology,
   type NetworkLink,

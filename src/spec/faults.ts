@@ -146,6 +146,10 @@ export const FaultSettings = {
   },
   rkey: { example: 'rkey=0x1234', help: 'packets that name this rkey: READs, WRITEs, atomics (several with +)' },
   imm: { example: 'imm=0x11', help: 'packets with this immediate data (several with +)' },
+  dscp: {
+    example: 'dscp=af31',
+    help: 'DSCP of the IP header, or of the GRH of RoCE v1: a number, a name or a range as 24..31 (several with +)',
+  },
   message: {
     example: 'message=2',
     help: 'packets of the second message of their flow: packets to a queue pair, from one sender; requests and answers apart (several with +)',

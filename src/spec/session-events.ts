@@ -274,6 +274,25 @@ export interface LinkEvent {
   readonly meanQueue: number
   /** Share of the time in which the link was busy, 0 to 1. */
   readonly utilization: number
+  /** Of the link's classes, in their order; absent: it has none. */
+  readonly classes?: readonly LinkClassEvent[]
+}
+
+/** A class of packets in one direction of a link. */
+export interface LinkClassEvent {
+  readonly name: string
+  readonly lossless: boolean
+  readonly packets: number
+  readonly bytes: number
+  readonly marked: number
+  /** Packets that were lost since the queue was full, or the buffer at the other end. */
+  readonly lost: number
+  /** Bytes. */
+  readonly maxQueue: number
+  /** Pauses that the sender of this direction has sent to the other end, and got; and how long it was paused, ms. */
+  readonly pausesSent: number
+  readonly pausesReceived: number
+  readonly pausedTime: number
 }
 
 /**

@@ -135,6 +135,7 @@ export const ELEMENT_BYTES = 16
  *
  * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; of InfiniBand the service level (u8), and the GIDs of
  *   the GRH, 16 bytes each, if there is one; flows of a block are numbered from 0
+ * - `link`: JSON of `classes`, if there are any
  * - `object`, `call`, `failure`, `finding`, `torment`, `wait`, `symbol`: JSON
  * - `posted`: `elements` elements (ELEMENT_BYTES); with PostedBit.DESTINATION 16 bytes of GID; with
  *   PostedBit.POST_INDEX `WorkRequest.postIndex` (f64)

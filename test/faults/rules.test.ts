@@ -34,7 +34,7 @@ describe('fault rules', () => {
 
   it('select by what a request or packet has, and are written as they are read', () => {
     for (const text of [
-      'length=0+1..64+4096..,rkey=0x1234+0x0,imm=0x7,message=2+3,packet=4,per=flow,nth=2,drop=1',
+      'length=0+1..64+4096..,rkey=0x1234+0x0,imm=0x7,dscp=26+24..31,message=2+3,packet=4,per=flow,nth=2,drop=1',
       'wr_id=7+18446744073709551615,length=8,inline=no,per=qp,post=EIO',
       'completion=SEND,wr_id=0,per=device,status=RETRY_EXC_ERR',
       'call=mr.create,cable=leaf1:spine1:3000ms,manager=1000',
@@ -42,6 +42,7 @@ describe('fault rules', () => {
     ])
       assert.equal(formatRule(parseRule(text)), text)
     assert.deepEqual(parseRule('wr_id=0xff,post=EIO').wr_id, [255n])
+    assert.equal(formatRule(parseRule('dscp=EF+cs3..af31+le,drop=1')), 'dscp=46+24..26+1,drop=1')
   })
 
   it('use the units of tc', () => {
@@ -116,7 +117,7 @@ describe('fault rules', () => {
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
       [
         'loss=0.1',
-        /no "loss"; there are call, completion, device, program, process, role, phase, pid, class, site, dir, qp, opcode, cm, ack, notice, request, wr_id, length, inline, rkey, imm, message, packet, per, nth, /,
+        /no "loss"; there are call, completion, device, program, process, role, phase, pid, class, site, dir, qp, opcode, cm, ack, notice, request, wr_id, length, inline, rkey, imm, dscp, message, packet, per, nth, /,
       ],
       ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],
@@ -127,6 +128,8 @@ describe('fault rules', () => {
       ['length=5..4,drop=1', /length: "5\.\.4" is not bytes from 0 to 4294967296, as 0, 1\.\.64 or 4096\.\./],
       ['length=..4,drop=1', /length: "\.\.4" is not/],
       ['message=0,drop=1', /message: "0" is not the number of a message from 1 to 4294967295/],
+      ['dscp=26..24,drop=1', /dscp: "26..24" is not a DSCP from 0 to 63, a name as ef, af31 or cs3, or a range as 24/],
+      ['dscp=26,call=mr.create,errno=ENOMEM', /dscp is for packets/],
       ['rkey=0x100000000,drop=1', /rkey: "0x100000000" is not an rkey from 0 to 0xffffffff/],
       ['imm=-1,drop=1', /imm: "-1" is not immediate data/],
       ['per=message,drop=1', /per: "message" is not device, qp, flow/],

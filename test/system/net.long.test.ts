@@ -97,3 +97,34 @@ describe('userdma net with eight hosts', { skip: lacking('ib_write_bw', 'ibv_rc_
 
   it('is as of another user for root', t => useNet(t, {}))
 })
+
+describe('classes of a net', { skip: lacking('ib_send_bw', 'ip', 'tc') }, () => {
+  it('packets are in the class of their DSCP, whose queue loses them when it is full', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(
+      t,
+      `
+hosts: { client: , server: }
+links:
+  - between: [client, server]
+    rate: 20mbit
+    mtu: 4200
+    classes: [{ name: storage, dscp: af31, weight: 3, queue: 100kb }]
+`,
+    )
+    await net.up()
+    const { hosts } = await net.show()
+    const { pid } = hosts.find(({ name }) => name === 'server')!.daemon
+    const options = ['-F', '-x', '1', '-n', '64', '-s', '65536', '-u', '18', '-p', '18700', '--tclass=104']
+    const server = net.startExec('server', 'ib_send_bw', ...options)
+    await untilListeningAt(pid, 18_700, server)
+    assertGood(await net.exec('client', 'ib_send_bw', ...options, 'server'))
+    assertGood(await server.ended)
+    const { stdout } = await net.exec('client', 'tc', '-s', '-j', 'qdisc', 'show', 'dev', 'eth0')
+    const queues = JSON.parse(stdout) as { parent?: string; bytes: number; drops: number }[]
+    const [storage, other] = ['1:1', '1:2'].map(id => queues.find(({ parent }) => parent === id))
+    assert.ok(storage!.bytes >= 64 * 65_536 && storage!.drops > 0, stdout)
+    // what the programs tell each other over TCP
+    assert.ok(other!.bytes > 0 && other!.bytes < 100_000 && other!.drops === 0, stdout)
+  })
+})

@@ -21,6 +21,7 @@ import {
 } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'
+import { LinkClasses } from '../parts/link-classes.tsx'
 import { Pages, pageOf } from '../parts/pages.tsx'
 import { Prose } from '../parts/prose.tsx'
 import { WaitsOfSession } from '../parts/waits.tsx'
@@ -214,6 +215,7 @@ export const Overview = ({ store, route }: ViewProps) => {
               ))}
             </tbody>
           </table>
+          <LinkClasses links={shownLinks.rows} />
           {shownLinks.pages}
         </section>
       )}

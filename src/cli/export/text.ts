@@ -98,8 +98,14 @@ const eventText = (event: SessionEvent, symbols: SessionSymbols): string => {
       return `${command} (${pid}) ${state[event.change]}, ${device}: ${text}`
     }
     case 'link': {
-      const { from, to, packets, bytes, marked, overflowed, lost, tooLong, maxQueue } = event
-      return `link ${from} to ${to}: ${packets} packets, ${bytes} bytes, ${marked} marked, ${overflowed + lost + tooLong} lost, up to ${Math.round(maxQueue)} bytes in its queue`
+      const { from, to, packets, bytes, marked, overflowed, lost, tooLong, maxQueue, classes = [] } = event
+      const ofClasses = classes
+        .filter(one => one.packets + one.lost + one.pausesSent + one.pausesReceived > 0)
+        .map(
+          one =>
+            `; class ${one.name}: ${one.packets} packets, ${one.marked} marked, ${one.lost} lost${one.lossless ? `, paused ${one.pausesReceived} times for ${one.pausedTime.toFixed(3)} ms` : ''}`,
+        )
+      return `link ${from} to ${to}: ${packets} packets, ${bytes} bytes, ${marked} marked, ${overflowed + lost + tooLong} lost, up to ${Math.round(maxQueue)} bytes in its queue${ofClasses.join('')}`
     }
     case 'programEnd':
       return `${event.command} (${event.pid}) ${programEndText(event)}`

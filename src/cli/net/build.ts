@@ -9,6 +9,7 @@ import { setTimeout } from 'node:timers/promises'
 import { makeClock } from '../../daemon/clock.ts'
 import { parseDevice, specOf } from '../../daemon/devices/device-spec.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import type { LinkClass } from '../../transport/phy/links/graph.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import { fullConfig } from '../config.ts'
 import { clockLibrary } from '../paths.ts'
@@ -33,6 +34,50 @@ const rateLine = (dev: string, rate: number, mtu: number): string => {
   const burst = Math.ceil(Math.max((rate / 8) * BURST_TIME, BURST_PACKETS * packet))
   const queue = Math.ceil(Math.max((rate / 8) * QUEUE_TIME, QUEUE_PACKETS * packet))
   return `qdisc add dev ${dev} root tbf rate ${Math.round(rate)}bit burst ${burst} limit ${burst + queue}`
+}
+
+/** RED's weight of a packet in the mean of a queue follows from these, as tc(8) advises. */
+const RED_PACKET = 1000
+
+/** The queue of a class: as `rateLine`, or with marks of packets whose sender reacts, by the mean of its length. */
+const queueText = ({ queue, marking }: LinkClass, limit: number, rate: number): string => {
+  const bytes = Math.ceil(queue ?? limit)
+  if (marking === undefined || marking === 'none') return `bfifo limit ${bytes}`
+  const { min, max, probability } = marking
+  const burst = Math.ceil((2 * min + max) / (3 * RED_PACKET))
+  return `red limit ${bytes} min ${min} max ${max} avpkt ${RED_PACKET} burst ${burst} bandwidth ${Math.round(rate)}bit probability ${probability} ecn nodrop`
+}
+
+/**
+ * The lines of `tc` that limit what an interface sends, and divide it among classes in proportion to their weights. What
+ * a class does not use, others may. What is no IP is in the class with the most DSCPs.
+ */
+const classLines = (dev: string, rate: number, mtu: number, classes: readonly LinkClass[]): string[] => {
+  const packet = mtu + ETHERNET_HEADER
+  const burst = Math.ceil(Math.max((rate / 8) * BURST_TIME, BURST_PACKETS * packet))
+  const limit = Math.max((rate / 8) * QUEUE_TIME, QUEUE_PACKETS * packet)
+  const weights = classes.reduce((sum, { weight }) => sum + weight, 0)
+  const most = Math.max(...classes.map(({ dscps }) => dscps.length))
+  const rest = classes.findIndex(({ dscps }) => dscps.length === most)
+  const all = `htb rate ${Math.round(rate)}bit ceil ${Math.round(rate)}bit burst ${burst} cburst ${burst} quantum ${packet}`
+  return [
+    `qdisc add dev ${dev} root handle 1: htb default ${rest + 1}`,
+    `class add dev ${dev} parent 1: classid 1:ff ${all}`,
+    ...classes.flatMap((one, i) => {
+      const share = Math.round((rate * one.weight) / weights)
+      return [
+        `class add dev ${dev} parent 1:ff classid 1:${i + 1} htb rate ${share}bit ceil ${Math.round(rate)}bit burst ${burst} cburst ${burst} quantum ${packet}`,
+        `qdisc add dev ${dev} parent 1:${i + 1} handle ${i + 2}: ${queueText(one, limit, rate)}`,
+        ...(i === rest ? [] : one.dscps).flatMap(dscp => {
+          const field = `0x${(dscp << 2).toString(16)} 0xfc flowid 1:${i + 1}`
+          return [
+            `filter add dev ${dev} parent 1: protocol ip prio 1 u32 match ip dsfield ${field}`,
+            `filter add dev ${dev} parent 1: protocol ipv6 prio 2 u32 match ip6 priority ${field}`,
+          ]
+        }),
+      ]
+    }),
+  ]
 }
 
 /** IPv6 addresses are usable at once without duplicate address detection. */
@@ -176,16 +221,22 @@ export const buildNet = async (
   checkpoint()
   system.addLinks(links)
   const endsOf = (node: string) =>
-    links.flatMap(({ ends, rate, mtu }) =>
-      ends.filter(end => end.node === node).map(end => ({ name: end.interface, rate, mtu })),
+    links.flatMap(({ ends, rate, mtu, classes = [] }) =>
+      ends.filter(end => end.node === node).map(end => ({ name: end.interface, rate, mtu, classes })),
     )
   const limitRates = (node: string): void => {
-    const limited = endsOf(node).flatMap(({ name, rate, mtu }) => (rate === undefined ? [] : [{ name, rate, mtu }]))
-    system.batch(
-      'tc',
-      node,
-      limited.map(({ name, rate, mtu }) => rateLine(name, rate, mtu)),
-    )
+    const lines = endsOf(node).flatMap(({ name, rate, mtu, classes }) => {
+      if (rate === undefined) return []
+      return classes.length > 0 ? classLines(name, rate, mtu, classes) : [rateLine(name, rate, mtu)]
+    })
+    try {
+      system.batch('tc', node, lines)
+    } catch (error) {
+      const kinds = ['htb', 'red', 'u32'].filter(kind => lines.some(line => line.includes(` ${kind} `)))
+      throw kinds.length === 0
+        ? error
+        : new Error(`classes need ${kinds.join(', ')} of the kernel: ${(error as Error).message}`, { cause: error })
+    }
   }
   for (const node of switches) {
     checkpoint()

@@ -30,6 +30,7 @@ import type {
   RouterEntry,
   Topology,
 } from '../../tools/topology/net-file.ts'
+import type { LinkClass } from '../../transport/phy/links/graph.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { ClockKind } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
@@ -73,6 +74,8 @@ interface PlannedEnd {
 }
 
 export interface PlannedLink extends LinkSettings {
+  /** Absent: none. */
+  readonly classes?: readonly LinkClass[]
   readonly ends: readonly [PlannedEnd, PlannedEnd]
 }
 
@@ -303,6 +306,18 @@ const fabricNodes = ({ hosts, switches, links }: Topology): ReadonlyMap<string, 
   )
 }
 
+/** Classes of a net are those of tc, and what waits for a link without a rate is nothing. */
+const checkClasses = ({ classes = [], settings: { rate }, complain }: LinkEntry, isFabric: boolean): void => {
+  if (classes.length > 0 && isFabric) complain('classes: InfiniBand switches have none')
+  const lossless = classes.find(({ pause }) => pause !== undefined)
+  if (lossless !== undefined)
+    complain(
+      `classes: "${lossless.name}" is lossless, and the kernel's bridges and queues send no pauses (PFC); simulated links do (createNetwork, userdma sim), and here a class is lossy`,
+    )
+  if (classes.length > 0 && rate === undefined)
+    complain('classes: the link has no rate, so nothing waits for it; give it a rate')
+}
+
 /** The links of a topology, each with its interfaces, and the hosts' ends of them. Throws UsageError. */
 const linksOf = ({ switches, routers, links }: Topology, fabrics: ReadonlyMap<string, string>) => {
   const isSwitch = new Set(switches)
@@ -345,6 +360,7 @@ const linksOf = ({ switches, routers, links }: Topology, fabrics: ReadonlyMap<st
         )
       if (isSwitch.has(a) && isSwitch.has(b) && !joined.join(a, b))
         complain(`the link between "${a}" and "${b}" makes a loop of switches, in which packets would circulate`)
+      checkClasses(entry, fabrics.has(a) || fabrics.has(b))
       const link = planned.length
       for (const [host, peer] of [
         [a, b],
@@ -357,6 +373,7 @@ const linksOf = ({ switches, routers, links }: Topology, fabrics: ReadonlyMap<st
       const [nodeA, nodeB] = [fabrics.get(a) ?? a, fabrics.get(b) ?? b]
       planned.push({
         ...settings,
+        ...(entry.classes !== undefined && { classes: entry.classes }),
         ends: [
           { node: nodeA, interface: nextInterface(nodeA, entry) },
           { node: nodeB, interface: nextInterface(nodeB, entry) },

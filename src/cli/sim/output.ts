@@ -40,6 +40,7 @@ const columns: readonly (readonly [title: string, text: (result: Result) => stri
   ['max queue', ({ queue }) => bytesText(queue.max)],
   ['marked', ({ marked }) => `${marked}`],
   ['dropped', ({ overflowed, lost }) => `${overflowed + lost}`],
+  ['paused', ({ pauses, pausedTime }) => (pauses === 0 ? '–' : timeText(pausedTime))],
   ['resends', ({ retransmissions }) => `${retransmissions}`],
   ['failed', ({ failedFlows }) => `${failedFlows}`],
   ['packets/s', ({ packetsPerSecond }) => significant(packetsPerSecond)],

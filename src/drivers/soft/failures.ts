@@ -15,7 +15,7 @@ import { Send } from '../../transport/engine/types.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { psnDifference } from '../../transport/wire/bth.ts'
 import { causeByLid } from './lid-causes.ts'
-import { causeByRouter } from './router-causes.ts'
+import { causeByPath } from './path-causes.ts'
 import { type ConnectedPeer, type Failures, noPsns, type QpObject, type QueuePair, type SoftState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
@@ -153,7 +153,7 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
         given.id === 'NO_ANSWER'
           ? (causeByLid(deviceOf(), state(), row) ??
             causeByVersion(row) ??
-            causeByRouter(state(), deviceOf().ports[0]!.gids, row))
+            causeByPath(state(), deviceOf().ports[0]!.gids, row))
           : undefined
       const cause = known ?? given
       reportQp(row, {

@@ -12,8 +12,8 @@ import { lidOf } from '../../transport/wire/address.ts'
 import { arenaOver } from '../../transport/wire/arena.ts'
 import { polledCompletions } from './completion-queue.ts'
 import { causeOfLostDatagram } from './lid-causes.ts'
+import { routerHazardOf } from './path-causes.ts'
 import type { ReceiveQueue } from './queues.ts'
-import { routerHazardOf } from './router-causes.ts'
 import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
 
 const { FLUSH, ATOMIC_CMP_AND_SWP } = WrOpcode.values

@@ -52,6 +52,12 @@ export interface Network {
    */
   setRouter(name: string, isUp: boolean): void
   /**
+   * The host, switch or router `from` pauses a lossless class of `to`, at the other end of its link, until it is called
+   * with `false`: a pause storm, as of a broken adapter. Throws RdmaError EINVAL for unknown names, or a class that is
+   * not lossless there.
+   */
+  setPauseStorm(ends: readonly [from: string, to: string], name: string, isOn: boolean): void
+  /**
    * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
    * called. During a capture all messages are sent as packets (`NetworkOptions.path`). Throws RdmaError if the file
    * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
@@ -243,6 +249,41 @@ export interface LinkStats {
   readonly queue: { readonly now: number; readonly max: number; readonly mean: number }
   /** Share of the time in which the link was busy, 0 to 1. */
   readonly utilization: number
+  /** In the order of the link's classes; empty without. */
+  readonly classes: readonly ClassStats[]
+}
+
+/** A class in one direction of a link, from the network's start. */
+export interface ClassStats {
+  /** As in the topology; 'default' is that of DSCPs without one. */
+  readonly name: string
+  /** Whether its receivers pause it. */
+  readonly lossless: boolean
+  /** As those of the link. */
+  readonly packets: number
+  /** As those of the link. */
+  readonly bytes: number
+  /** As those of the link. */
+  readonly marked: number
+  /**
+   * Packets that were lost because the queue was full, and at the other end because its buffer for this link was (of a
+   * lossless class: pauses came too late).
+   */
+  readonly lost: { readonly overflow: number; readonly buffer: number }
+  /** Bytes of the class that wait in front of the link or are being sent: now, and at most. */
+  readonly queue: { readonly now: number; readonly max: number }
+  /** Bytes that the other end has got by this link and not sent on, of a lossless class: now, and at most. */
+  readonly held: { readonly now: number; readonly max: number }
+  /**
+   * Pauses that the sender of this direction has sent to the other end, and those that it has got; whether it is paused
+   * now, and how long it was, milliseconds.
+   */
+  readonly pauses: {
+    readonly sent: number
+    readonly received: number
+    readonly isPaused: boolean
+    readonly time: number
+  }
 }
 
 /** A soft device. */

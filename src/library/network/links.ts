@@ -3,10 +3,16 @@
  * links. Functions make the usual ones. Everything is checked when it is compiled for the links (transport/phy/links/).
  */
 
-import { linkQuantities } from '../../base/quantities.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import { InputError } from '../../tools/topology/input-error.ts'
-import { DEFAULT_LINK, LINK_KEYS, readSettings } from '../../tools/topology/link-settings.ts'
+import {
+  DEFAULT_LINK,
+  describeClasses,
+  LINK_KEYS,
+  markText,
+  readClasses,
+  readSettings,
+} from '../../tools/topology/link-settings.ts'
 import { Section, shown } from '../../tools/topology/section.ts'
 import {
   chain,
@@ -21,6 +27,40 @@ import {
 import { FRAME_BYTES, IP_UDP_BYTES } from '../../transport/phy/links/links.ts'
 import { MAX_PACKET_BYTES } from '../../transport/phy/links/packet-carrier.ts'
 import { checkText, invalidArgument } from '../verbs/error.ts'
+
+/** A class of packets of a link, which has a queue in each direction. */
+export interface LinkClassOptions {
+  /** 1 to 32 letters, digits, '_' and '-'. */
+  readonly name: string
+  /**
+   * The DSCPs of its packets: from 0 to 63, a name ('ef', 'af31', 'cs3'), a range ('24..31'), or a list of these.
+   * Default: those that no other class has.
+   */
+  readonly dscp?: number | string | readonly (number | string)[] | undefined
+  /**
+   * Whether receivers pause the class (PFC) before their buffers are full, so that no packet is lost because of a queue.
+   * Default: false, a full queue loses packets.
+   */
+  readonly lossless?: boolean | undefined
+  /** Its share of the link while others have packets too, in proportion: 1 to 100. Default: 1. */
+  readonly weight?: number | undefined
+  /** As that of the link, which is the default. Of a lossless class it limits only what came by no lossless class. */
+  readonly queue?: number | string | undefined
+  /** As that of the link, which is the default. */
+  readonly mark?: string | undefined
+  /**
+   * Of a lossless class: the sender is paused when a switch has got more bytes than this from one link and not sent them
+   * on. Default: 100kb.
+   */
+  readonly xoff?: number | string | undefined
+  /** Of a lossless class: the pause ends at so many bytes. Default: half of `xoff`. */
+  readonly xon?: number | string | undefined
+  /**
+   * Of a lossless class: what a switch has room for of one link; further packets are lost. Default: `xoff`, and what can
+   * come until the pause works.
+   */
+  readonly buffer?: number | string | undefined
+}
 
 /** The properties of a link, in each direction. */
 export interface LinkOptions {
@@ -42,6 +82,11 @@ export interface LinkOptions {
   readonly loss?: number | string | undefined
   /** Maximum bytes of an IP packet, from 352 to 65,535; longer ones are lost. Default: any. */
   readonly mtu?: number | undefined
+  /**
+   * At most 8 classes, with that of all DSCPs which none has: one named 'default' is added if need be. Default: those of
+   * the topology; [] is none, so all packets share a queue.
+   */
+  readonly classes?: readonly LinkClassOptions[] | undefined
 }
 
 /** A link between two hosts or switches. */
@@ -67,6 +112,8 @@ export interface NetworkTopology {
   readonly routers?: readonly string[] | undefined
   /** Default: a link from each host to one switch. */
   readonly links?: readonly NetworkLink[] | undefined
+  /** The classes of links without `classes` of their own. Default: none. */
+  readonly classes?: readonly LinkClassOptions[] | undefined
 }
 
 const MAX_HOSTS = 1024
@@ -76,9 +123,6 @@ const MAX_LINKS = 16_384
 /** The switch of a topology without links, as in topology files. */
 const ONLY_SWITCH = 'switch'
 
-const markText = ({ min, max, probability }: NonNullable<LinkSettings['marking']>): string =>
-  `${min}b-${max}b-${linkQuantities.loss.write(probability)}`
-
 /** The object for a topology, as a program would write it. */
 const describe = (topology: LinkTopology): NetworkTopology => {
   const names = namesOf(topology)
@@ -87,14 +131,15 @@ const describe = (topology: LinkTopology): NetworkTopology => {
     hosts: names.slice(0, topology.hosts),
     switches: names.slice(topology.hosts, firstRouter),
     ...(firstRouter < names.length && { routers: names.slice(firstRouter) }),
-    links: topology.links.map(({ ends: [a, b], rate, delay, queue, marking, loss, mtu }) => ({
+    links: topology.links.map(({ ends: [a, b], rate, delay, queue, marking, loss, mtu, classes }) => ({
       between: [names[a]!, names[b]!],
       rate,
       delay: delay / 1000,
       queue,
-      mark: marking === undefined ? 'none' : markText(marking),
+      mark: markText(marking),
       loss: loss ?? 0,
       ...(mtu !== undefined && { mtu }),
+      ...(classes !== undefined && { classes: describeClasses(classes) }),
     })),
   }
 }
@@ -170,7 +215,7 @@ export const readTopology = async (file: string): Promise<NetworkTopology> => {
   return checked(call, () => describe(readTopologyFile(file)))
 }
 
-const TOPOLOGY_KEYS = ['hosts', 'switches', 'routers', 'links']
+const TOPOLOGY_KEYS = ['hosts', 'switches', 'routers', 'links', 'classes']
 
 /** A list of names, or a number of hosts. */
 const readNames = (top: Section, key: 'hosts' | 'switches' | 'routers', max: number): readonly string[] => {
@@ -224,6 +269,7 @@ const compile = (value: unknown): LinkTopology => {
   // Also what a sparse array lacks is checked.
   const links: readonly unknown[] = Array.from(given)
   if (links.length > MAX_LINKS) top.complain('links', `there are ${links.length}; ${MAX_LINKS} are allowed at most`)
+  const fallback = { ...DEFAULT_LINK, classes: readClasses(top) }
   return {
     hosts: hosts.length,
     switches: switches.length,
@@ -231,12 +277,19 @@ const compile = (value: unknown): LinkTopology => {
     names,
     links: links.map((link, i) => {
       const section: Section = new Section(undefined, `links.links[${i}]`, link, ['between', ...LINK_KEYS], true)
-      const settings = readSettings(section, DEFAULT_LINK)
+      const settings = readSettings(section, fallback)
       const ends = readEnds(section, names, numbers)
-      const { mtu = Number.POSITIVE_INFINITY } = settings
+      const { mtu = Number.POSITIVE_INFINITY, classes = [] } = settings
       const packet = Math.min(mtu - IP_UDP_BYTES, MAX_PACKET_BYTES) + FRAME_BYTES
-      if (settings.queue < packet && ends.some(end => end >= hosts.length))
-        section.complain('queue', `${settings.queue} bytes: a packet has up to ${packet} bytes, and would never pass`)
+      const bytes = Math.min(
+        settings.queue,
+        ...classes.flatMap(({ queue = [], pause }) => [queue, pause?.xoff ?? []].flat()),
+      )
+      if (bytes < packet && ends.some(end => end >= hosts.length))
+        section.complain(
+          'queue',
+          `${bytes} bytes${bytes < settings.queue ? ' of a class' : ''}: a packet has up to ${packet} bytes, and would never pass`,
+        )
       return { ...settings, ends }
     }),
   }

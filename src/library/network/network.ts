@@ -27,7 +27,7 @@ import { faultRules, faultSources, networkRules } from './rules.ts'
 import { createClockedLinks, flowStats, linkStats, routerStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
 import { createHosts } from './virtual/hosts.ts'
-import { linkOutages } from './virtual/link-outages.ts'
+import { linkOutages, pauseStorms } from './virtual/link-outages.ts'
 import type { VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Exceptions of jobs are bugs of the library, and reach the program as uncaught exceptions. */
@@ -227,6 +227,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     setRouter(name, isUp) {
       setDown('network.setRouter', [name], isUp)
     },
+    setPauseStorm: pauseStorms(topology, carrier, () => touch()),
     ...ruleChanges,
   }
   networks.add(network)

@@ -9,6 +9,7 @@ import { openOutputFile } from '../../host/output-file.ts'
 import { inReportOrder } from '../../spec/check/waits.ts'
 import { CallError, knownErrno } from '../../spec/errno.ts'
 import type { AnyValues } from '../../spec/schema/schema.ts'
+import type { LinkClassEvent } from '../../spec/session-events.ts'
 import { type FoundWait, objectsOfWait, recordWaits } from '../../tools/clients/record/recorded-waits.ts'
 import { type Recorder, type RecorderSources, startRecorder } from '../../tools/clients/record/recorder.ts'
 import { startRecording } from '../../tools/clients/record/recording.ts'
@@ -19,7 +20,7 @@ import type { Call, CallerView } from '../../uapi/call.ts'
 import { findingListeners } from '../self-check/listeners.ts'
 import { checkInteger, formatValue, invalidArgument, refused, warn } from '../verbs/error.ts'
 import { captureStack } from '../verbs/watch/stacks.ts'
-import type { LocalNetwork, RecordOptions } from './contract.ts'
+import type { ClassStats, LocalNetwork, RecordOptions } from './contract.ts'
 
 /** The largest `payload`: that of the largest packet. */
 const MAX_PAYLOAD = 4096
@@ -110,13 +111,23 @@ const callRecordOn =
     }
   }
 
+const classEvent = ({ name, lossless, packets, bytes, marked, lost, queue, pauses }: ClassStats): LinkClassEvent => ({
+  ...{ name, lossless, packets, bytes, marked },
+  lost: lost.overflow + lost.buffer,
+  maxQueue: queue.max,
+  pausesSent: pauses.sent,
+  pausesReceived: pauses.received,
+  pausedTime: pauses.time,
+})
+
 /** Writes the links of a network: those whose counts have changed since the last time, or all. */
 const recordLinks = ({ clock, topology, stats }: LocalNetwork, writer: SessionWriter): ((all?: boolean) => void) => {
   const recorded = new Map<number, string>()
   return (all = false) => {
     if (topology === undefined) return
-    for (const [link, { lost, queue, ...counts }] of stats().links.entries()) {
-      const state = `${counts.packets} ${Object.values(lost)} ${queue.now}`
+    for (const [link, { lost, queue, classes, ...counts }] of stats().links.entries()) {
+      const paused = classes.map(({ pauses }) => `${pauses.received} ${pauses.sent} ${pauses.time}`)
+      const state = `${counts.packets} ${Object.values(lost)} ${queue.now} ${paused}`
       if (!all && recorded.get(link) === state) continue
       recorded.set(link, state)
       const { rate, delay, queue: capacity } = topology.links[link >> 1]!
@@ -132,6 +143,7 @@ const recordLinks = ({ clock, topology, stats }: LocalNetwork, writer: SessionWr
         queue: queue.now,
         maxQueue: queue.max,
         meanQueue: queue.mean,
+        ...(classes.length > 0 && { classes: classes.map(classEvent) }),
       })
     }
   }

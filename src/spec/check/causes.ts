@@ -23,6 +23,8 @@ interface CauseRow {
   readonly text: string
   /** What to do about it, where the cause alone tells. Of findings that have several causes (findings.ts). */
   readonly advice?: string
+  /** The same for programs of the TypeScript library. Absent: the advice of the finding. */
+  readonly libraryAdvice?: string
 }
 
 /** Of a path by a wrong LID. */
@@ -270,6 +272,20 @@ const table = {
     text: 'hop_limit is {hopLimit}, and the router {router} is on the way to {dgid}: the packets end there',
     advice:
       'set hop_limit to 64 or more: queue pairs of firmware commands (DEVX) and address handles of adapters send it as given, where Linux takes that of the route for connected queue pairs',
+  },
+  LOSSY_CLASS: {
+    code: 0x31c,
+    results: ['RETRY_EXC_ERR'],
+    text: 'DSCP {dscp} is in class {name}, which is lossy: {lost} of its packets were lost in front of the link from {from} to {to}, while class {lossless} is lossless there',
+    libraryAdvice:
+      'connect both ends with a trafficClass of the lossless class (DSCP × 4), put the DSCP into that class, or let senders slow down (dcqcn, and mark of the class)',
+  },
+  CLASS_PAUSED: {
+    code: 0x31d,
+    results: ['RETRY_EXC_ERR'],
+    text: 'DSCP {dscp} is in class {name}, which {to} pauses: packets wait in front of the link from {from} to {to}',
+    libraryAdvice:
+      'look in network.stats() for what pauses the class, link by link: many senders to one host, or a pause storm; choose timeout and retryCount for the longest pause',
   },
   PORT_NOT_ACTIVE: {
     code: 0x312,

@@ -61,8 +61,10 @@ export interface FindingContent {
   /** As in `Finding`. */
   readonly follows?: number | undefined
   readonly details?: readonly string[]
-  /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
+  /** As in `Finding`. */
   readonly advice?: string | undefined
+  /** In its place for programs of the TypeScript library; absent: the advice of the kind remains. */
+  readonly libraryAdvice?: string | undefined
   /** Moments after the occurrence itself. */
   readonly moments?: readonly Moment[]
   /** `undefined` is skipped. */
@@ -154,7 +156,8 @@ export class FindingReporter {
   report(id: FindingId, occurrence: Occurrence, content: FindingContent): number | undefined {
     const { time, device, context, program, stack, action = 'called' } = occurrence
     if (this.#lacks.some(need => findings[id].needs.includes(need))) return undefined
-    const { text, details = [], advice, left, wasKilled, isWait, waits } = content
+    const { text, details = [], left, wasKilled, isWait, waits } = content
+    const advice = program ? content.advice : content.libraryAdvice
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
     const pids = [program, ...objects.map(object => object.program)].map(one => one?.pid)
     const follows =
@@ -192,7 +195,7 @@ export class FindingReporter {
       ...(waits && { waits }),
       ...(follows !== undefined && { follows }),
       ...(program && { program }),
-      ...(program && advice !== undefined && { advice }),
+      ...(advice !== undefined && { advice }),
       device,
       time,
       moments: [moment(action, time, stack), ...(content.moments ?? [])],

@@ -7,6 +7,8 @@ import type {
   AnyEvent,
   CompletedEvent,
   DeviceEvent,
+  LinkClassEvent,
+  LinkEvent,
   ObjectDetails,
   ObjectEvent,
   PacketsEvent,
@@ -193,6 +195,21 @@ const jsonOf = <T>(kind: RecordKind, body: Body): T => {
     throw new SessionFileError(`the JSON of a record "${kind}" is no object`)
   return value as T
 }
+
+const classCounts = [
+  'packets',
+  'bytes',
+  'marked',
+  'lost',
+  'maxQueue',
+  'pausesSent',
+  'pausesReceived',
+  'pausedTime',
+] as const
+const isLinkClass = (one: Partial<LinkClassEvent> | null): boolean =>
+  typeof one?.name === 'string' &&
+  typeof one.lossless === 'boolean' &&
+  classCounts.every(name => typeof one[name] === 'number')
 
 /** Others than writers of ours may have written `uses` and `values` of any type. */
 const detailsOf = (body: Body): ObjectDetails => {
@@ -435,7 +452,12 @@ const decoders: Decoders = {
   program: body => ({ kind: 'program', ...partOf('program', body), time: body.time }),
   answer: body => ({ kind: 'answer', ...partOf('answer', body), time: body.time }),
   accessed: body => ({ kind: 'accessed', ...fieldsOf('accessed', body), time: body.time }),
-  link: body => ({ kind: 'link', ...fieldsOf('link', body), time: body.time }),
+  link(body) {
+    const classes = tailOf('link', body).length === 0 ? undefined : jsonOf<LinkEvent['classes']>('link', body)
+    if (classes !== undefined && !(Array.isArray(classes) && classes.every(isLinkClass)))
+      throw new SessionFileError('a record "link" has other values than classes')
+    return { kind: 'link', ...fieldsOf('link', body), ...(classes && { classes }), time: body.time }
+  },
   symbol(body) {
     const frames = symbolFrames(jsonOf('symbol', body))
     if (frames === undefined) throw new SessionFileError('a record "symbol" has other values than frames')

@@ -371,9 +371,10 @@ export class SessionWriter {
     }
   }
 
-  link(time: number, { from, to, ...event }: Omit<LinkEvent, 'kind'>): void {
+  link(time: number, { from, to, classes, ...event }: Omit<LinkEvent, 'kind'>): void {
     const [sender, receiver] = [from.slice(0, MAX_NAME), to.slice(0, MAX_NAME)]
-    this.#add('link', time, { ...event, from: sender, to: receiver }, [sender, receiver])
+    const tail = classes === undefined ? undefined : json(classes)
+    this.#add('link', time, { ...event, from: sender, to: receiver }, [sender, receiver], tail)
   }
 
   programEnd(time: number, event: Omit<ProgramEndEvent, 'kind'>): void {

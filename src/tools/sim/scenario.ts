@@ -98,6 +98,9 @@ export interface Result {
   readonly marked: number
   readonly overflowed: number
   readonly lost: number
+  /** Of lossless classes: pauses, and the time for which directions of links were paused, µs. */
+  readonly pauses: number
+  readonly pausedTime: number
   /** Of the whole run: CNPs sent, and times that a queue pair began to send again. */
   readonly cnps: number
   readonly retransmissions: number
@@ -162,6 +165,7 @@ export function* simulate(scenario: Scenario, control: Control, clock: () => num
   const stats = world.links.stats(world.now).filter((_, i) => leavesSwitch(topology, i))
   const total = (name: 'marked' | 'overflowed' | 'lost'): number =>
     world.links.stats(world.now).reduce((all, direction) => all + direction[name], 0)
+  const classes = world.links.stats(world.now).flatMap(direction => direction.classes)
   const busiest = stats.reduce((a, b) => (b.meanQueue > a.meanQueue ? b : a))
   const seconds = (clock() - begin) / 1000
   return {
@@ -182,6 +186,8 @@ export function* simulate(scenario: Scenario, control: Control, clock: () => num
     marked: total('marked'),
     overflowed: total('overflowed'),
     lost: total('lost'),
+    pauses: classes.reduce((all, { pauses }) => all + pauses, 0),
+    pausedTime: classes.reduce((all, { pausedTime }) => all + pausedTime, 0),
     cnps: world.count('cnpSent'),
     retransmissions: world.count('retransmissions'),
     failedFlows: world.failed.reduce((all, one) => all + one, 0),

@@ -141,7 +141,13 @@ export const createWorld = (options: WorldOptions): World => {
   /** Flows that have not begun, the last one first. */
   const waiting = flows.map((_, i) => i).sort((a, b) => flows[b].start - flows[a].start || b - a)
 
-  const links = createLinks({ topology, seed, keptBytes: KEPT_BYTES, arrived: host => wake(host, now) })
+  const links = createLinks({
+    topology,
+    seed,
+    keptBytes: KEPT_BYTES,
+    arrived: host => wake(host, now),
+    resumed: host => wake(host, now),
+  })
 
   const post = (flow: number): void => {
     const { messages, depth } = flows[flow]

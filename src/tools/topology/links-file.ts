@@ -2,30 +2,16 @@
  * The part of a file of `userdma sim` that describes links (docs/how-to/simulate.md): `topology`, `link` and `trunk`.
  */
 import { dirname, resolve } from 'node:path'
-import { isCollection, isMap, isPair, LineCounter, type Node, parseDocument, visit } from 'yaml'
+import { isMap, LineCounter, parseDocument, visit } from 'yaml'
 import { chain, type LinkSettings, type LinkTopology, leafSpine, star } from '../../transport/phy/links/graph.ts'
 import { InputError } from './input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from './link-settings.ts'
-import { deepAt, MAX_DEPTH, readTopology, type Topology } from './net-file.ts'
-import { type Place, Section } from './section.ts'
+import { deepAt, MAX_DEPTH, offsetOf, readTopology, type Topology } from './net-file.ts'
+import { Section } from './section.ts'
 
 export const MAX_FILE_BYTES = 2 ** 18
 const MAX_HOSTS = 4096
 const MAX_SWITCHES = 1024
-
-/** The offset of what is at a place: of the key of a setting, or of an item of a list; of the last that exists. */
-const offsetOf = (root: unknown, place: Place): number => {
-  let node = root
-  let offset = (root as Node | null)?.range?.[0] ?? 0
-  for (const step of place) {
-    if (!isCollection(node)) break
-    const item = node.items.find((one, i) => (isPair(one) ? String(one.key) === step : i === step))
-    if (item === undefined) break
-    offset = ((isPair(item) ? item.key : item) as Node).range?.[0] ?? offset
-    node = isPair(item) ? item.value : item
-  }
-  return offset
-}
 
 /** Parses YAML that is a map with no other keys than `keys`; undefined: with any. Throws InputError. */
 export const documentOf = (source: string, file: string, keys: readonly string[] | undefined): Section => {
@@ -69,9 +55,10 @@ export const netTopology = ({ hosts, switches, routers, links }: Topology, link:
     switches: switches.length,
     routers: routers.length,
     names,
-    links: links.flatMap(({ settings: { rate = link.rate, delay, loss = link.loss, mtu }, ends }) =>
+    links: links.flatMap(({ settings: { rate = link.rate, delay, loss = link.loss, mtu }, classes, ends }) =>
       ends.map(([a, b]) => ({
         ...link,
+        ...(classes !== undefined && { classes }),
         rate,
         delay: delay === undefined ? link.delay : 1000 * delay,
         loss,

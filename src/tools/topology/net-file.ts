@@ -8,6 +8,7 @@
  *   routers: [leaf1, spine1]
  *   links:
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
+ *   classes: [{ name: bulk, dscp: cs1, weight: 2 }]    of links without `classes` of their own
  *   folders: [/var/spool/slurmd]      of which each host has its own
  *   check: true                       the hosts' daemons check programs
  *   fat-tree: { leaves: 4, spines: 2, hosts: 16 }    InfiniBand switches in this shape, or ring: { switches: 4, hosts:
@@ -19,7 +20,9 @@
 import { basename, isAbsolute, normalize } from 'node:path'
 import {
   isAlias,
+  isCollection,
   isMap,
+  isPair,
   isScalar,
   isSeq,
   Lexer,
@@ -32,9 +35,11 @@ import {
 import { linkQuantities } from '../../base/quantities.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import { type FabricShape, fabricShapes, type ShapeName, shapeOf } from '../../settings/fabric.ts'
+import type { LinkClass } from '../../transport/phy/links/graph.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
-import { MAX_MTU, MIN_MTU } from './link-settings.ts'
+import { MAX_MTU, MIN_MTU, readClasses } from './link-settings.ts'
+import { type Place, Section } from './section.ts'
 
 export interface HostEntry {
   readonly name: string
@@ -83,6 +88,8 @@ export interface LinkSettings {
 /** One link of the file. A group of hosts stands for a link of each. */
 export interface LinkEntry {
   readonly settings: LinkSettings
+  /** Absent: none. */
+  readonly classes?: readonly LinkClass[] | undefined
   /** Names of hosts, switches or routers. */
   readonly ends: readonly (readonly [string, string])[]
   /** ADDRESS/PREFIX of each host and router of the ends, in their order; empty: assigned. */
@@ -149,6 +156,20 @@ export const deepAt = (source: string): string | undefined => {
   return undefined
 }
 
+/** The offset of what is at a place: of the key of a setting, or of an item of a list; of the last that exists. */
+export const offsetOf = (root: unknown, place: Place): number => {
+  let node = root
+  let offset = (root as Node | null)?.range?.[0] ?? 0
+  for (const step of place) {
+    if (!isCollection(node)) break
+    const item = node.items.find((one, i) => (isPair(one) ? String(one.key) === step : i === step))
+    if (item === undefined) break
+    offset = ((isPair(item) ? item.key : item) as Node).range?.[0] ?? offset
+    node = isPair(item) ? item.value : item
+  }
+  return offset
+}
+
 /** The text of a file, with the places of its nodes. */
 class Reader {
   readonly #file: string
@@ -156,6 +177,7 @@ class Reader {
   readonly #lines = new LineCounter()
   readonly root: Node | null
   readonly #resolve: (node: Node) => Node | undefined
+  readonly #valueOf: (node: Node) => unknown
 
   constructor(file: string, source: string) {
     this.#file = file
@@ -172,11 +194,29 @@ class Reader {
     if (error !== undefined) this.#failAt(error.pos[0], error.message.replace(/\.?\n[\s\S]*$/, ''))
     this.root = document.contents
     this.#resolve = node => (isAlias(node) ? node.resolve(document) : node)
+    this.#valueOf = node => node.toJS(document, { maxAliasCount: 0 })
+  }
+
+  #placeAt(offset: number): string {
+    const { line, col } = this.#lines.linePos(offset)
+    return `${this.#file}:${line}:${col}`
   }
 
   #failAt(offset: number, message: string): never {
-    const { line, col } = this.#lines.linePos(offset)
-    throw new InputError(`${this.#file}:${line}:${col}: ${message}`)
+    throw new InputError(`${this.#placeAt(offset)}: ${message}`)
+  }
+
+  /** The value of a setting as the only one of a section. */
+  section(name: string, node: Node | undefined, key: Node): Section {
+    let value: unknown
+    try {
+      value = node === undefined ? null : this.#valueOf(node)
+    } catch {
+      this.fail(node, `${name}: an alias is not allowed; write it out`)
+    }
+    // The place begins with the setting itself.
+    const at = (place: Place): string => this.#placeAt(offsetOf(node ?? key, place.slice(1)))
+    return new Section({ at }, '', { [name]: value }, [name])
   }
 
   /** The place of an alias is that of its name. */
@@ -406,7 +446,7 @@ const readRouters = (reader: Reader, names: Names, key: Node, node: Node | undef
 }
 
 const QUANTITIES = ['rate', 'delay', 'loss'] as const
-const LINK_KEYS = ['between', ...QUANTITIES, 'mtu', 'addresses'] as const
+const LINK_KEYS = ['between', ...QUANTITIES, 'mtu', 'addresses', 'classes'] as const
 
 /** What the settings of a link say of rate, delay and loss. A delay or a loss of 0 is none. */
 const readQuantities = (reader: Reader, settings: ReturnType<Reader['entries']>): Omit<LinkSettings, 'mtu'> => {
@@ -455,7 +495,9 @@ const readLink = (reader: Reader, names: Names, node: Node | undefined, list: No
       addresses.value ?? addresses.key,
       `addresses: ${reader.written(addresses.value)}: give a list with an address for each of the ${hostEnds} hosts and routers, such as 192.0.2.1/24`,
     )
+  const classes = settings.get('classes')
   return {
+    ...(classes !== undefined && { classes: readClasses(reader.section('classes', classes.value, classes.key)) }),
     settings: {
       ...quantities,
       mtu: mtu === undefined ? DEFAULT_MTU : reader.count(mtu.value, mtu.key, 'mtu', MIN_MTU, MAX_MTU),
@@ -496,7 +538,18 @@ const readFlag = (reader: Reader, name: string, key: Node, node: Node | undefine
 }
 
 const SHAPES = Object.keys(fabricShapes) as readonly ShapeName[]
-const KEYS = ['name', 'hosts', 'switches', 'routers', 'links', 'folders', 'check', 'subnet-manager', ...SHAPES] as const
+const KEYS = [
+  'name',
+  'hosts',
+  'switches',
+  'routers',
+  'links',
+  'classes',
+  'folders',
+  'check',
+  'subnet-manager',
+  ...SHAPES,
+] as const
 
 /**
  * The setting of a topology that names a shape of InfiniBand switches, and the number of hosts in it, if it has one.
@@ -505,12 +558,12 @@ const readShape = (reader: Reader, top: ReturnType<Reader['entries']>) => {
   const [name, second] = SHAPES.filter(each => top.has(each))
   if (name === undefined) return undefined
   const { key, value } = top.get(name)!
-  for (const other of [second, 'switches', 'routers', 'links'])
+  for (const other of [second, 'switches', 'routers', 'links', 'classes'])
     if (other !== undefined && top.has(other))
       reader.fail(
         top.get(other)!.key,
-        other === 'routers'
-          ? `routers: InfiniBand switches have none, and the ${name} has such; leave one of them out`
+        other === 'routers' || other === 'classes'
+          ? `${other}: InfiniBand switches have none, and the ${name} has such; leave one of them out`
           : `${other}: the switches and links are those of the ${name}; leave one of them out`,
       )
   const ranges: Readonly<Record<string, readonly [number, number]>> = fabricShapes[name]
@@ -600,6 +653,8 @@ export const parseTopology = (source: string, file: string): Topology => {
     }
   }
   const routers = top.get('routers')
+  const ofAll = top.get('classes')
+  const classes = ofAll && readClasses(reader.section('classes', ofAll.value, ofAll.key))
   if (links === undefined) {
     if (routers !== undefined) reader.fail(routers.key, 'there are routers and no links to them: add links')
     if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')
@@ -610,7 +665,7 @@ export const parseTopology = (source: string, file: string): Topology => {
       ...common,
       switches: [ONLY_SWITCH],
       routers: [],
-      links: [{ settings: { mtu: DEFAULT_MTU }, ends, addresses: [], complain }],
+      links: [{ settings: { mtu: DEFAULT_MTU }, classes, ends, addresses: [], complain }],
     }
   }
   const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
@@ -620,7 +675,7 @@ export const parseTopology = (source: string, file: string): Topology => {
     reader.fail(list ?? links.key, `links: ${reader.written(list)}: give a list, such as - { between: [h1, tor] }`)
   let count = 0
   const linkEntries = list.items.map(item => {
-    const entry = readLink(reader, names, reader.resolved(item), list)
+    const entry = { classes, ...readLink(reader, names, reader.resolved(item), list) }
     count += entry.ends.length
     if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
     return entry

@@ -165,6 +165,10 @@ export class Section {
     const parse = (value: unknown) => allowed.find(one => one === value)
     return this.#read(key, undefined, parse, allowed.join(', '))
   }
+  flag(key: string, fallback: boolean): boolean {
+    const parse = (value: unknown) => (typeof value === 'boolean' ? value : undefined)
+    return this.#read(key, fallback, parse, 'true or false')
+  }
   text(key: string, fallback?: string): string {
     return this.#read(key, fallback, value => (typeof value === 'string' ? value : undefined), 'a text')
   }

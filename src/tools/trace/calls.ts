@@ -12,6 +12,8 @@ import type { TormentHeld } from '../../spec/check/torment.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { printable } from '../../spec/printable.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
+import type { AnyRecord } from '../../spec/schema/schema.ts'
+import { classText } from '../../spec/wire/flow.ts'
 import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, objectText, plainArgs, plainResult } from './chain.ts'
@@ -59,7 +61,19 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
     ...(chain === undefined ? [] : chainResultText(chain, style).map(safeText)),
     ...result.unreadable,
   ]
-  return parts.length === 0 ? String(ret) : `${ret} {${parts.join(', ')}}`
+  return `${ret}${parts.length === 0 ? '' : ` {${parts.join(', ')}}`}${packetsText(decoded)}`
+}
+
+/**
+ * DSCP and TTL of the packets to the call's address on RoCE, where they are not the default. Only libraries that get the
+ * next hop for their address handles (libmlx5) send the hop limit as given.
+ */
+const packetsText = ({ args, result }: DecodedCall): string => {
+  const address = args.values.address as AnyRecord | undefined
+  if (address === undefined) return ''
+  const hopLimit = result.values.nextHop === undefined ? undefined : Number(address.hopLimit)
+  const text = classText({ dscp: Number(address.trafficClass) >> 2, hopLimit })
+  return text === '' ? '' : `: packets have${text.slice(1)}`
 }
 
 /**

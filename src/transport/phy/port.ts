@@ -119,14 +119,27 @@ interface PortVlan {
   readonly index: number
 }
 
-/** What a port knows of the routers of simulated links, by their names. */
-export interface PortRouters {
+/** What a port knows of simulated links and their routers, by their names. */
+export interface PortLinks {
   /** Whether packets of a flow cross a router on their way now. */
   crosses(flow: FlowAddress, direction: 'sent' | 'received', router: string): boolean
   /** A rule has lost a packet of a flow at a router. */
   lostAt(flow: FlowAddress, direction: 'sent' | 'received', router: string): void
   /** The first router on the way to an address; undefined: none. */
   onWayTo(address: Uint8Array): string | undefined
+  /** Where packets of a flow wait now since their class is paused, or were lost since it is lossy while another one is not. */
+  heldClass(flow: FlowAddress): HeldClass | undefined
+}
+
+/** A class of simulated links that the other end of one pauses, or that has lost packets in front of it. */
+export interface HeldClass {
+  readonly dscp: number
+  readonly name: string
+  /** Names of the ends of the link. */
+  readonly from: string
+  readonly to: string
+  /** Lost packets, and a lossless class of the link; undefined: the class is paused. */
+  readonly lossy?: { readonly lost: number; readonly lossless: string }
 }
 
 export interface Port {
@@ -156,8 +169,8 @@ export interface Port {
   readonly hasRoceV1?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
   readonly hasGroupSockets: boolean
-  /** The routers of simulated links. Absent: there are none. */
-  readonly routers?: PortRouters | undefined
+  /** Simulated links. Absent: there are none. */
+  readonly links?: PortLinks | undefined
   readonly counters: PortCounters
 
   /**

@@ -11,6 +11,17 @@ import { BTH_BYTES } from '../../../src/transport/wire/bth.ts'
 /** Makes objects with the usual prototype, as the reader does. */
 const record = <T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> =>
   fc.record(model, { noNullPrototype: true }) as fc.Arbitrary<T>
+/** As `record`, and perhaps with `classes`. */
+const withClasses = <T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> => {
+  const count = fc.nat()
+  const one = record({
+    ...{ name: fc.string({ maxLength: 20 }), lossless: fc.boolean(), packets: count, bytes: count, marked: count },
+    ...{ lost: count, maxQueue: count, pausesSent: count, pausesReceived: count, pausedTime: count },
+  })
+  return fc
+    .tuple(record(model), fc.option(fc.array(one, { minLength: 1, maxLength: 3 }), { nil: undefined }))
+    .map(([event, classes]) => ({ ...event, ...(classes && { classes }) }))
+}
 const u32 = fc.nat({ max: 0xffff_ffff })
 const id = fc.nat({ max: Number.MAX_SAFE_INTEGER })
 /** The id of an object; 0 means none in some records. */
@@ -181,7 +192,7 @@ export const anyEvent = fc.oneof(
   ),
   of(
     'link',
-    record({
+    withClasses({
       link: u32,
       from: text,
       to: text,

@@ -177,3 +177,18 @@ describe('statistics', () => {
     assert.equal(fairness([]), 1)
   })
 })
+
+describe('lossless classes', () => {
+  it('senders that do not react lose nothing, share the link fairly, and are paused for what it cannot carry', () => {
+    const lossy = resultOf(incast(8, { ...LINK, queue: 200_000 }), 'none')
+    const dscps = Array.from({ length: 64 }, (_, dscp) => dscp)
+    const classes = [{ name: 'all', dscps, weight: 1, pause: { xoff: 100_000, xon: 50_000 } }]
+    const result = resultOf(incast(8, { ...LINK, queue: 200_000, classes }), 'none')
+    assert.ok(lossy.overflowed > 0 && lossy.pauses === 0)
+    assert.deepEqual([result.overflowed, result.retransmissions, result.failedFlows], [0, 0, 0])
+    assert.ok(result.fairness > 0.99 && result.goodput > lossy.goodput, `${result.fairness} ${result.goodput}`)
+    // each of 8 links is needed for an eighth of the time
+    const paused = result.pausedTime / (8 * result.time)
+    assert.ok(Math.abs(paused - 7 / 8) < 0.05, `${paused}`)
+  })
+})

@@ -211,7 +211,36 @@ const refusedRouters: readonly (readonly [source: string, message: RegExp])[] = 
   ['hosts: [a]\nrouters: [r, q]\nlinks: [{ between: [a, r] }]', /^2:14: router "q" has no link$/],
 ]
 
+/** Classes of a link with a rate. */
+const refusedClasses: readonly (readonly [classes: string, message: RegExp])[] = [
+  ['3', /^3:48: classes: 3 is not a list of classes$/],
+  ['[{ name: x, weigth: 3 }]', /^3:60: classes\[0\]\.weigth: there is no such setting, did you mean "weight"/],
+  ['[{ name: x, dscp: [af31, 99] }]', /^3:60: classes\[0\]\.dscp: 99: give a DSCP from 0 to 63/],
+  ['[{ name: x, dscp: 1 }, { name: x, dscp: 2 }]', /^3:48: classes: two classes have the name "x"$/],
+  [
+    '[{ name: x, lossless: true }]',
+    /^3:5: classes: "x" is lossless, and the kernel's bridges and queues send no pauses \(PFC\); simulated links do/,
+  ],
+]
+
 describe('refused files', () => {
+  for (const [classes, message] of refusedClasses)
+    it(classes, () =>
+      assertRefused(`hosts: 2\nlinks:\n  - { between: [h1, h2], rate: 1gbit, classes: ${classes} }`, message),
+    )
+  it('classes without a rate, of InfiniBand switches, and by an alias', () => {
+    const classes = 'classes: [{ name: x, dscp: 1 }]'
+    assertRefused(
+      `hosts: 2\n${classes}`,
+      /^1:1: classes: the link has no rate, so nothing waits for it; give it a rate$/,
+    )
+    assertRefused(
+      `hosts: { a: { layer: infiniband } }\nswitches: [s]\n${classes}\nlinks: [{ between: [a, s], rate: 1gbit }]`,
+      /^4:9: classes: InfiniBand switches have none$/,
+    )
+    assertRefused(`ring: { switches: 3, hosts: 2 }\n${classes}`, /^2:1: classes: InfiniBand switches have none/)
+    assertRefused('hosts: &x 2\nclasses: [*x]', /^2:10: classes: an alias is not allowed; write it out$/)
+  })
   for (const [source, message] of refused)
     it(JSON.stringify(source.slice(0, 200)), () => assertRefused(source, message))
   for (const [source, message] of refusedRouters) it(JSON.stringify(source), () => assertRefused(source, message))
@@ -268,6 +297,15 @@ test('any text gives a plan or a sentence with a place', () => {
 })
 
 describe('plans', () => {
+  it('links without classes of their own have those of the file', () => {
+    const { links } = plan(
+      'hosts: 2\nclasses: [{ name: x, dscp: 1 }]\nlinks:\n  - { between: [h1, h2], rate: 1gbit }\n  - { between: [h1, h2], rate: 1gbit, classes: [] }\n  - { between: [h1, h2], rate: 1gbit, classes: [{ name: y }] }',
+    )
+    assert.deepEqual(
+      links.map(({ classes }) => classes?.map(({ name, dscps }) => `${name} ${dscps.length}`)),
+      [['x 1', 'default 63'], [], ['y 64']],
+    )
+  })
   it('the smallest file: two hosts on a switch', () => {
     const { name, hosts, switches, links } = plan('hosts: 2')
     assert.deepEqual([name, switches, links.length], ['lab', ['switch'], 2])

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { AttributeFlag, ClassId, DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { Mlx5Attributes } from '../../../src/spec/drivers/mlx5.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import type { TraceRecord } from '../../../src/spec/records.ts'
 import type { Attributes, Method, ObjectClass } from '../../../src/spec/schema/schema.ts'
@@ -70,7 +71,7 @@ const recordOf = (
   ...(answer.reason !== undefined && { reason: answer.reason }),
 })
 
-const { cq: Cq, rc_qp: RcQp, mr: Mr, device: Device, comp_channel: CompChannel } = Classes
+const { ah: Ah, cq: Cq, rc_qp: RcQp, mr: Mr, device: Device, comp_channel: CompChannel } = Classes
 
 describe('call lines', () => {
   it('a modify has the names of attributes and states', () => {
@@ -83,6 +84,27 @@ describe('call lines', () => {
     assert.equal(
       callLine(record),
       '[pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {dgid ::ffff:10.77.0.3, sgidIndex 1, hopLimit 64, isGlobal 1, port 1}, pathMtu MTU_1024, destQpn 0x11) = 0 <0.000034>',
+    )
+  })
+
+  it('a call with an address says the DSCP and TTL of its packets, where they are not the default', () => {
+    // hop limit 5, traffic class 0x6a: DSCP 26 and ECT
+    const address: Named = ['address', `${'00'.repeat(10)}ffff 0a4d0003 00000000 01 05 6a 00 00 01 01 00`]
+    const shown = 'dgid ::ffff:10.77.0.3, sgidIndex 1, hopLimit 5, trafficClass 106, isGlobal 1, port 1'
+    assert.equal(
+      callLine(recordOf(RcQp, RcQp.methods.modify, 3, [['state', '02'], address])),
+      `[pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {${shown}}) = 0: packets have DSCP 26 <0.000034>`,
+    )
+    const { create } = Ah.methods
+    const record = recordOf(Ah, create, 0, [address], { object: 4, out: [[0x8011, '020000000001']] })
+    const created = (declared: NonNullable<TraceRecord['call']>['declared']): string =>
+      callLine({ ...record, call: { ...record.call!, ...(declared && { declared }) } }).replace(/.* = /, '')
+    assert.equal(created([]), '0 {object 4, attribute 0x8011 020000000001}: packets have DSCP 26 <0.000034>')
+    // of libmlx5, which puts the hop limit into its requests
+    const ofMlx5 = { class: Ah.name, classId: Ah.id, identity: Ah.identity, method: 'create', call: create.call }
+    assert.equal(
+      created([{ ...ofMlx5, in: create.in, out: { ...create.out, ...Mlx5Attributes.ah.create.out } }]),
+      '0 {object 4, nextHop 020000000001}: packets have DSCP 26, TTL 5 <0.000034>',
     )
   })
 

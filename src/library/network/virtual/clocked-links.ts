@@ -4,11 +4,12 @@
  */
 
 import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
+import type { ClassCounts } from '../../../transport/phy/links/class-queues.ts'
 import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'
 import type { Links } from '../../../transport/phy/links/links.ts'
 import { createPacketCarrier, type PacketCarrier } from '../../../transport/phy/links/packet-carrier.ts'
 import { addressText } from '../../../transport/wire/address.ts'
-import type { FlowStats, LinkStats, RouterStats } from '../contract.ts'
+import type { ClassStats, FlowStats, LinkStats, RouterStats } from '../contract.ts'
 
 /** `due`: called when packets are due, to have `PacketCarrier.poll` called. */
 export const createClockedLinks = (
@@ -36,7 +37,7 @@ export const linkStats = (topology: LinkTopology, links: Links, now: number): Li
   const names = namesOf(topology)
   return links.stats(now).map((stats, direction) => {
     const { ends, rate } = topology.links[direction >> 1]!
-    const { packets, bytes, marked, overflowed, lost, tooLong, cut, maxQueue, meanQueue } = stats
+    const { packets, bytes, marked, overflowed, lost, tooLong, cut, maxQueue, meanQueue, classes } = stats
     const queue = links.queueOf(direction, now)
     return {
       from: names[ends[direction & 1]!]!,
@@ -47,9 +48,27 @@ export const linkStats = (topology: LinkTopology, links: Links, now: number): Li
       lost: { overflow: overflowed, chance: lost, mtu: tooLong, down: cut },
       queue: { now: queue, max: maxQueue, mean: meanQueue },
       utilization: now > 0 ? ((bytes - queue) * 8e6) / rate / now : 0,
+      classes: classes.map(classStats),
     }
   })
 }
+
+const classStats = (counts: ClassCounts): ClassStats => ({
+  name: counts.name,
+  lossless: counts.isLossless,
+  packets: counts.packets,
+  bytes: counts.bytes,
+  marked: counts.marked,
+  lost: { overflow: counts.overflowed, buffer: counts.noRoom },
+  queue: { now: counts.queue, max: counts.maxQueue },
+  held: { now: counts.held, max: counts.maxHeld },
+  pauses: {
+    sent: counts.pausesSent,
+    received: counts.pauses,
+    isPaused: counts.isPaused,
+    time: counts.pausedTime / 1000,
+  },
+})
 
 /** `isUp`: by name. */
 export const routerStats = (topology: LinkTopology, links: Links, isUp: (name: string) => boolean): RouterStats[] => {

@@ -1,5 +1,6 @@
 /*
- * What programs take down and up in the links of a network: links between switches and routers, and routers.
+ * What programs take down and up in the links of a network: links between switches and routers, and routers. And ends
+ * of links that pause the other end without cause.
  */
 import { didYouMean } from '../../../base/suggest.ts'
 import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'
@@ -42,3 +43,37 @@ export const linkOutages = (
     changed()
   }
 }
+
+/** As `Network.setPauseStorm`. `changed`: called after each change. */
+export const pauseStorms =
+  (topology: LinkTopology | undefined, carrier: PacketCarrier | undefined, changed: () => void) =>
+  (ends: readonly [string, string], name: string, isOn: boolean): void => {
+    const call = 'network.setPauseStorm'
+    if (topology === undefined || carrier === undefined)
+      throw invalidArgument(call, `${formatValue(ends)}: the network has no links`, 'pass links to createNetwork')
+    if (typeof isOn !== 'boolean') throw invalidArgument(call, `isOn is ${formatValue(isOn)}`, 'give true or false')
+    const names = namesOf(topology)
+    const [from, to] = Array.isArray(ends) ? ends : []
+    const wrong = [from, to].find(end => end === undefined || !names.includes(end))
+    if (wrong !== undefined || !Array.isArray(ends))
+      throw invalidArgument(
+        call,
+        `there is no host, switch or router ${formatValue(wrong)}${didYouMean(String(wrong), names)}`,
+      )
+    if (!carrier.setStorm(from!, to!, name, isOn)) {
+      const between = topology.links.filter(link =>
+        [from, to].every(end => link.ends.some(node => names[node] === end)),
+      )
+      const lossless = between.flatMap(({ classes = [] }) => classes.flatMap(one => (one.pause ? one.name : [])))
+      throw between.length === 0
+        ? invalidArgument(call, `there is no link between ${from} and ${to}`)
+        : invalidArgument(
+            call,
+            `the link between ${from} and ${to} has no lossless class ${formatValue(name)}`,
+            lossless.length > 0
+              ? `it has ${[...new Set(lossless)].join(', ')}`
+              : 'give the link classes with lossless: true',
+          )
+    }
+    changed()
+  }

@@ -16,6 +16,8 @@ export const noAnswer = {
     'LINK_LOCAL_ROUTED',
     'ROCE_V1_ROUTED',
     'HOP_LIMIT_ENDED',
+    'LOSSY_CLASS',
+    'CLASS_PAUSED',
     'PACKETS_LOST',
     'DC_NO_ANSWER',
     'SRD_NO_ANSWER',

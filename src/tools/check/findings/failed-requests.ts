@@ -586,13 +586,11 @@ class FailureReports {
         ...(meant && { advice: meant.advice }),
         objects: [...objects, meant?.object],
       })
-    } else
-      this.#services.report('no-answer', occurrence, {
-        text,
-        advice,
-        details: [...times, ...classLines(qp, peer), ...details],
-        objects,
-      })
+    } else {
+      const { libraryAdvice } = causes[failure.cause.id]
+      const all = [...times, ...classLines(qp, peer), ...details]
+      this.#services.report('no-answer', occurrence, { text, advice, libraryAdvice, details: all, objects })
+    }
   }
 }
 

@@ -90,6 +90,7 @@ interface ActiveRule {
   readonly qps: ReadonlySet<number> | null
   /** The router that selected packets cross; null: all packets. */
   readonly router: string | null
+  readonly dscps: readonly LengthRange[] | null
   readonly lengths: readonly LengthRange[] | null
   readonly rkeys: ReadonlySet<number> | null
   readonly imms: ReadonlySet<number> | null
@@ -162,7 +163,7 @@ const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'firs
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
  * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair. `kept`: the state of
- * the rule with this index in the list, which goes on; undefined: it begins anew. `routers`: of the port.
+ * the rule with this index in the list, which goes on; undefined: it begins anew. `links`: of the port.
  */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
@@ -171,7 +172,7 @@ export const createFaultDecider = (
   maxPackets: number,
   onLoss: (qpn: number, rule: FaultRule) => void = () => {},
   kept: (index: number) => RuleState | undefined = () => undefined,
-  routers?: Port['routers'],
+  links?: Port['links'],
 ): FaultDecider => {
   /** By seed: the number of rules with it so far. */
   const rulesWithSeed = new Map<number, number>()
@@ -195,6 +196,7 @@ export const createFaultDecider = (
             : null,
         qps: setOf(rule.qp),
         router: rule.router === '' ? null : rule.router.name,
+        dscps: rule.dscp.length > 0 ? rule.dscp : null,
         lengths: rule.length.length > 0 ? rule.length : null,
         rkeys: setOf(rule.rkey),
         imms: setOf(rule.imm),
@@ -291,7 +293,8 @@ export const createFaultDecider = (
             isInScope = own === undefined || isOfScope(own, view, packet)
           }
           if (!isInScope) continue
-          if (active.router !== null && routers?.crosses(flow, direction, active.router) !== true) continue
+          if (active.router !== null && links?.crosses(flow, direction, active.router) !== true) continue
+          if (active.dscps !== null && !isInRanges(active.dscps, flow.trafficClass >> 2)) continue
           if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
           if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
           if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, bytes) ?? '')) continue
@@ -303,7 +306,7 @@ export const createFaultDecider = (
           const wasLost = (decisions.actions[i] & LOSE) !== 0
           decideFor(active, i, view, packet)
           const isLost = (decisions.actions[i] & LOSE) !== 0
-          if (active.router !== null && isLost && !wasLost) routers?.lostAt(flow, direction, active.router)
+          if (active.router !== null && isLost && !wasLost) links?.lostAt(flow, direction, active.router)
         }
         anyAction |= decisions.actions[i]
       }

@@ -88,19 +88,19 @@ class LayerDeciders {
   #device: string
   readonly #maxPackets: number
   readonly #noteLoss: ReturnType<typeof createRecentLosses>['add']
-  readonly #routers: Port['routers']
+  readonly #links: Port['links']
 
   constructor(
     device: string,
     maxPackets: number,
     noteLoss: ReturnType<typeof createRecentLosses>['add'],
     ownDecider: FaultDecider | undefined,
-    routers: Port['routers'],
+    links: Port['links'],
   ) {
     this.#device = device
     this.#maxPackets = maxPackets
     this.#noteLoss = noteLoss
-    this.#routers = routers
+    this.#links = links
     this.#receivedRules = ownDecider ?? this.#ofRules('received', [])
     this.#sentRules = this.#ofRules('sent', [])
     this.received = this.#receivedRules
@@ -148,7 +148,7 @@ class LayerDeciders {
       return earlier === undefined ? undefined : before.stateOf(earlier)
     }
     const [rules, device, maxPackets] = [this.#rules, this.#device, this.#maxPackets]
-    return createFaultDecider(rules, device, direction, maxPackets, this.#noteLoss, stateOf, this.#routers)
+    return createFaultDecider(rules, device, direction, maxPackets, this.#noteLoss, stateOf, this.#links)
   }
 }
 
@@ -165,7 +165,7 @@ export const withFaults = (
 ): FaultPort => {
   const losses = createRecentLosses(now)
   const faults = noFaultCounts()
-  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider, port.routers)
+  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider, port.links)
   /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
   const flows: FlowAddress[] = []
 
@@ -247,7 +247,7 @@ export const withFaults = (
     pathBytes: port.pathBytes,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
-    routers: port.routers,
+    links: port.links,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

@@ -55,7 +55,7 @@ const delegate = (port: Port): Port =>
     pathBytes: port.pathBytes,
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
-    routers: port.routers,
+    links: port.links,
     get windowBytes() {
       return port.windowBytes
     },

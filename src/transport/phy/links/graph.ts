@@ -3,6 +3,40 @@
  * the usual ones; `routesOf` finds all shortest paths, of which switches and routers choose one for each flow (ECMP).
  */
 
+/** RED: no packet is marked below `min` bytes of queue, then up to `probability` at `max`, all beyond. */
+interface Marking {
+  readonly min: number
+  readonly max: number
+  readonly probability: number
+}
+
+/** A class of packets: what a link does with those of some DSCPs. */
+export interface LinkClass {
+  readonly name: string
+  /** 0 to 63; each is in one class of the link. */
+  readonly dscps: readonly number[]
+  /** Share of the link while other classes have packets too, in proportion to their weights. */
+  readonly weight: number
+  /** As those of the link, which are the default. In a lossless class, packets have no limit that came by one. */
+  readonly queue?: number | undefined
+  readonly marking?: Marking | 'none' | undefined
+  /** The class is lossless: its receivers send pauses (PFC). Absent: lossy. */
+  readonly pause?: PauseSettings | undefined
+}
+
+/**
+ * Bytes of a class that a switch has got from one link, and not sent on: beyond `xoff` the other end is paused, at `xon`
+ * or below it may send again, and what exceeds `buffer` is lost. Default of `buffer`: as much as can come after a pause.
+ */
+interface PauseSettings {
+  readonly xoff: number
+  readonly xon: number
+  readonly buffer?: number | undefined
+}
+
+/** Classes of a link: IEEE 802.1Q has eight priorities. */
+export const MAX_CLASSES = 8
+
 /** The properties of a link, the same in both directions. */
 export interface LinkSettings {
   /** Bits/s, above 0. */
@@ -11,12 +45,14 @@ export interface LinkSettings {
   readonly delay: number
   /** Bytes that a switch keeps in front of the link; further packets are lost. */
   readonly queue: number
-  /** Marking by RED in a switch: none below `min` bytes of queue, then up to `probability` at `max`, all beyond. */
-  readonly marking?: { readonly min: number; readonly max: number; readonly probability: number } | undefined
+  /** Marking in a switch. */
+  readonly marking?: Marking | undefined
   /** Probability that a packet is lost. */
   readonly loss?: number | undefined
   /** Maximum bytes of an IP packet; longer ones are lost. Default: any. */
   readonly mtu?: number | undefined
+  /** At most MAX_CLASSES, with all DSCPs. Absent: one queue has all packets, with `queue` and `marking`. */
+  readonly classes?: readonly LinkClass[] | undefined
 }
 
 interface TopologyLink extends LinkSettings {
@@ -201,7 +237,13 @@ export const longestDelay = (topology: LinkTopology, routes: Routes): number =>
 
 /** The longest time from host to host with full queues, µs. */
 export const longestStay = (topology: LinkTopology, routes: Routes): number =>
-  longestTime(topology, routes, ({ delay, queue, rate }) => delay + (queue * 8e6) / rate)
+  longestTime(topology, routes, link => link.delay + (longestQueue(link) * 8e6) / link.rate)
+
+/** Bytes that leave before the last packet of a full queue; pauses take longer. */
+const longestQueue = ({ queue, classes = [] }: LinkSettings): number => {
+  const weights = classes.reduce((sum, { weight }) => sum + weight, 0)
+  return Math.max(queue, ...classes.map(one => ((one.queue ?? queue) * weights) / one.weight))
+}
 
 /** The longest sum of `timeOf` of the links from host to host. */
 const longestTime = (

@@ -12,12 +12,16 @@
  * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A router does too,
  * and drops what no router forwards: packets whose TTL ends, and those of one link (link-local addresses, groups, RoCE
  * v1). Links may go down: then routes are computed anew. A host's own queue in front of its link has no limit and no
- * marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that ports of a switch share, and the
- * time that a switch or router takes.
+ * marking: its port looks at `busyUntil`. Not modelled: buffers that ports of a switch share, and the time that a switch
+ * or router takes.
+ *
+ * A link with classes (class-queues.ts) may be paused, so the time at which a packet leaves is not known when it comes:
+ * its packets wait in queues, and the heap has an event too for each packet that such a link has sent.
  */
 import { createRandom } from '../../../base/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
 import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
+import { type ClassCounts, ClassQueues, FRAME, NONE, PAUSE_FRAME_BYTES } from './class-queues.ts'
 import { type LinkTopology, type Routes, routesOf } from './graph.ts'
 
 interface LinksOptions {
@@ -34,6 +38,8 @@ interface LinksOptions {
    * -1: the node has not forwarded it.
    */
   readonly lost?: (packet: number, node: number, direction: number) => void
+  /** A pause of a host has ended, so `busyUntil` may be earlier. */
+  readonly resumed?: (host: number) => void
 }
 
 /** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
@@ -56,6 +62,8 @@ interface DirectionStats {
   /** Bytes in front of the link: the most that there were, and the mean over time. */
   maxQueue: number
   meanQueue: number
+  /** In the order of the link's classes. */
+  classes: readonly ClassCounts[]
 }
 
 /** Counts of a node: packets that it has forwarded, and those that it has not. */
@@ -71,6 +79,9 @@ interface NodeStats {
 
 /** In `hops` of `Links.send`, beside the TTL: no router forwards the packet. */
 export const NOT_ROUTED = 0x100
+/** In `hops` too, from this bit on: the packet's DSCP. */
+export const DSCP_SHIFT = 9
+const DSCP_MASK = 0x3f
 const TTL_MASK = 0xff
 /** In the packet's `Slot.FROM`, above the host's number. */
 const HOPS_SHIFT = 16
@@ -91,7 +102,7 @@ export interface Links {
   /**
    * Sends a packet of `length` bytes (BTH to ICRC), whose first bytes are at `at` of `bytes`, from `host` to `to`.
    * `hash`: 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's;
-   * `hops`: its TTL, and perhaps NOT_ROUTED. False: it is lost, because there is no path.
+   * `hops`: its TTL, perhaps NOT_ROUTED, and its DSCP. False: it is lost, because there is no path.
    */
   send(
     host: number,
@@ -105,11 +116,18 @@ export interface Links {
     tag?: number,
     hops?: number,
   ): boolean
-  /** The nodes that a packet of a flow would pass now, without the hosts; undefined: there is no path. */
+  /** The directed links that a packet of a flow would take now; undefined: there is no path. */
+  directionsOf(host: number, to: number, hash: number): readonly number[] | undefined
+  /** The nodes that it would pass, without the hosts. */
   pathOf(host: number, to: number, hash: number): readonly number[] | undefined
-  /** From now on these links are down. What is on them when it should arrive is lost. */
-  setDown(isDown: (link: number) => boolean): void
-  /** When the packets that the host has sent so far have left it, µs. */
+  /** From now on these links are down. What is on them when it should arrive is lost, and their pauses end. */
+  setDown(isDown: (link: number) => boolean, now: number): void
+  /** The sender of a direction pauses these classes of its other end (as bits), until they are taken back. */
+  setStorm(direction: number, classes: number, isOn: boolean, now: number): void
+  /**
+   * When the packets that the host has sent so far have left it, without those of paused classes, µs; Infinity: too many
+   * are paused.
+   */
   busyUntil(host: number): number
   /** Whether a packet has arrived at the host. */
   hasArrived(host: number): boolean
@@ -127,6 +145,8 @@ export interface Links {
   release(packet: number): void
   /** Bytes in front of directed link `direction` (`Routes`). */
   queueOf(direction: number, now: number): number
+  /** Counts of the classes of a directed link, in their order. */
+  classesOf(direction: number, now: number): readonly ClassCounts[]
   /** By directed link. */
   stats(now: number): DirectionStats[]
   /** By node. */
@@ -151,8 +171,9 @@ const enum Slot {
   KEPT = 8,
 }
 const ARRIVAL = 1
+/** In `Slot.TO`: a frame with pauses, of the classes in `Slot.HASH`. */
+const PAUSES = -1
 const TAG_SHIFT = 2
-const NONE = -1
 /** Up to so many bytes, a loop copies faster than `set`. */
 const LOOP_BYTES = 64
 const MAX_RANDOM = 2 ** 32
@@ -173,6 +194,7 @@ export const createLinks = ({
   overhead = FRAME_BYTES,
   arrived,
   lost: onLost,
+  resumed,
 }: LinksOptions): Links => {
   const { hosts, links, switches, routers = 0 } = topology
   const firstRouter = hosts + switches
@@ -218,8 +240,10 @@ export const createLinks = ({
   const markMax = column(i => links[i >> 1].marking?.max ?? Number.POSITIVE_INFINITY)
   const markShare = column(i => (links[i >> 1].marking?.probability ?? 0) * MAX_RANDOM)
   const busy = column(() => 0)
-  /** Packets in flight, in the order of arrival. */
-  const head = new Int32Array(directions).fill(NONE)
+  /** Undefined: no link has classes. */
+  const classes = links.some(({ classes = [] }) => classes.length > 0) ? new ClassQueues(topology) : undefined
+  /** Packets in flight, in the order of arrival. Beyond the directions it is always NONE: see the heap. */
+  const head = new Int32Array(2 * directions).fill(NONE)
   const tail = new Int32Array(directions).fill(NONE)
   // counts; `area`: queue length integrated over time up to `areaAt`
   const packets = column(() => 0)
@@ -250,9 +274,10 @@ export const createLinks = ({
   const uplinks: number[][] = Array.from({ length: hosts }, () => [])
   for (let i = 0; i < directions; i++) if (isFromHost[i]) uplinks[origin[i]].push(i)
 
-  // ---- heap of directed links with packets in flight, by the first arrival ----
-  const heap = new Int32Array(directions)
-  const key = new Float64Array(directions)
+  // ---- heap of directed links with packets in flight, by the first arrival; and, as `directions` + direction, of
+  // those with classes that are sending, by the end of that ----
+  const heap = new Int32Array(2 * directions)
+  const key = new Float64Array(2 * directions)
   let heapSize = 0
 
   const push = (direction: number, at: number): void => {
@@ -320,13 +345,20 @@ export const createLinks = ({
   }
   const arrivalOf = (slot: number): number => doubles[((slot * slotWords) >> 1) + ARRIVAL]
 
-  const queueOf = (direction: number, now: number): number =>
+  /** Bytes of what a link is sending. */
+  const restOf = (direction: number, now: number): number =>
     busy[direction] > now ? (busy[direction] - now) / byteTime[direction] : 0
+  const queueOf = (direction: number, now: number): number =>
+    classes === undefined ? restOf(direction, now) : restOf(direction, now) + classes.waitingOf(direction)
+
+  const classesOf = (direction: number, now: number): readonly ClassCounts[] =>
+    classes?.stats(direction, now, restOf(direction, now)) ?? []
 
   /** Integrates the queue's length up to `now`: it falls at the link's rate until the link is free. */
   const integrate = (direction: number, now: number): void => {
     const start = areaAt[direction]
     areaAt[direction] = now
+    if (classes !== undefined) area[direction] += classes.waitingOf(direction) * (now - start)
     const until = Math.min(busy[direction], now)
     if (until <= start) return
     const before = (busy[direction] - start) / byteTime[direction]
@@ -334,13 +366,13 @@ export const createLinks = ({
     area[direction] += ((before + after) / 2) * (until - start)
   }
 
-  const mark = (direction: number, slot: number, queue: number): void => {
+  /** Whether RED marks a packet, which is then marked. `most`: the share at `max`, of MAX_RANDOM. */
+  const mark = (slot: number, queue: number, min: number, max: number, most: number): boolean => {
     const field = slot * slotWords + Slot.ECN
-    if (queue < markMin[direction] || (words[field] & ECN_MASK) === 0) return
-    const share = ((queue - markMin[direction]) / (markMax[direction] - markMin[direction])) * markShare[direction]
-    if (queue < markMax[direction] && random() >= share) return
+    if (queue < min || (words[field] & ECN_MASK) === 0) return false
+    if (queue < max && random() >= ((queue - min) / (max - min)) * most) return false
     words[field] |= ECN_CE
-    marked[direction]++
+    return true
   }
 
   const drop = (slot: number, node: number, direction = NONE): void => {
@@ -348,8 +380,24 @@ export const createLinks = ({
     release(slot)
   }
 
-  /** Puts a packet into the queue of a link, or drops it. */
-  const transmit = (direction: number, slot: number, now: number): void => {
+  /** The packet is on the link from now on, and will arrive. */
+  const launch = (direction: number, slot: number, arrival: number): void => {
+    const at = slot * slotWords
+    doubles[(at >> 1) + ARRIVAL] = arrival
+    words[at + Slot.NEXT] = NONE
+    if (head[direction] === NONE) {
+      head[direction] = slot
+      push(direction, arrival)
+    } else words[tail[direction] * slotWords + Slot.NEXT] = slot
+    tail[direction] = slot
+  }
+
+  /** Puts a packet into the queue of a link, or drops it. `from`: the direction that has brought it; NONE: its host. */
+  const transmit = (direction: number, slot: number, now: number, from: number): void => {
+    if (classes?.has(direction)) {
+      enqueue(classes, direction, slot, now, from)
+      return
+    }
     const at = slot * slotWords
     const size = words[at + Slot.SIZE]
     const bytes = size + overhead
@@ -369,20 +417,87 @@ export const createLinks = ({
       drop(slot, origin[direction], direction)
       return
     }
-    mark(direction, slot, queue)
+    if (mark(slot, queue, markMin[direction], markMax[direction], markShare[direction])) marked[direction]++
     integrate(direction, now)
     if (queue + bytes > maxQueue[direction]) maxQueue[direction] = queue + bytes
     packets[direction]++
     bytesSent[direction] += bytes
     busy[direction] = Math.max(busy[direction], now) + bytes * byteTime[direction]
-    const arrival = busy[direction] + delay[direction]
-    doubles[(at >> 1) + ARRIVAL] = arrival
-    words[at + Slot.NEXT] = NONE
-    if (head[direction] === NONE) {
-      head[direction] = slot
-      push(direction, arrival)
-    } else words[tail[direction] * slotWords + Slot.NEXT] = slot
-    tail[direction] = slot
+    launch(direction, slot, busy[direction] + delay[direction])
+  }
+
+  /** `transmit` for a link with classes. */
+  const enqueue = (queues: ClassQueues, direction: number, slot: number, now: number, from: number): void => {
+    const at = slot * slotWords
+    const size = words[at + Slot.SIZE]
+    const bytes = size + overhead
+    const dscp = (words[at + Slot.FROM] >>> (HOPS_SHIFT + DSCP_SHIFT)) & DSCP_MASK
+    const row = queues.rowOf(direction, dscp)
+    const counts = queues.counts[row]
+    const holder = queues.holderOf(from, dscp)
+    const rest = restOf(direction, now)
+    const queue = queues.lengthOf(row, rest)
+    if (size + IP_UDP_BYTES > mtu[direction]) {
+      tooLong[direction]++
+      drop(slot, origin[direction], direction)
+      return
+    }
+    if (holder !== NONE && !queues.hasRoom(holder, bytes)) {
+      queues.counts[holder].noRoom++
+      overflowed[from]++
+      drop(slot, origin[from], from)
+      return
+    }
+    const isLimited = isFromHost[direction] === 0 && (holder === NONE || !queues.isLossless(row))
+    if (isLimited && queue + bytes > queues.limit[row]) {
+      counts.overflowed++
+      overflowed[direction]++
+      drop(slot, origin[direction], direction)
+      return
+    }
+    if (loss[direction] > 0 && random() < loss[direction]) {
+      lost[direction]++
+      drop(slot, origin[direction], direction)
+      return
+    }
+    const { markMin, markMax, markProbability } = queues
+    if (
+      isFromHost[direction] === 0 &&
+      mark(slot, queue, markMin[row], markMax[row], markProbability[row] * MAX_RANDOM)
+    ) {
+      counts.marked++
+      marked[direction]++
+    }
+    integrate(direction, now)
+    packets[direction]++
+    bytesSent[direction] += bytes
+    const frame = queues.put(row, slot, bytes, holder, rest)
+    maxQueue[direction] = Math.max(maxQueue[direction], queueOf(direction, now))
+    serve(queues, frame, now)
+    serve(queues, direction, now)
+  }
+
+  /** A link with classes that sends nothing begins to send, if it may. */
+  const serve = (queues: ClassQueues, direction: number, now: number): void => {
+    if (direction === NONE || !queues.isIdle(direction)) return
+    integrate(direction, now)
+    let slot = queues.take(direction)
+    if (slot === NONE) return
+    let bytes = PAUSE_FRAME_BYTES
+    if (slot === FRAME) {
+      slot = takeSlot()
+      words[slot * slotWords + Slot.TO] = PAUSES
+      words[slot * slotWords + Slot.HASH] = queues.frame(direction)
+    } else bytes = words[slot * slotWords + Slot.SIZE] + overhead
+    busy[direction] = now + bytes * byteTime[direction]
+    push(directions + direction, busy[direction])
+    launch(direction, slot, busy[direction] + delay[direction])
+  }
+
+  const pause = (queues: ClassQueues, direction: number, mask: number, now: number): void => {
+    if (!queues.pause(direction, mask, now)) return
+    serve(queues, direction, now)
+    if (isFromHost[direction] !== 0) resumed?.(links[direction >> 1].ends[direction & 1])
   }
 
   /** The directed link on which a node sends a packet; -1: there is no path. */
@@ -394,8 +509,18 @@ export const createLinks = ({
     return choices[count === 1 ? start : start + (mix(hash, node) % count)]
   }
 
+  const directionsOf = (host: number, to: number, hash: number): readonly number[] | undefined => {
+    const path: number[] = []
+    for (let node = host; node !== to; node = target[path.at(-1)!]) {
+      const direction = routeOf(node, to, hash)
+      if (direction === NONE) return undefined
+      path.push(direction)
+    }
+    return path
+  }
+
   /** Forwards a packet that has reached a switch or router. */
-  const forward = (node: number, slot: number, now: number): void => {
+  const forward = (node: number, slot: number, now: number, from: number): void => {
     const at = slot * slotWords
     const counts = nodeStats[node]
     if (node >= firstRouter) {
@@ -415,7 +540,21 @@ export const createLinks = ({
       return
     }
     counts.forwarded++
-    transmit(direction, slot, now)
+    transmit(direction, slot, now, from)
+  }
+
+  /** A link with classes has sent what it was sending. */
+  const sent = (direction: number, now: number): void => {
+    if (classes === undefined) return
+    serve(classes, classes.end(direction), now)
+    serve(classes, direction, now)
+  }
+
+  /** A frame with pauses has arrived, unless the link is down: it is about the opposite direction. */
+  const gotPauses = (direction: number, slot: number, now: number): void => {
+    const mask = words[slot * slotWords + Slot.HASH]
+    release(slot)
+    if (classes !== undefined && isDown[direction >> 1] === 0) pause(classes, direction ^ 1, mask, now)
   }
 
   const deliver = (host: number, slot: number): void => {
@@ -442,17 +581,26 @@ export const createLinks = ({
     poll(now) {
       while (heapSize > 0 && key[0] <= now) {
         const direction = heap[0]
-        const slot = head[direction]
         const time = key[0]
+        if (direction >= directions) {
+          replaceTop()
+          sent(direction - directions, time)
+          continue
+        }
+        const slot = head[direction]
         const at = slot * slotWords
         head[direction] = words[at + Slot.NEXT]
         replaceTop()
+        if (words[at + Slot.TO] === PAUSES) {
+          gotPauses(direction, slot, time)
+          continue
+        }
         const node = target[direction]
         if (isDown[direction >> 1] !== 0) {
           cut[direction]++
           drop(slot, origin[direction], direction)
         } else if (node < hosts) deliver(node, slot)
-        else forward(node, slot, time)
+        else forward(node, slot, time, direction)
       }
     },
     send(host, to, hash, ecn, bytes, at, length, now, tag = 0, hops = DEFAULT_HOPS) {
@@ -471,28 +619,37 @@ export const createLinks = ({
       if (direction === NONE) {
         nodeStats[host].pathless++
         drop(slot, host)
-      } else transmit(direction, slot, now)
+      } else transmit(direction, slot, now, NONE)
       return direction !== NONE
     },
-    pathOf(host, to, hash) {
-      const path: number[] = []
-      for (let node = host; ; ) {
-        const direction = routeOf(node, to, hash)
-        if (direction === NONE) return undefined
-        node = target[direction]
-        if (node === to) return path
-        path.push(node)
-      }
-    },
-    setDown(down) {
+    pathOf: (host, to, hash) =>
+      directionsOf(host, to, hash)
+        ?.slice(0, -1)
+        .map(direction => target[direction]),
+    directionsOf,
+    setDown(down, now) {
+      const before = isDown.slice()
       isDown.forEach((_, link) => {
         isDown[link] = down(link) ? 1 : 0
       })
       route()
+      if (classes === undefined) return
+      for (let direction = 0; direction < directions; direction++) {
+        const link = direction >> 1
+        if (isDown[link] > before[link]) pause(classes, direction, 0, now)
+        if (isDown[link] < before[link]) serve(classes, classes.renew(direction), now)
+      }
+    },
+    setStorm(direction, mask, isOn, now) {
+      if (classes !== undefined) serve(classes, classes.setStorm(direction, mask, isOn), now)
     },
     busyUntil(host) {
       let until = 0
-      for (const direction of uplinks[host]) if (busy[direction] > until) until = busy[direction]
+      for (const direction of uplinks[host]) {
+        const end =
+          classes === undefined ? busy[direction] : busy[direction] + classes.openBytes(direction) * byteTime[direction]
+        if (end > until) until = end
+      }
       return until
     },
     hasArrived: host => inboxHead[host] !== NONE,
@@ -510,6 +667,7 @@ export const createLinks = ({
     tagOf: slot => words[slot * slotWords + Slot.ECN] >>> TAG_SHIFT,
     release,
     queueOf,
+    classesOf,
     stats: now =>
       Array.from({ length: directions }, (_, i) => {
         integrate(i, now)
@@ -523,6 +681,7 @@ export const createLinks = ({
           cut: cut[i],
           maxQueue: maxQueue[i],
           meanQueue: now > statsSince ? area[i] / (now - statsSince) : 0,
+          classes: classesOf(i, now),
         }
       }),
     nodeStats: () => nodeStats,
@@ -530,6 +689,7 @@ export const createLinks = ({
       for (const counts of [packets, bytesSent, marked, overflowed, lost, tooLong, cut, maxQueue, area]) counts.fill(0)
       areaAt.fill(now)
       statsSince = now
+      classes?.reset(now)
     },
   }
 }

@@ -10,9 +10,10 @@
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { hasLinkScope, isMulticastGid } from '../../wire/address.ts'
 import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
+import type { HeldClass } from '../port.ts'
 import { type CarriedFlow, type CarriedPath, FlowPaths } from './flow-paths.ts'
 import { type LinkTopology, longestDelay, namesOf } from './graph.ts'
-import { createLinks, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
+import { createLinks, DSCP_SHIFT, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
 
 /** Bytes of the longest packet: path MTU 4096 and all headers. */
 export const MAX_PACKET_BYTES = 4224
@@ -67,6 +68,13 @@ export interface PacketCarrier {
   takeDown(node: string, other?: string): (() => void) | undefined
   /** Whether a link of a node is not down. */
   isUp(node: string): boolean
+  /**
+   * From now on a node pauses a class of a node to which it has links, or no longer. False: there is no such link, or
+   * none on which the class is lossless.
+   */
+  setStorm(from: string, to: string, name: string, isOn: boolean): boolean
+  /** As `Port.heldClass`. */
+  heldClass(flow: PacketFlow, from: number, to: number): HeldClass | undefined
   /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
   onLost: (packet: number, host: number, at: number, length: number) => void
   /** Set by the memory link: a packet has arrived at a port. */
@@ -82,20 +90,47 @@ export interface PacketCarrier {
   readonly isMarked: boolean
   /** What routers have left of its TTL. */
   readonly ttl: number
-  /** Moves packets up to now; true if any has arrived at a host. */
+  /** Moves packets up to now; true if any has arrived at a host, or a host may send again. */
   poll(): boolean
 }
 
-/** The TTL of a flow, and whether no router forwards its packets: groups, link-local addresses, RoCE v1. */
-const hopsOf = ({ source, destination, hopLimit, grh }: PacketFlow): number =>
-  grh !== undefined || isMulticastGid(destination) || hasLinkScope(destination) || hasLinkScope(source)
-    ? hopLimit | NOT_ROUTED
-    : hopLimit
+/** The TTL and DSCP of a flow, and whether no router forwards its packets: groups, link-local addresses, RoCE v1. */
+const hopsOf = ({ source, destination, hopLimit, grh, trafficClass }: PacketFlow): number => {
+  const isLocal = grh !== undefined || isMulticastGid(destination) || hasLinkScope(destination) || hasLinkScope(source)
+  return hopLimit | (isLocal ? NOT_ROUTED : 0) | ((trafficClass >> 2) << DSCP_SHIFT)
+}
 
 /**
  * A number that is equal for the packets of a flow: its addresses and source port; the rest of the five-tuple is equal.
  */
 const hashOf = (flow: PacketFlow): number => (flowHash(flow) ^ Math.imul(flow.sourcePort, 0x9e37_79b1)) >>> 0
+
+/** As `Port.heldClass`, of packets that take these directed links. */
+const heldClassOf = (
+  topology: LinkTopology,
+  links: Links,
+  directions: readonly number[],
+  dscp: number,
+  now: number,
+): HeldClass | undefined => {
+  const names = namesOf(topology)
+  const ways = directions.flatMap(direction => {
+    const { ends, classes = [] } = topology.links[direction >> 1]
+    const own = classes.findIndex(({ dscps }) => dscps.includes(dscp))
+    if (own < 0) return []
+    const [from, to] = [ends[direction & 1], ends[1 - (direction & 1)]].map(node => names[node])
+    const counts = links.classesOf(direction, now)[own]
+    const lossless = classes.find(({ pause }) => pause !== undefined)?.name
+    return { at: { dscp, name: counts.name, from, to }, counts, lossless }
+  })
+  // Pauses spread against the way of packets.
+  const paused = ways.findLast(({ counts }) => counts.isPaused)
+  if (paused !== undefined) return paused.at
+  for (const { at, counts, lossless } of ways)
+    if (lossless !== undefined && !counts.isLossless && counts.overflowed > 0)
+      return { ...at, lossy: { lost: counts.overflowed, lossless } }
+  return undefined
+}
 
 export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
   const { hosts } = topology
@@ -122,7 +157,13 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       paths.lost(pathOfPacket[links.tagOf(slot)], names[node], to)
       noteLost(slot)
     },
+    resumed(host) {
+      hasResumed = true
+      carrier.onArrived(host)
+    },
   })
+  /** Since the last poll, a host may send again that was paused. */
+  let hasResumed = false
   /** The links of a node, or those between two. */
   const linksOf = (node: string, other?: string): number[] =>
     topology.links.flatMap(({ ends }, link) => {
@@ -195,6 +236,22 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)
       return first === undefined ? undefined : names[first]
     },
+    heldClass: (flow, from, to) =>
+      from === to
+        ? undefined
+        : heldClassOf(topology, links, links.directionsOf(from, to, hashOf(flow)) ?? [], flow.trafficClass >> 2, now()),
+    setStorm(from, to, name, isOn) {
+      let isFound = false
+      topology.links.forEach(({ ends, classes = [] }, link) => {
+        const index = classes.findIndex(one => one.name === name && one.pause !== undefined)
+        const end = ends.findIndex((node, i) => names[node] === from && names[ends[1 - i]] === to)
+        if (index < 0 || end < 0) return
+        isFound = true
+        links.setStorm(2 * link + end, 1 << index, isOn, now())
+      })
+      noteNext()
+      return isFound
+    },
     flows: () => paths.flows(),
     isUp: node => linksOf(node).some(link => ![...outages].some(outage => outage.has(link))),
     takeDown(node, other) {
@@ -202,8 +259,9 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       if (down.length === 0) return undefined
       const outage = new Set(down)
       const apply = (): void => {
-        links.setDown(link => [...outages].some(one => one.has(link)))
+        links.setDown(link => [...outages].some(one => one.has(link)), now())
         paths.rerouted()
+        noteNext()
       }
       outages.add(outage)
       apply()
@@ -245,7 +303,9 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       const before = links.delivered
       links.poll(now())
       noteNext()
-      return links.delivered !== before
+      const isDue = links.delivered !== before || hasResumed
+      hasResumed = false
+      return isDue
     },
   }
   return carrier

@@ -4,14 +4,14 @@
  */
 import { sealIcrc } from '../../wire/icrc.ts'
 import { MAX_PACKET_BYTES, type PacketCarrier } from '../links/packet-carrier.ts'
-import type { FlowAddress, PortRouters, PortTap } from '../port.ts'
+import type { FlowAddress, HeldClass, PortLinks, PortTap } from '../port.ts'
 import { RUN_BYTES } from '../runs/limits.ts'
 import { allocateRecord } from '../runs/records.ts'
 import { GROUP, type MemoryRoutes, NOWHERE } from './routes.ts'
 import type { RunQueue } from './run-queue.ts'
 import type { MemoryRuns } from './runs.ts'
 
-export class HostTraffic implements PortRouters {
+export class HostTraffic implements PortLinks {
   readonly #runs: MemoryRuns
   readonly #routes: MemoryRoutes
   readonly #carrier: PacketCarrier
@@ -56,6 +56,11 @@ export class HostTraffic implements PortRouters {
   onWayTo(address: Uint8Array): string | undefined {
     const to = this.#hostAt(address)
     return to === undefined ? undefined : this.#carrier.routerBetween(this.#host, to)
+  }
+
+  heldClass(flow: FlowAddress): HeldClass | undefined {
+    const to = this.#hostAt(flow.destination)
+    return to === undefined ? undefined : this.#carrier.heldClass(flow, this.#host, to)
   }
 
   /** The hosts of a flow from or to this port; undefined: none, or several of a group. */

@@ -9,7 +9,7 @@ import {
   type FlowAddress,
   type Port,
   type PortFabric,
-  type PortRouters,
+  type PortLinks,
   type PortTap,
   type ReceivedRun,
   type TappedRun,
@@ -58,7 +58,7 @@ export class MemoryPort implements Port {
   readonly pathBytes: number | undefined
   readonly hasRoceV1 = true
   readonly hasGroupSockets = false
-  readonly routers: PortRouters | undefined
+  readonly links: PortLinks | undefined
   readonly counters = {
     sentPackets: 0,
     sentBytes: 0,
@@ -112,7 +112,7 @@ export class MemoryPort implements Port {
     ports[number] = this
     if (carrier !== undefined) portOfHost[host] = this
     this.#traffic = carrier && new HostTraffic(runs, routes, carrier, number, other => ports[other]?.host)
-    this.routers = this.#traffic
+    this.links = this.#traffic
   }
 
   receiverOf = (flow: number): object | null => {

@@ -208,7 +208,7 @@ const unacknowledged: Raise = () => {
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
  * (test/daemon/peer-tables.test.ts), those of LIDs, groups and partitions for mlx5 (drivers/mlx5/infiniband.test.ts),
- * those of routers for links in virtual time (library/network/virtual/routers.test.ts) and mlx5
+ * those of routers and classes for links in virtual time (library/network/virtual/) and mlx5
  * (drivers/mlx5/gids.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
@@ -227,6 +227,8 @@ type OwnCause = Exclude<
   | 'ROCE_V1_ROUTED'
   | 'VLAN_DIFFERS'
   | 'HOP_LIMIT_ENDED'
+  | 'LOSSY_CLASS'
+  | 'CLASS_PAUSED'
   | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'

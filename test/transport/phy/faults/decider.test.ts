@@ -47,6 +47,19 @@ const sends = (count: number): Header[] => Array.from({ length: count }, () => (
 const { drop: DROP, dup: DUP } = faultBits
 
 describe('fault rules', () => {
+  it('select by the DSCP of a run, whatever its ECN field', () => {
+    const view = new DataView(new ArrayBuffer(PACKET_BYTES))
+    putBth(view, 0, RC_SEND_ONLY, 0, 0xffff, 0x11, 0)
+    const selects = (selector: string, trafficClass: number): boolean => {
+      const flow = { ...noAddress, trafficClass }
+      return deciderOf(`dscp=${selector},drop=1`).decide(view, 0, PACKET_BYTES, 1, PACKET_BYTES, flow)
+    }
+    assert.deepEqual(
+      [0, 26 << 2, (26 << 2) | 3, 27 << 2, 46 << 2].map(one => selects('26+40..ef', one)),
+      [false, true, true, false, true],
+    )
+  })
+
   it('select a device, a direction, queue pairs and opcodes', () => {
     const packets = [
       { opcode: RC_SEND_ONLY, qp: 0x11 },

@@ -1,7 +1,7 @@
 /*
- * What no router forwards: link-local addresses, RoCE v1, and packets whose hop limit ends there. Linux replaces the
+ * Why a path carries nothing. What no router forwards: link-local addresses, RoCE v1, and packets whose hop limit ends there. Linux replaces the
  * hop limit where it resolves the path (address handles of rxe, connected queue pairs); address handles of adapters and
- * queue pairs of firmware commands send it as given.
+ * queue pairs of firmware commands send it as given. And classes that simulated links hold.
  */
 import type { GidTable } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -18,11 +18,11 @@ const isV1 = ({ entries }: GidTable, index: number): boolean => entries[index]?.
 
 const sendsGivenHops = (qp: QueuePair | undefined): boolean => qp?.sendsGivenHops === true
 
-/** The cause that takes the place of NO_ANSWER, if a router is on the way. */
-export const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTable, row: number): Cause | undefined => {
+/** If a router is on the way. */
+const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTable, row: number): Cause | undefined => {
   const qp = queues[row]
   const { address } = qp ?? {}
-  const router = address && fabric === undefined ? port.routers?.onWayTo(address.dgid) : undefined
+  const router = address && fabric === undefined ? port.links?.onWayTo(address.dgid) : undefined
   if (address === undefined || router === undefined) return undefined
   const dgid = addressText(address.dgid)
   if (isV1(gids, address.sgidIndex)) return createCause('ROCE_V1_ROUTED', { index: address.sgidIndex, dgid, router })
@@ -31,6 +31,19 @@ export const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTabl
     ? createCause('HOP_LIMIT_ENDED', { hopLimit: address.hopLimit, dgid, router })
     : undefined
 }
+
+/** Simulated links pause the queue pair's class, or have lost packets of it while another class loses none. */
+const causeByClass = ({ queues, port }: SoftState, row: number): Cause | undefined => {
+  const flow = queues[row]?.flow ?? -1
+  const held = flow < 0 ? undefined : port.links?.heldClass(port.recordOf(flow))
+  if (held === undefined) return undefined
+  const { lossy, ...place } = held
+  return lossy === undefined ? createCause('CLASS_PAUSED', place) : createCause('LOSSY_CLASS', { ...place, ...lossy })
+}
+
+/** The cause that takes the place of NO_ANSWER. */
+export const causeByPath = (state: SoftState, gids: GidTable, row: number): Cause | undefined =>
+  causeByRouter(state, gids, row) ?? causeByClass(state, row)
 
 /** `RequestReader.routerHazard` */
 export const routerHazardOf = (
@@ -43,7 +56,7 @@ export const routerHazardOf = (
   const isGiven = qpn === undefined ? !paths.hasOwnFlows : sendsGivenHops(queues[qpns.rowOf(qpn)])
   const hasHops = hopLimit > LAST_HOP || (qpn !== undefined && !isGiven)
   if (fabric !== undefined || isLinkLocal(dgid) || isMulticastGid(dgid) || (!isOfV1 && hasHops)) return undefined
-  const router = port.routers?.onWayTo(dgid)
+  const router = port.links?.onWayTo(dgid)
   const way = router === undefined ? {} : { way: `the router ${router} is on the way to ${addressText(dgid)}` }
   return isOfV1 ? { isRoceV1: true, ...way } : { isReplaced: !isGiven, ...way }
 }
