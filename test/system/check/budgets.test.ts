@@ -68,6 +68,14 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
     }
   })
 
+  it('are those of torment, if it has lower ones', async t => {
+    const options = ['--torment', '1', '--torment-kinds', 'adapter']
+    const { env } = await start(t, { devices: ['rxe0@127.0.0.1,max_qp_wr=1000000,max_cqe=7'], options })
+    const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env })
+    assert.ok(Number(/max_qp_wr:\s+(\d+)/.exec(stdout)?.[1]) < 1000000, stdout)
+    assert.match(stdout, /max_cqe:\s+7\b/)
+  })
+
   it('the GUID of a node may be 0', async t => {
     const { env } = await start(t, { devices: [`${MLX5},node_guid=0000:0000:0000:0000`] })
     const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env })
