@@ -267,11 +267,11 @@ export const hasOtherWay = ({ links }: Pick<FabricSpec, 'links'>, link: FabricLi
 /** The size of a port's table of partition keys, that of mlx5. */
 export const MAX_PKEYS = 128
 
-/** An 8-byte GUID as 16 digits. Throws an Error. */
-export const readGuid = (text: string): string => {
+/** An 8-byte GUID as 16 digits. `setting`: for the message. Throws an Error. */
+export const readGuid = (text: string, setting = 'guid'): string => {
   const digits = text.toLowerCase().replace(/^0x/, '').replaceAll(':', '')
   if (!/^[\da-f]{16}$/.test(digits) || /^0+$/.test(digits))
-    throw new Error(`guid="${text}": a GUID has 16 hexadecimal digits, not all 0, for example 0x0002c90300a1b2c3`)
+    throw new Error(`${setting}="${text}": a GUID has 16 hexadecimal digits, not all 0, for example 0x0002c90300a1b2c3`)
   return digits
 }
 

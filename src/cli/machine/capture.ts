@@ -158,7 +158,8 @@ const acsIn = (config: Buffer): MachineFunction['acs'] => {
   return undefined
 }
 
-const SECONDARY_BUS = 0x19
+/** Followed by the secondary and the subordinate one. */
+const PRIMARY_BUS = 0x18
 
 const captureConfig = (folder: string, isOfBridge: boolean): Pick<MachineFunction, 'acs' | 'buses'> => {
   let config = Buffer.alloc(0)
@@ -168,8 +169,9 @@ const captureConfig = (folder: string, isOfBridge: boolean): Pick<MachineFunctio
     // a function that is gone, or a kernel that hides it
   }
   const acs = acsIn(config)
-  const [first = 0, last = 0] = config.subarray(SECONDARY_BUS)
-  return { ...(acs !== undefined && { acs }), ...(isOfBridge && first <= last && { buses: [first, last] as const }) }
+  const [own = 0, first = 0, last = 0] = config.subarray(PRIMARY_BUS)
+  const hasBuses = isOfBridge && ((first > own && first <= last) || last === 0)
+  return { ...(acs !== undefined && { acs }), ...(hasBuses && { buses: [first, last] as const }) }
 }
 
 /** The rate of a port, of its text `200 Gb/sec (4X HDR)`. */

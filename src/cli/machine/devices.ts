@@ -32,14 +32,11 @@ const deviceOf = (
       `device "${deviceText(given)}": pci=${given.pci.address} is another function than ${address}, where the machine has ${name}; leave pci= out`,
     )
   return {
+    ...(rdma?.isInfiniBand && { layer: 'infiniband' as const }),
+    ...given,
     name,
     address: given?.address || freeAddress(),
     driver: given?.driver ?? driver ?? DEFAULT_DRIVER,
-    ...(rdma?.isInfiniBand && { layer: 'infiniband' as const }),
-    ...(given?.layer !== undefined && { layer: given.layer }),
-    ...(given?.guid !== undefined && { guid: given.guid }),
-    ...(given?.pkeys !== undefined && { pkeys: given.pkeys }),
-    ...(given?.dcqcn !== undefined && { dcqcn: given.dcqcn }),
     pci,
   }
 }

@@ -169,7 +169,7 @@ const parseLimit = (name: DeviceLimitName, text: string): number => {
 const parseNodeGuid = ({ node_guid: text, layer }: Settings): Pick<DeviceSpec, 'nodeGuid'> => {
   if (text === undefined) return {}
   if (layer === 'infiniband') throw new Error('node_guid= is not for an InfiniBand port: give guid=')
-  return { nodeGuid: /^(?:0x)?0+$/i.test(text) ? NO_GUID : readGuid(text) }
+  return { nodeGuid: /^(?:0x)?[0:]+$/i.test(text) ? NO_GUID : readGuid(text, 'node_guid') }
 }
 
 /** IEEE 802.1Q: 0 is no VLAN, and 4095 is reserved. */

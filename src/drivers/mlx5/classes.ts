@@ -180,8 +180,10 @@ interface ArmedByCommands {
   readonly hasArmings?: number
 }
 
-const requireEntries = (method: string, entries: number, entryBytes: number): void => {
-  requirePowerOfTwo(because`${the.method(method)}: the number of entries`, entries, Limits.maxCqe + 1)
+const requireEntries = (call: CallContext, method: string, entries: number, entryBytes: number): void => {
+  // a limit that is lowered may be another number than that of the entries of a queue
+  const most = 2 ** Math.ceil(Math.log2(stateOf(call).soft.limits.maxCqe + 1))
+  requirePowerOfTwo(because`${the.method(method)}: the number of entries`, entries, most)
   if (entryBytes !== CompletionEntry.BYTES && entryBytes !== 2 * CompletionEntry.BYTES)
     throw callError.EINVAL`${the.method(method)}: entries of ${entryBytes} bytes; they have 64 or 128`
 }
@@ -198,7 +200,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       if (isCompressed !== 0 || (cqFlags & ~(Mlx5CqFlags.UAR_PAGE_INDEX | Mlx5CqFlags.PAD_128)) !== 0)
         throw callError.EOPNOTSUPP`${the.method('cq.create')}: the device does not compress entries, and time stamps are free running`
       const entries = cqe + 1
-      requireEntries('cq.create', entries, entryBytes)
+      requireEntries(call, 'cq.create', entries, entryBytes)
       const isPadded = (cqFlags & Mlx5CqFlags.PAD_128) !== 0
       if (isPadded && entryBytes !== 2 * CompletionEntry.BYTES)
         throw callError.EOPNOTSUPP`${the.method('cq.create')}: only entries of 128 bytes are padded, not of ${entryBytes}`
@@ -247,7 +249,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
         return { cqe: state.entries - 1 }
       }
       const entries = cqe + 1
-      requireEntries('cq.modify', entries, entryBytes)
+      requireEntries(call, 'cq.modify', entries, entryBytes)
       stateOf(call).soft.pollNow()
       readConsumer(state)
       if (state.outstanding >= entries)

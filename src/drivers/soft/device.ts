@@ -317,7 +317,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         : infinibandPaths(port, () => this.device.ports[0])
     return {
       own: undefined,
-      limits: lowered(name, torment?.limits(name, limits) ?? limits, set),
+      limits: lowered(name, torment?.limits(name, limits) ?? limits, set, limits),
       ethernetLink: rate === undefined ? ethernetLink : () => rate,
       gidTypes,
       identity,
@@ -375,8 +375,9 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const gids = fabric === undefined ? identity.gids : []
     // first, because it may fail
     for (const gid of gids) port.addAddress(gid)
+    const attributesOf = (own: QueueLimits) => kind.attributes(fabric?.guid ?? identity.guid, own)
     const attributes = {
-      ...lowered(name, kind.attributes(fabric?.guid ?? identity.guid, state.limits), limits),
+      ...lowered(name, attributesOf(state.limits), limits, attributesOf(kind.limits)),
       ...(kind.driver.adapter !== undefined && adapter?.partId !== undefined && { vendorPartId: adapter.partId }),
     }
     const portOf = portAttributes(

@@ -156,10 +156,11 @@ export const numbersOf = (text: string): number[] | undefined => {
   const numbers: number[] = []
   for (const part of text === '' ? [] : text.split(',')) {
     const [, first, last = first] = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part) ?? []
-    if (first === undefined || Number(last) >= MAX_PROCESSORS) return undefined
+    if (first === undefined || Number(last) >= MAX_PROCESSORS || Number(first) <= (numbers.at(-1) ?? -1))
+      return undefined
     for (let number = Number(first); number <= Number(last); number++) numbers.push(number)
   }
-  return numbers.every((number, i) => i === 0 || number > numbers[i - 1]!) ? numbers : undefined
+  return numbers
 }
 
 const isNext = (core: readonly number[], before: readonly number[]): boolean =>
@@ -176,14 +177,16 @@ const coresText = (cores: readonly (readonly number[])[]): string => {
   return parts.join(',')
 }
 
-/** Undefined if the text is none of `coresText`. */
+/** Undefined if the text is none of `coresText`, and for more processors than a machine has. */
 const coresOf = (text: string): number[][] | undefined => {
   const cores: number[][] = []
+  let left = MAX_PROCESSORS
   for (const part of text.split(',')) {
     if (!/^\d{1,4}(\+\d{1,4})*(\.\.\d{1,4}(\+\d{1,4})*)?$/.test(part)) return undefined
     const [first = [], last = first] = part.split('..').map(core => core.split('+').map(Number))
     const count = last[0]! - first[0]! + 1
-    if (count < 1 || count > MAX_PROCESSORS) return undefined
+    left -= count * first.length
+    if (count < 1 || left < 0) return undefined
     for (let i = 0; i < count; i++) cores.push(first.map(cpu => cpu + i))
     if (cores.at(-1)!.join() !== last.join()) return undefined
   }
@@ -208,6 +211,8 @@ class Line {
     const content = text.trim()
     this.depth = text.length - text.trimStart().length
     this.content = content.startsWith('#') ? '' : content
+    // the texts of the file are shown by terminals
+    if (/\p{Cc}/u.test(content.replaceAll('\t', ' '))) throw this.error('a machine file has no control characters')
     for (const [word, key, quoted, plain] of this.content.matchAll(/([a-z-]+)=(?:"([^"]*)"|(\S*))(?=\s|$)|\S+/g)) {
       if (key === undefined) {
         if (this.#settings.size > 0) throw this.error(`"${word}" stands after settings, which are KEY=VALUE`)
@@ -315,11 +320,14 @@ const groupOf = (text: string): NonNullable<MachineFunction['group']> | undefine
   return id === undefined ? undefined : { id: Number(id), ...(type !== undefined && { type }) }
 }
 
-const busesOf = (text: string): readonly [number, number] | undefined => {
-  const [, first, last] = /^([\da-f]{2})-([\da-f]{2})$/.exec(text) ?? []
-  const [from, to] = [Number.parseInt(first ?? '', 16), Number.parseInt(last ?? '', 16)]
-  return from <= to ? [from, to] : undefined
-}
+/** Of a bridge on bus `own`; 00-00: they have no numbers. */
+const busesOf =
+  (own: number) =>
+  (text: string): readonly [number, number] | undefined => {
+    const [, first, last] = /^([\da-f]{2})-([\da-f]{2})$/.exec(text) ?? []
+    const [from, to] = [Number.parseInt(first ?? '', 16), Number.parseInt(last ?? '', 16)]
+    return (from > own && from <= to) || to === 0 ? [from, to] : undefined
+  }
 
 const readLink = (line: Line): PciLink | undefined => {
   const speeds = `one of ${linkSpeeds.join(', ')} (GT/s)`
@@ -391,7 +399,11 @@ const readFunction = (line: Line, parent: OpenBus | OpenFunction, nodeOf: NodeRe
       ) ?? 0,
     node: nodeOf(line) ?? parent.node,
     interfaces: line.read('net', namesOf, NAMES) ?? [],
-    buses: line.read('buses', busesOf, 'the first and the last bus below, such as 01-02'),
+    buses: line.read(
+      'buses',
+      busesOf(busNumber(address)),
+      'the first and the last bus below, such as 01-02, above its own, or 00-00 for none',
+    ),
     functions: [],
     ...(driver !== undefined && { driver }),
     ...(link !== undefined && { link }),
@@ -471,7 +483,7 @@ const readNode = (line: Line): MachineNode => {
 }
 
 /** Throws an InputError of `line` if the processors, nodes and functions do not fit together. */
-const checkMachine = ({ packages, nodes }: Machine, error: (message: string) => InputError): void => {
+const checkMachine = ({ packages, nodes, buses }: Machine, error: (message: string) => InputError): void => {
   const cpus = packages.flatMap(({ cores }) => cores.flat())
   if (cpus.length === 0) throw error('a machine needs a line that begins with package: it has no processor')
   const twice = cpus.find((cpu, i) => cpus.indexOf(cpu) !== i)
@@ -485,6 +497,13 @@ const checkMachine = ({ packages, nodes }: Machine, error: (message: string) => 
   for (const { id, distances } of nodes)
     if (distances.length !== nodes.length)
       throw error(`node ${id} has ${distances.length} distances; there are ${nodes.length} nodes`)
+  const places = new Map(buses.map(({ address }) => [address, 'a root bus']))
+  for (const { address, buses: [first] = [0] } of functionsOf({ buses })) {
+    const bus = `${address.slice(0, 5)}${hex(first, 2)}`
+    const other = first === 0 ? undefined : places.get(bus)
+    if (other !== undefined) throw error(`bus ${bus} is ${other}, and below ${address} too`)
+    if (first !== 0) places.set(bus, `below ${address}`)
+  }
 }
 
 /** Parses a machine file. `file`: its name, which begins messages. Throws an InputError. */
@@ -535,6 +554,7 @@ export const parseMachine = (source: string, file: string): Machine => {
       line.allow([])
       const found = namesOf(names)
       if (found === undefined) throw line.error(`iommu "${names}": give ${NAMES}`)
+      for (const name of found) once(line, `iommu ${name}`)
       iommus.push(...found)
     },
     bus(line) {

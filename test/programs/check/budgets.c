@@ -1,9 +1,9 @@
 /*
  * Makes objects until the device refuses one, or there are COUNT:
  *
- *   budgets DEVICE OBJECT COUNT [cope]
+ *   budgets DEVICE OBJECT COUNT [cope [ENTRIES]]
  *
- * OBJECT is qp, cq, mr, mw, pd, ah, srq; `rtr` moves queue pairs to RTR with 8 responder resources each. Prints how
+ * OBJECT is qp, ud (a queue pair too), cq (of ENTRIES entries), mr, mw, pd, ah, srq; `rtr` moves queue pairs to RTR with 8 responder resources each. Prints how
  * many there are, and the name of the error or "all". Without `cope` the program gives up then, and leaves what it has,
  * with exit status 1. With `cope` it goes on with what it has: it destroys all, and makes one again.
  *
@@ -27,12 +27,13 @@
 static struct ibv_cq *cq;
 static void *objects[MAX_OBJECTS];
 static int made;
+static int entries = 1;
 
-static struct ibv_qp *make_qp(void)
+static struct ibv_qp *make_qp(enum ibv_qp_type type)
 {
     struct ibv_qp_init_attr init = {.send_cq = cq,
                                     .recv_cq = cq,
-                                    .qp_type = has_srd ? IBV_QPT_UD : IBV_QPT_RC,
+                                    .qp_type = type,
                                     .cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1}};
     return ibv_create_qp(pd, &init);
 }
@@ -61,7 +62,7 @@ static int to_rtr(struct ibv_qp *qp)
 static void *make(const char *object)
 {
     if (!strcmp(object, "cq"))
-        return ibv_create_cq(context, 1, NULL, NULL, 0);
+        return ibv_create_cq(context, entries, NULL, NULL, 0);
     if (!strcmp(object, "mr"))
         return ibv_reg_mr(pd, memory, MR_BYTES, IBV_ACCESS_LOCAL_WRITE);
     if (!strcmp(object, "mw"))
@@ -76,7 +77,7 @@ static void *make(const char *object)
         struct ibv_srq_init_attr init = {.attr = {.max_wr = 1, .max_sge = 1}};
         return ibv_create_srq(pd, &init);
     }
-    struct ibv_qp *qp = make_qp();
+    struct ibv_qp *qp = make_qp(has_srd || !strcmp(object, "ud") ? IBV_QPT_UD : IBV_QPT_RC);
     const int error = qp && !strcmp(object, "rtr") ? to_rtr(qp) : 0;
     if (error == 0)
         return qp;
@@ -141,10 +142,12 @@ static int descriptors(const char *what, bool copes)
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: budgets DEVICE OBJECT COUNT [cope]\n");
+        fprintf(stderr, "usage: budgets DEVICE OBJECT COUNT [cope [ENTRIES]]\n");
         return 1;
     }
     const char *object = argv[2];
+    if (argc > 5)
+        entries = atoi(argv[5]);
     struct ibv_device **devices = ibv_get_device_list(NULL), **found = devices;
     while (*found && strcmp(ibv_get_device_name(*found), argv[1]))
         found++;

@@ -56,8 +56,28 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
     }
   })
 
+  it('bind the queues of mlx5, which have powers of two', async t => {
+    const { env } = await start(t, { devices: [`${MLX5},max_cqe=5,max_qp_wr=3`] })
+    for (const [object, entries, result] of [
+      ['cq', 5, '1 all'],
+      ['cq', 8, '0 EINVAL'],
+      ['ud', 1, '1 all'],
+    ] as const) {
+      const { stdout } = await run(t, program, ['mlx5_0', object, '1', 'cope', `${entries}`], { env })
+      assert.equal(stdout.trim(), result)
+    }
+  })
+
+  it('are those of torment, if it has lower ones', async t => {
+    const options = ['--torment', '1', '--torment-kinds', 'adapter']
+    const { env } = await start(t, { devices: ['rxe0@127.0.0.1,max_qp_wr=1000000,max_cqe=7'], options })
+    const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env })
+    assert.ok(Number(/max_qp_wr:\s+(\d+)/.exec(stdout)?.[1]) < 1000000, stdout)
+    assert.match(stdout, /max_cqe:\s+7\b/)
+  })
+
   it('the GUID of a node may be 0', async t => {
-    const { env } = await start(t, { devices: [`${MLX5},node_guid=0`] })
+    const { env } = await start(t, { devices: [`${MLX5},node_guid=0000:0000:0000:0000`] })
     const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env })
     assert.match(stdout, /node_guid:\s+0000:0000:0000:0000/)
     assert.match((await run(t, 'ibv_devices', [], { env })).stdout, /mlx5_0\s+0{16}/)
@@ -131,6 +151,7 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
       ['rxe0@127.0.0.1,max_qp=131073', /max_qp=131073 is above 131072, the limit of the device itself/],
       [`${EFA},max_srq=1`, /max_srq= cannot be set for driver efa, but max_qp, .* can/],
       ['rxe0@127.0.0.1,max_qp=0', /max_qp="0": give a number from 1 to 2147483647/],
+      ['rxe0@127.0.0.1,node_guid=1', /node_guid="1": a GUID has 16 hexadecimal digits/],
       ['rxe0@127.0.0.1,max_pinned=4x', /max_pinned="4x": give a number of bytes, such as 65536, 64k, 16m or 2g/],
     ] as const) {
       const { stderr, status } = await runUserdma(t, ['run', '--private', '--device', device, '--', 'true'])

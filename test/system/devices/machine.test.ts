@@ -202,6 +202,10 @@ describe('--machine', { skip: lacking('ibv_devices') }, () => {
         /pci=0000:05:00\.0 is another function than 0000:04:00\.0, where the machine has mlx5_0; leave pci= out/,
       ],
       [
+        ['--machine', fileOf(t, TEXT), '--device', 'mlx5_0@127.0.0.9,max_qp=2147483647'],
+        /device mlx5_0: max_qp=2147483647 is above/,
+      ],
+      [
         ['--machine', fileOf(t, TEXT), '--device', 'rxe7@127.0.0.9,pci=0000:03:00.0'],
         /pci=0000:03:00\.0 is a function of the machine file that has no rdma=/,
       ],

@@ -248,11 +248,11 @@ export const qpClass = (
       const device = stateOf(call)
       const { limits } = device
       const sizes = format.sizesOf(createCall, args)
-      requireInRange(createCall, 'cap.maxSendWr', sizes.maxSendWr, limits.maxQpWr)
-      // a format may have room for more elements than were asked for
+      // a format may have room for more requests and elements than were asked for
+      requireInRange(createCall, 'cap.maxSendWr', Math.min(cap.maxSendWr, sizes.maxSendWr), limits.maxQpWr)
       requireInRange(createCall, 'cap.maxSendSge', Math.min(cap.maxSendSge, sizes.maxSendSge), limits.maxSge)
       if (srq === undefined) {
-        requireInRange(createCall, 'cap.maxRecvWr', sizes.maxRecvWr, limits.maxQpWr)
+        requireInRange(createCall, 'cap.maxRecvWr', Math.min(cap.maxRecvWr, sizes.maxRecvWr), limits.maxQpWr)
         requireInRange(createCall, 'cap.maxRecvSge', sizes.maxRecvSge, limits.maxRecvSge ?? limits.maxSge)
       }
       const maxInline = format.inlineLimit?.(limits.maxInline, sizes) ?? limits.maxInline
