@@ -1,7 +1,8 @@
 /*
- * Why a path carries nothing. What no router forwards: link-local addresses, RoCE v1, and packets whose hop limit ends there. Linux replaces the
- * hop limit where it resolves the path (address handles of rxe, connected queue pairs); address handles of adapters and
- * queue pairs of firmware commands send it as given. And classes that simulated links hold.
+ * Why a path carries nothing. What no router forwards: link-local addresses, RoCE v1, and packets whose hop limit ends
+ * there. Linux replaces the hop limit where it resolves the path (address handles of rxe, connected queue pairs);
+ * address handles of adapters and queue pairs of firmware commands send it as given. And classes that simulated links
+ * hold.
  */
 import type { GidTable } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'

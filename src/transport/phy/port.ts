@@ -127,7 +127,7 @@ export interface PortLinks {
   lostAt(flow: FlowAddress, direction: 'sent' | 'received', router: string): void
   /** The first router on the way to an address; undefined: none. */
   onWayTo(address: Uint8Array): string | undefined
-  /** Where packets of a flow wait now since their class is paused, or were lost since it is lossy while another one is not. */
+  /** Where packets of a flow wait since their class is paused, or were lost since it is lossy while another is not. */
   heldClass(flow: FlowAddress): HeldClass | undefined
 }
 

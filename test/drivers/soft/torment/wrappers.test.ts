@@ -149,6 +149,7 @@ const memoryPort = (): AllMembers<Port> => {
     maxSinglePacketRun: 1,
     maxFlows: 1,
     setInterface: () => {},
+    links: {},
   }
   return { ...port, ...others, wake: () => {}, receiver: {}, tap: () => {} } as AllMembers<Port>
 }
