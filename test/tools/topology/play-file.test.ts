@@ -73,7 +73,10 @@ test('a rule of a host takes a router or its links down at its moment; others ar
   assert.ok(moment.when?.kind === 'count')
   assert.deepEqual([moment.when.host, moment.when.nth], ['a', 7])
   const counting = parseRule(ruleOf(moment.when))
-  assert.deepEqual([counting.nth, counting.completion, counting.site, counting.router], [1e9, ['WRITE'], ['0000001f'], ''])
+  assert.deepEqual(
+    [counting.nth, counting.completion, counting.site, counting.router],
+    [1e9, ['WRITE'], ['0000001f'], ''],
+  )
   const path = eventOf('call=mr.create,cable=edge:core:50ms')!
   assert.deepEqual(path.action, { kind: 'path', between: ['core', 'edge'], down: 50 })
   for (const rule of [
