@@ -26,6 +26,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   queue_threads: [['-q'], /usage: queue_threads KIND/],
   interrupted_posts: [['-q'], /usage: interrupted_posts/],
   rails: [['-q'], /usage: .*rails/],
+  one_send: [['-q'], /usage: .*one_send rc/],
   frozen: [['-q'], /usage: frozen DEVICE ROUNDS/],
   datagrams: [['-q'], /usage: .*datagrams/],
   contexts: [['-q'], /usage: .*contexts/],

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { assertValid } from '../project/docs/json-schema.ts'
 import { canMakeNets, newNet, untilListeningAt } from './nets.ts'
 import { assertGood, lacking, userdma } from './programs.ts'
 
@@ -79,6 +80,42 @@ describe('a routed net', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'python3',
         assert.ok(routers.flatMap(addressesOf).includes(from!), `${ttl}: ${from}`)
       }
     })
+    await t.test('which path a queue pair takes', async () => {
+      const sentBy = async (spine: string): Promise<number> => {
+        const { stdout } = await net.exec(spine, 'sh', '-c', 'cat /sys/class/net/eth*/statistics/tx_packets')
+        return stdout
+          .trim()
+          .split('\n')
+          .reduce((sum, count) => sum + Number(count), 0)
+      }
+      const options = ['-g', '1', '-n', '10000']
+      const server = net.startExec('h8', 'ibv_rc_pingpong', ...options)
+      await untilListeningAt(pidOf('h8'), 18_515, server)
+      const before = await Promise.all(SPINES.map(sentBy))
+      const client = net.startExec('h1', 'stdbuf', '-oL', 'ibv_rc_pingpong', ...options, 'h8')
+      await client.printed(/remote address/)
+      const shown = await net.net('show', net.name, '--flows', '--json')
+      assertGood(shown)
+      const flows = JSON.parse(shown.stdout) as { host: string; isCut: boolean; through: string[] }[]
+      assertValid('net show --flows', flows)
+      const paths = ['h1', 'h8'].map(host => flows.find(flow => flow.host === host)!.through)
+      assert.deepEqual(
+        paths.map(([first, , last, ...more]) => [first, last, ...more]),
+        [
+          ['leaf1', 'leaf4'],
+          ['leaf4', 'leaf1'],
+        ],
+      )
+      assertGood(await client.ended)
+      assertGood(await server.ended)
+      const after = await Promise.all(SPINES.map(sentBy))
+      // a packet of each end for each of 10000 iterations, and some of TCP
+      for (const [i, spine] of SPINES.entries()) {
+        const ends = paths.filter(([, used]) => used === spine).length
+        const sent = after[i]! - before[i]!
+        assert.ok(ends === 0 ? sent < 3000 : sent > 10_000 * ends, `${spine}: ${ends} ends, ${sent} packets`)
+      }
+    })
     await t.test('a link-local GID', async () => {
       const server = net.startExec('h8', 'ibv_rc_pingpong', '-g', '0')
       await untilListeningAt(pidOf('h8'), 18_515, server)
@@ -108,13 +145,31 @@ events:
   - { when: { completions: { program: client, nth: 5000 } }, link: { between: [leaf4, spine2], down: 200ms } }
 `,
     )
-    const walked = await net.net('walk', file, '--kinds', 'links', '--points', '16')
-    const lines = walked.stdout.split('\n').filter(line => /(?:router spine|link between leaf)\d/.test(line))
-    assert.ok(lines.length > 2, walked.stdout)
-    for (const line of lines) assert.match(line, /recovered/)
     const played = await net.net('play', file)
     assertGood(played)
     assert.match(played.stdout, /the router spine2 goes down for 200ms\n(?:.*\n)*.*between leaf4 and spine2 goes down/)
+    net.assertGone()
+  })
+
+  it('is walked: a path and a router go down at each step, and nothing fails that has another way', async t => {
+    if (!canMakeNets(t)) return
+    const links = ['[a, e]', '[b, f]', '[e, s1]', '[e, s2]', '[f, s1]', '[f, s2]'].map(ends => `{ between: ${ends} }`)
+    const net = newNet(t, `hosts: [a, b]\nrouters: [e, f, s1, s2]\nlinks: [${links.join(', ')}]\n`)
+    const file = join(net.folder, 'walk.yaml')
+    const run = 'stdbuf -oL ibv_rc_pingpong -g 1 -n 100'
+    writeFileSync(
+      file,
+      `net: ${net.file}
+programs:
+  server: { host: b, run: "${run}" }
+  client: { host: a, run: "${run} b", when: { line: { program: server, matches: "local address" } }, expect: { output: 100 iters } }
+`,
+    )
+    const walked = await net.net('walk', file, '--kinds', 'links', '--points', '20')
+    const text = walked.stdout + walked.stderr
+    const lines = text.split('\n').filter(line => /^ *links +the (?:router s\d|link between e and s\d)/.test(line))
+    assert.ok(lines.length > 2, text)
+    for (const line of lines) assert.match(line, /recovered/)
     net.assertGone()
   })
 })

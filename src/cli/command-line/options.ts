@@ -484,7 +484,11 @@ export const netWalkOptions = {
 } as const
 export const machineCaptureOptions = { output: output('write to this file instead of standard output') } as const
 
-export const netShowOptions = { json, at } as const
+export const netShowOptions = {
+  json,
+  flows: flag("which way packets of connected queue pairs take over routers, by their kernels' routes now"),
+  at,
+} as const
 
 export const metricsOptions = {
   socket,

@@ -376,7 +376,14 @@ export const netWalk = async (file: string, options: WalkOptions): Promise<void>
 /** `net show`. */
 export const netShow = async (name: string | undefined, options: OptionsOf<typeof netShowOptions>): Promise<void> => {
   const { folder, state } = chosenNet(name, options.at)
-  if (await ranInside(folder, state, ['net', 'show', folder.name, ...(options.json ? ['--json'] : [])])) return
+  const given = [...(options.json ? ['--json'] : []), ...(options.flows ? ['--flows'] : [])]
+  if (await ranInside(folder, state, ['net', 'show', folder.name, ...given])) return
+  if (options.flows) {
+    const { flowsText, netFlows } = await import('../net/flows.ts')
+    const flows = await netFlows(folder, new NetSystem(folder, state), state.plan)
+    process.stdout.write(options.json ? `${jsonText(flows, 2)}\n` : flowsText(flows) || 'no queue pairs over routers\n')
+    return
+  }
   const shown = await lookAtNet(folder, state)
   process.stdout.write(options.json ? `${jsonText(shown, 2)}\n` : netText(shown))
 }

@@ -192,6 +192,12 @@ export class NetSystem {
     run([...enter, tool('sh'), '-c', script, 'sh', ...values])
   }
 
+  /** What lines of `ip` print in the namespace of a node, as JSON: an array for each. Throws an Error. */
+  lines(node: string, lines: readonly string[]): string {
+    const enter = [...this.enter, tool('nsenter'), `--net=${this.namespacePath(node)}`, '--']
+    return run([...enter, tool('ip'), '-json', '-batch', '-'], lines.map(line => `${line}\n`).join(''))
+  }
+
   /** What `ip` prints in the namespace of a node. */
   ip(node: string, ...args: readonly string[]): string {
     return run([...this.enter, tool('nsenter'), `--net=${this.namespacePath(node)}`, '--', tool('ip'), ...args])
