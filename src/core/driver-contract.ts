@@ -122,6 +122,8 @@ export interface Driver<D = unknown> {
   readonly hasFabric?: boolean
   /** Its devices take addresses of VLAN interfaces (`DeviceLink.addAddress`). */
   readonly hasVlans?: boolean
+  /** An administrator may set the traffic class of its connected queue pairs (`DeviceTaps.trafficClass`). */
+  readonly hasClassOverride?: true
   /** Fault rules can silence its devices (`DeviceTaps.silenced`). */
   readonly canBeSilent?: true
   /** Its devices take `dcqcn` of `--device`. */
@@ -727,6 +729,13 @@ export interface DeviceTaps {
   silenced: { readonly rule: ActingRule; readonly isHalf: boolean } | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined
+  /**
+   * The traffic class that an administrator has set for connected queue pairs of verbs, in place of their own;
+   * undefined: none. Only for drivers with `hasClassOverride`.
+   */
+  trafficClass: (() => number | undefined) | undefined
+  /** The traffic class of identifiers of rdma_cm that have set none. */
+  defaultTos: (() => number) | undefined
   /** Whether a connection has the number, also in TIMEWAIT: no other queue pair may get it (IBA 12.9.8.4). */
   isConnected: ((qpn: number) => boolean) | undefined
 }
@@ -739,6 +748,8 @@ export const createTaps = (): DeviceTaps => ({
   silenced: undefined,
   inError: undefined,
   isConnected: undefined,
+  trafficClass: undefined,
+  defaultTos: undefined,
 })
 
 // ---- 9. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----

@@ -156,9 +156,9 @@ const hexGroups = (bytes: Uint8Array): string =>
     .toString('hex')
     .replace(/(.{4})(?=.)/g, '$1:')
 
-/** Path below the tree's root. */
-export const portFolder = ({ name, pci }: Pick<TreeDevice, 'name' | 'pci'>): string =>
-  `${folderOf(rdmaEntry(name), pci)}/ports/1`
+/** Paths below the tree's root. */
+export const deviceFolder = ({ name, pci }: Pick<TreeDevice, 'name' | 'pci'>): string => folderOf(rdmaEntry(name), pci)
+export const portFolder = (device: Pick<TreeDevice, 'name' | 'pci'>): string => `${deviceFolder(device)}/ports/1`
 
 /** The files whose contents can change, except the files with the device's name. */
 const changingFiles = (device: TreeDevice): Files => {

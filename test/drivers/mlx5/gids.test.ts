@@ -23,6 +23,7 @@ const V1 = 2
 /** Bytes of an Ethernet frame, and of a GRH, with IPv4's TTL. */
 const TTL = 14 + 8
 const GRH_TTL = 20 + 8
+const TOS = 14 + 1
 
 const tableOf = ({ devices: [first] }: ReturnType<typeof machine>): (readonly [string, number] | undefined)[] => {
   const { gids } = first!.device.ports[0]!
@@ -175,6 +176,22 @@ describe('the hop limit of packets', () => {
     const devices = twoDevices({ commands: true })
     write(devices)
     assert.equal(devices.frames[0]![TTL], 5)
+  })
+})
+
+describe('the traffic class that an administrator has set', () => {
+  it('is that of connected queue pairs of verbs, and not of those of firmware commands', () => {
+    for (const commands of [false, true]) {
+      const { m, frames, programs } = twoDevices({ commands })
+      const [a, b] = programs
+      m.devices[0]!.device.taps.trafficClass = () => 106
+      const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+      qa.connect(qb, 1)
+      qb.connect(qa, 0)
+      qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+      completionsOf(m, a, 1)
+      assert.deepEqual([frames[0]![TOS], frames[1]![TOS]], [commands ? 0 : 106, 0])
+    }
   })
 })
 
