@@ -156,8 +156,8 @@ export interface Port {
   /** The first router on the way to an address, of simulated links. Absent: there is none. */
   readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
   /**
-   * Where packets of a flow wait now in simulated links since their class is paused, or were lost since it is lossy while
-   * another one is not. Absent: there are no such links.
+   * Where packets of a flow wait now in simulated links since their class is paused, or were lost since it is lossy
+   * while another one is not. Absent: there are no such links.
    */
   readonly heldClass?: ((flow: FlowAddress) => HeldClass | undefined) | undefined
   readonly counters: PortCounters

@@ -1,6 +1,6 @@
 /*
- * Classes of links: queues and weights, what lossy ones lose and mark, pauses hop by hop and what they cost other flows,
- * storms, outages; and a single lossy class is as none.
+ * Classes of links: queues and weights, what lossy ones lose and mark, pauses hop by hop and what they cost other
+ * flows, storms, outages; and a single lossy class is as none.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
