@@ -183,6 +183,17 @@ describe('classes of links', () => {
     assert.ok(lossy.lost.length > 100)
   })
 
+  it('a pause ends at xon: the lower it is, the longer and fewer are the pauses', () => {
+    const [low, high] = [1000, 9000].map(xon => {
+      const t = setUp(star(3, { ...FAST, classes: classesOf({ pause: { xoff: 10_000, xon } }) }))
+      for (let i = 0; i < 200; i++) for (const from of [1, 2]) t.send(from, 0, 1000, 0, { dscp: EF })
+      t.run()
+      return t.classOf(2, 'fast')
+    })
+    assert.ok(low!.pauses < high!.pauses / 2, `${low!.pauses} and ${high!.pauses}`)
+    assert.ok(low!.pausedTime / low!.pauses > 2 * (high!.pausedTime / high!.pauses))
+  })
+
   it('a buffer without room for what comes after a pause loses packets, and says where', () => {
     const t = setUp(star(3, { ...FAST, classes: classesOf({ pause: { xoff: 5000, xon: 2500, buffer: 7000 } }) }))
     for (let i = 0; i < 100; i++) for (const from of [1, 2]) t.send(from, 0, 1000, 0, { dscp: EF })
