@@ -9,12 +9,11 @@ import { setTimeout } from 'node:timers/promises'
 import { makeClock } from '../../daemon/clock.ts'
 import { parseDevice, specOf } from '../../daemon/devices/device-spec.ts'
 import { SessionEnv } from '../../spec/session.ts'
-import type { LinkClass } from '../../transport/phy/links/graph.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import { fullConfig } from '../config.ts'
 import { clockLibrary } from '../paths.ts'
 import { startInBackground } from '../start.ts'
-import { hasDaemon, type Plan, type PlannedFabric, type PlannedHost } from './plan.ts'
+import { hasDaemon, type Plan, type PlannedClass, type PlannedFabric, type PlannedHost } from './plan.ts'
 import { routesOf } from './routes.ts'
 import type { NetFolder } from './state.ts'
 import type { NetSystem } from './system.ts'
@@ -40,7 +39,7 @@ const rateLine = (dev: string, rate: number, mtu: number): string => {
 const RED_PACKET = 1000
 
 /** The queue of a class: as `rateLine`, or with marks of packets whose sender reacts, by the mean of its length. */
-const queueText = ({ queue, marking }: LinkClass, limit: number, rate: number): string => {
+const queueText = ({ queue, marking }: PlannedClass, limit: number, rate: number): string => {
   const bytes = Math.ceil(queue ?? limit)
   if (marking === undefined || marking === 'none') return `bfifo limit ${bytes}`
   const { min, max, probability } = marking
@@ -49,10 +48,10 @@ const queueText = ({ queue, marking }: LinkClass, limit: number, rate: number): 
 }
 
 /**
- * The lines of `tc` that limit what an interface sends, and divide it among classes in proportion to their weights. What
- * a class does not use, others may. What is no IP is in the class with the most DSCPs.
+ * The lines of `tc` that limit what an interface sends, and divide it among classes in proportion to their weights.
+ * What a class does not use, others may. What is no IP is in the class with the most DSCPs.
  */
-const classLines = (dev: string, rate: number, mtu: number, classes: readonly LinkClass[]): string[] => {
+const classLines = (dev: string, rate: number, mtu: number, classes: readonly PlannedClass[]): string[] => {
   const packet = mtu + ETHERNET_HEADER
   const burst = Math.ceil(Math.max((rate / 8) * BURST_TIME, BURST_PACKETS * packet))
   const limit = Math.max((rate / 8) * QUEUE_TIME, QUEUE_PACKETS * packet)

@@ -30,7 +30,6 @@ import type {
   RouterEntry,
   Topology,
 } from '../../tools/topology/net-file.ts'
-import type { LinkClass } from '../../transport/phy/links/graph.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { ClockKind } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
@@ -73,9 +72,11 @@ interface PlannedEnd {
   readonly interface: string
 }
 
+export type PlannedClass = NonNullable<LinkEntry['classes']>[number]
+
 export interface PlannedLink extends LinkSettings {
   /** Absent: none. */
-  readonly classes?: readonly LinkClass[]
+  readonly classes?: readonly PlannedClass[]
   readonly ends: readonly [PlannedEnd, PlannedEnd]
 }
 

@@ -192,7 +192,7 @@ export interface RouterStats {
   readonly lost: { readonly ttl: number; readonly scope: number; readonly route: number }
 }
 
-/** The packets that a host has sent to another one with the same addresses and UDP source port. */
+/** The packets that a host has sent to another one with the same addresses, UDP source port and DSCP. */
 export interface FlowStats {
   /** Name of the host that sends. */
   readonly from: string
@@ -204,6 +204,8 @@ export interface FlowStats {
   readonly destination: string
   /** UDP source port. */
   readonly sourcePort: number
+  /** 0 to 63. */
+  readonly dscp: number
   /** The paths that it has had; the last one is that of its last packets. */
   readonly paths: readonly FlowPathStats[]
 }

@@ -38,8 +38,8 @@ export interface LinkClassOptions {
    */
   readonly dscp?: number | string | readonly (number | string)[] | undefined
   /**
-   * Whether receivers pause the class (PFC) before their buffers are full, so that no packet is lost because of a queue.
-   * Default: false, a full queue loses packets.
+   * Whether receivers pause the class (PFC) before their buffers are full, so that no packet is lost because of a
+   * queue. Default: false, a full queue loses packets.
    */
   readonly lossless?: boolean | undefined
   /** Its share of the link while others have packets too, in proportion: 1 to 100. Default: 1. */
@@ -49,15 +49,15 @@ export interface LinkClassOptions {
   /** As that of the link, which is the default. */
   readonly mark?: string | undefined
   /**
-   * Of a lossless class: the sender is paused when a switch has got more bytes than this from one link and not sent them
-   * on. Default: 100kb.
+   * Of a lossless class: the sender is paused when a switch has got more bytes than this from one link and not sent
+   * them on. Default: 100kb.
    */
   readonly xoff?: number | string | undefined
   /** Of a lossless class: the pause ends at so many bytes. Default: half of `xoff`. */
   readonly xon?: number | string | undefined
   /**
-   * Of a lossless class: what a switch has room for of one link; further packets are lost. Default: `xoff`, and what can
-   * come until the pause works.
+   * Of a lossless class: what a switch has room for of one link; further packets are lost. Default: `xoff`, and what
+   * can come until the pause works.
    */
   readonly buffer?: number | string | undefined
 }
@@ -83,8 +83,8 @@ export interface LinkOptions {
   /** Maximum bytes of an IP packet, from 352 to 65,535; longer ones are lost. Default: any. */
   readonly mtu?: number | undefined
   /**
-   * At most 8 classes, with that of all DSCPs which none has: one named 'default' is added if need be. Default: those of
-   * the topology; [] is none, so all packets share a queue.
+   * At most 8 classes, with that of all DSCPs which none has: one named 'default' is added if need be. Default: those
+   * of the topology; [] is none, so all packets share a queue.
    */
   readonly classes?: readonly LinkClassOptions[] | undefined
 }

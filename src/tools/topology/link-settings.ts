@@ -13,7 +13,7 @@ export const MIN_MTU = 352
 export const MAX_MTU = 65_535
 
 export const LINK_KEYS = ['rate', 'delay', 'queue', 'mark', 'loss', 'mtu', 'classes']
-export const CLASS_KEYS = ['name', 'dscp', 'lossless', 'weight', 'queue', 'mark', 'xoff', 'xon', 'buffer']
+const CLASS_KEYS = ['name', 'dscp', 'lossless', 'weight', 'queue', 'mark', 'xoff', 'xon', 'buffer']
 /** Bytes that a switch gets from a link in a lossless class before it pauses the class. */
 const DEFAULT_XOFF = 100_000
 const MIN_QUEUE = 1500

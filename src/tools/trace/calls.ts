@@ -65,8 +65,8 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
 }
 
 /**
- * DSCP and TTL of the packets to the call's address on RoCE, where they are not the default. Only libraries that get the
- * next hop for their address handles (libmlx5) send the hop limit as given.
+ * DSCP and TTL of the packets to the call's address on RoCE, where they are not the default. Only libraries that get
+ * the next hop for their address handles (libmlx5) send the hop limit as given.
  */
 const packetsText = ({ args, result }: DecodedCall): string => {
   const address = args.values.address as AnyRecord | undefined

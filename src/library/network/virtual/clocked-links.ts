@@ -85,12 +85,13 @@ export const routerStats = (topology: LinkTopology, links: Links, isUp: (name: s
 
 export const flowStats = (topology: LinkTopology, carrier: PacketCarrier): FlowStats[] => {
   const names = namesOf(topology)
-  return carrier.flows().map(({ from, to, source, destination, sourcePort, paths }) => ({
+  return carrier.flows().map(({ from, to, source, destination, sourcePort, dscp, paths }) => ({
     from: names[from]!,
     to: names[to]!,
     source: addressText(source),
     destination: addressText(destination),
     sourcePort,
+    dscp,
     paths: paths.map(({ lost, ...path }) => ({ ...path, lost: lost.map(place => ({ ...place })) })),
   }))
 }

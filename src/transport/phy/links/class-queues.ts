@@ -1,11 +1,12 @@
 /*
  * The classes of links (LinkSettings.classes): a queue for each class and direction, of which a link takes packets in
- * proportion to weights (deficit round robin, Shreedhar and Varghese 1995), and the pauses of lossless classes (PFC, IEEE
- * 802.1Qbb). links.ts moves the packets; this file knows them as numbers, and has no time but the one it is given.
+ * proportion to weights (deficit round robin, Shreedhar and Varghese 1995), and the pauses of lossless classes (PFC,
+ * IEEE 802.1Qbb). links.ts moves the packets; this file knows them as numbers, and has no time but the one it is given.
  *
  * A switch counts what it has got by a link in a lossless class and not sent on. Beyond `xoff` it sends the other end a
- * frame that pauses the class, and at `xon` one that ends the pause. The pause lasts until then, as if it were refreshed.
- * So a full queue fills the queues before it, hop by hop, and all flows of the class wait that share one of them.
+ * frame that pauses the class, and at `xon` one that ends the pause. The pause lasts until then, as if it were
+ * refreshed. So a full queue fills the queues before it, hop by hop, and all flows of the class wait that share one of
+ * them.
  */
 import type { LinkClass, LinkSettings, LinkTopology } from './graph.ts'
 
@@ -201,8 +202,8 @@ export class ClassQueues {
   }
 
   /**
-   * Puts a packet into a queue; `holder`: the row that counts it, or NONE. `rest`: see `lengthOf`. Returns the direction
-   * on which a frame has to be sent; NONE: none.
+   * Puts a packet into a queue; `holder`: the row that counts it, or NONE. `rest`: see `lengthOf`. Returns the
+   * direction on which a frame has to be sent; NONE: none.
    */
   put(row: number, packet: number, bytes: number, holder: number, rest: number): number {
     if (packet >= this.#next.length) this.#grow(packet)
@@ -322,7 +323,9 @@ export class ClassQueues {
     return hasEnded
   }
 
-  /** A link is up again: its ends know of no pauses. Returns the direction on which a frame has to be sent; NONE: none. */
+  /**
+   * A link is up again: its ends know of no pauses. Returns the direction on which a frame has to be sent; NONE: none.
+   */
   renew(direction: number): number {
     return this.has(direction) && this.#pausesBy(direction) !== 0 ? this.#requestFrame(direction) : NONE
   }

@@ -34,6 +34,7 @@ export interface CarriedFlow {
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
+  readonly dscp: number
   /** The last one is the newest. */
   readonly paths: CarriedPath[]
   /** That of its packets now. */
@@ -81,12 +82,13 @@ export class FlowPaths {
   }
 
   #find(flow: PacketFlow, from: number, to: number): CarriedFlow | undefined {
-    const { source, destination, sourcePort } = flow
-    const key = `${addressKey(source)}${addressKey(destination)}${sourcePort} ${from} ${to}`
+    const { source, destination, sourcePort, trafficClass } = flow
+    const dscp = trafficClass >> 2
+    const key = `${addressKey(source)}${addressKey(destination)}${sourcePort} ${from} ${to} ${dscp}`
     let found = this.#flows.get(key)
     if (found === undefined) {
       if (this.#flows.size === MAX_FLOWS) return undefined
-      found = { from, to, source, destination, sourcePort, paths: [], path: undefined }
+      found = { from, to, source, destination, sourcePort, dscp, paths: [], path: undefined }
       this.#flows.set(key, found)
     }
     this.#known.set(flow, found)

@@ -25,8 +25,9 @@ export interface LinkClass {
 }
 
 /**
- * Bytes of a class that a switch has got from one link, and not sent on: beyond `xoff` the other end is paused, at `xon`
- * or below it may send again, and what exceeds `buffer` is lost. Default of `buffer`: as much as can come after a pause.
+ * Bytes of a class that a switch has got from one link, and not sent on: beyond `xoff` the other end is paused, at
+ * `xon` or below it may send again, and what exceeds `buffer` is lost. Default of `buffer`: as much as can come after a
+ * pause.
  */
 interface PauseSettings {
   readonly xoff: number

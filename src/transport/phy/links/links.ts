@@ -12,8 +12,8 @@
  * ECN field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A router does too,
  * and drops what no router forwards: packets whose TTL ends, and those of one link (link-local addresses, groups, RoCE
  * v1). Links may go down: then routes are computed anew. A host's own queue in front of its link has no limit and no
- * marking: its port looks at `busyUntil`. Not modelled: buffers that ports of a switch share, and the time that a switch
- * or router takes.
+ * marking: its port looks at `busyUntil`. Not modelled: buffers that ports of a switch share, and the time that a
+ * switch or router takes.
  *
  * A link with classes (class-queues.ts) may be paused, so the time at which a packet leaves is not known when it comes:
  * its packets wait in queues, and the heap has an event too for each packet that such a link has sent.
@@ -125,8 +125,8 @@ export interface Links {
   /** The sender of a direction pauses these classes of its other end (as bits), until they are taken back. */
   setStorm(direction: number, classes: number, isOn: boolean, now: number): void
   /**
-   * When the packets that the host has sent so far have left it, without those of paused classes, µs; Infinity: too many
-   * are paused.
+   * When the packets that the host has sent so far have left it, without those of paused classes, µs; Infinity: too
+   * many are paused.
    */
   busyUntil(host: number): number
   /** Whether a packet has arrived at the host. */

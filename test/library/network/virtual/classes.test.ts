@@ -86,6 +86,8 @@ test('three writers to one host: the lossless class pauses them and loses nothin
   const lossy = await writeAll(0)
   assert.ok(classOf(lossy.network, 's1', 's2', 'default').lost.overflow > 0)
   assert.equal(classOf(lossy.network, 'h1', 's1', 'storage').packets, 0)
+  const dscpsOf = ({ network }: typeof lossy) => [...new Set(network.stats().flows.map(({ dscp }) => dscp))]
+  assert.deepEqual([dscpsOf(lossless), dscpsOf(lossy)], [[26], [0]])
   // 3 MiB at 10 Gbit/s are 2.5 ms
   assert.ok(lossless.time < 2.7 && lossy.time > 2 * lossless.time, `${lossless.time} and ${lossy.time}`)
 })

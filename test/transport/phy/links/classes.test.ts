@@ -1,6 +1,6 @@
 /*
- * Classes of links: queues and weights, what lossy ones lose and mark, pauses hop by hop and what they cost other flows,
- * storms, outages; and a single lossy class is as none.
+ * Classes of links: queues and weights, what lossy ones lose and mark, pauses hop by hop and what they cost other
+ * flows, storms, outages; and a single lossy class is as none.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -181,6 +181,17 @@ describe('classes of links', () => {
     for (let i = 0; i < 200; i++) for (const from of [1, 2]) lossy.send(from, 0, 1000)
     lossy.run()
     assert.ok(lossy.lost.length > 100)
+  })
+
+  it('a pause ends at xon: the lower it is, the longer and fewer are the pauses', () => {
+    const [low, high] = [1000, 9000].map(xon => {
+      const t = setUp(star(3, { ...FAST, classes: classesOf({ pause: { xoff: 10_000, xon } }) }))
+      for (let i = 0; i < 200; i++) for (const from of [1, 2]) t.send(from, 0, 1000, 0, { dscp: EF })
+      t.run()
+      return t.classOf(2, 'fast')
+    })
+    assert.ok(low!.pauses < 0.8 * high!.pauses, `${low!.pauses} and ${high!.pauses}`)
+    assert.ok(low!.pausedTime / low!.pauses > (1.2 * high!.pausedTime) / high!.pauses)
   })
 
   it('a buffer without room for what comes after a pause loses packets, and says where', () => {
