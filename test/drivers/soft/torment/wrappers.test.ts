@@ -149,7 +149,7 @@ const memoryPort = (): AllMembers<Port> => {
     maxSinglePacketRun: 1,
     maxFlows: 1,
     setInterface: () => {},
-    links: {},
+    links: { crosses: () => false, lostAt: () => {}, onWayTo: () => undefined, heldClass: () => undefined },
   }
   return { ...port, ...others, wake: () => {}, receiver: {}, tap: () => {} } as AllMembers<Port>
 }
