@@ -121,6 +121,19 @@ export interface PortRouters {
   lostAt(flow: FlowAddress, direction: 'sent' | 'received', router: string): void
   /** The first router on the way to an address; undefined: none. */
   onWayTo(address: Uint8Array): string | undefined
+  /**
+   * Where links of a flow, or nodes, have lost packets that they would lose again; undefined: nowhere, or by chance.
+   */
+  lossOf(flow: FlowAddress): PathLoss | undefined
+}
+
+/** `to`: of a link. `mtu`: of the link, bytes of an IP packet, if packets were longer. */
+export interface PathLoss {
+  readonly packets: number
+  readonly reason: 'mtu' | 'ttl' | 'route'
+  readonly from: string
+  readonly to: string | undefined
+  readonly mtu: number
 }
 
 export interface Port {
