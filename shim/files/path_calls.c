@@ -41,7 +41,7 @@ static bool open_if_device(const char *path, int flags, int *result)
 
 /*
  * Whether a file of the tree may be opened with these flags; false with errno EACCES. As in sysfs, programs, even of
- * root, write only `node_desc` and `lifespan`, and create no files.
+ * root, write only some files, and create none.
  */
 static bool may_open(const char *path, int flags)
 {
@@ -49,7 +49,10 @@ static bool may_open(const char *path, int flags)
     if ((flags & O_PATH) || !(is_write || (flags & O_CREAT)))
         return true;
     const char *name = strrchr(path, '/');
-    const bool is_writable = strcmp(name, "/node_desc") == 0 || strcmp(name, "/lifespan") == 0;
+    static const char *const writable[] = {"/node_desc", "/lifespan", "/traffic_class", "/default_roce_tos"};
+    bool is_writable = false;
+    for (size_t i = 0; i < sizeof writable / sizeof writable[0]; i++)
+        is_writable |= strcmp(name, writable[i]) == 0;
     struct stat found;
     const bool exists = REAL(stat)(path, &found) == 0;
     const bool writes_file = exists && is_write && S_ISREG(found.st_mode) && !is_writable && !opens_no_file(flags);
@@ -415,27 +418,58 @@ EXPORT int fchownat(int dir, const char *path, uid_t user, gid_t group, int flag
     return REAL(fchownat)(dir, path, user, group, flags);
 }
 
-/* `mkdir -p /dev/infiniband` finds the folder. Programs create no others (may_open). */
-static int refuse_folder(const char *path)
+/* The folder of a device in rdma_cm's configfs, in which the daemon then makes files. */
+static int make_config_folder(const char *redirected, const char *device, mode_t mode)
+{
+    static const char class[] = "/sys/class/infiniband/";
+    char path[PATH_SIZE], path_buffer[PATH_SIZE];
+    struct stat found;
+    if (strlen(device) >= sizeof path - sizeof class) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(stpcpy(path, class), device);
+    const char *shown = path_rewrite(path, path_buffer);
+    if (!shown || REAL(stat)(shown, &found)) {
+        errno = ENODEV;
+        return -1;
+    }
+    if (REAL(mkdir)(redirected, mode))
+        return -1;
+    const int error = session_refresh();
+    errno = error;
+    return error ? -1 : 0;
+}
+
+/*
+ * `mkdir -p /dev/infiniband` finds the folder. Programs create no others (may_open) but those of devices in rdma_cm's
+ * configfs.
+ */
+static int make_folder(const char *path, mode_t mode)
 {
     char path_buffer[PATH_SIZE];
     struct stat found;
     const char *redirected = path_rewrite(path, path_buffer);
-    if (redirected)
-        errno = REAL(lstat)(redirected, &found) == 0 ? EEXIST : EACCES;
+    if (!redirected)
+        return -1;
+    const char *device = path_config_device(path);
+    const bool exists = REAL(lstat)(redirected, &found) == 0;
+    if (device && !exists)
+        return make_config_folder(redirected, device, mode);
+    errno = exists ? EEXIST : EACCES;
     return -1;
 }
 
 EXPORT int mkdir(const char *path, mode_t mode)
 {
     ABSOLUTE(AT_FDCWD, path);
-    return UNLIKELY(path_is_ours(path)) ? refuse_folder(path) : REAL(mkdir)(path, mode);
+    return UNLIKELY(path_is_ours(path)) ? make_folder(path, mode) : REAL(mkdir)(path, mode);
 }
 
 EXPORT int mkdirat(int dir, const char *path, mode_t mode)
 {
     ABSOLUTE(dir, path);
-    return UNLIKELY(path_is_ours(path)) ? refuse_folder(path) : REAL(mkdirat)(dir, path, mode);
+    return UNLIKELY(path_is_ours(path)) ? make_folder(path, mode) : REAL(mkdirat)(dir, path, mode);
 }
 
 /* ---- paths that the program gets ---- */

@@ -23,6 +23,9 @@
 /* How the numbers of uverbs and umad nodes begin: IB_UVERBS_MAJOR, IB_UMAD_MAJOR. */
 #define DEVICE_NUMBER "231:"
 
+/* rdma_cm's folder in configfs, where programs make a folder for a device. */
+#define CM_CONFIG "/sys/kernel/config/rdma_cm"
+
 /* Counter files are below the first two (leads_to_counters). */
 static const char *const prefixes[] = {
     "/sys/class/infiniband",
@@ -32,6 +35,7 @@ static const char *const prefixes[] = {
     "/sys/devices/virtual/misc/rdma_cm",
     "/sys/dev/char/" DEVICE_NUMBER,
     "/dev/char/" DEVICE_NUMBER,
+    CM_CONFIG,
 };
 
 static const char *const pci_prefixes[] = {"/sys/bus/pci", "/sys/devices/pci"};
@@ -190,9 +194,15 @@ static bool begins_with_pci_address(const char *path)
     return *path == 0 || *path == '/';
 }
 
+const char *path_config_device(const char *path)
+{
+    const char *name = match_prefix(path, CM_CONFIG "/");
+    return name && *name && !strchr(name, '/') ? name : NULL;
+}
+
 /*
- * Whether a path is a counter file or a folder above. The program may open files relative to the folder (grep -r), and
- * those paths are not redirected.
+ * Whether a path is a counter file, or another that the daemon updates when it is read, or a folder above. The program
+ * may open files relative to the folder (grep -r), and those paths are not redirected.
  */
 static bool leads_to_counters(const char *path)
 {
@@ -200,13 +210,15 @@ static bool leads_to_counters(const char *path)
     const char *suffix = NULL;
     if (!match_prefix(path, "/sys"))
         return false;
+    if (match_prefix(path, CM_CONFIG))
+        return true;
     for (const char *found = path; (found = strstr(found, class)); found += sizeof class - 1)
         suffix = found + sizeof class - 1;
     if (!suffix) /* the folder of a PCI function */
         return is_pci_path(path) && begins_with_pci_address(strrchr(path, '/') + 1);
     if (*suffix != 0 && *suffix != '/')
         return false;
-    if (strstr(suffix, "counters"))
+    if (strstr(suffix, "counters") || strstr(suffix, "/tc"))
         return true;
     /* "", DEVICE, DEVICE/ports, DEVICE/ports/N, with any number of slashes */
     static const char ports[] = "ports";

@@ -19,6 +19,9 @@
 /* Whether an absolute path is an RDMA path. Preserves errno. */
 bool path_matches(const char *path);
 
+/* The name of the device whose folder in rdma_cm's configfs a path is; NULL: another path. */
+const char *path_config_device(const char *path);
+
 /* The current folder may be in the daemon's tree: a relative path may lead to a counter file. */
 extern bool shim_may_be_in_tree;
 

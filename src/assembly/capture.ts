@@ -49,13 +49,14 @@ export const startCapture = (
         const isArrival = direction !== 'sent' && isOwn(flow.source)
         if (isArrival && outcome === 'passed') return
         const time = clock.origin * 1000 + clock.now()
+        const vlan = port.vlanOf?.(flow.source)
         attempt(() => {
           const waits = mayLose()
           if (!waits) losses.flush()
           forEachPacket(run, (offset, length, identification) => {
             const bytes = arena.bytes.subarray(offset, offset + length)
             const payload = waits ? bytes.slice() : bytes
-            const packet = { interface: index, time, direction, flow, identification, payload }
+            const packet = { interface: index, time, direction, flow, identification, payload, ...(vlan && { vlan }) }
             const commented = outcome === 'passed' ? packet : { ...packet, comment: outcome }
             if (!waits) write(commented)
             else if (isArrival) losses.arrived(packet, outcome)

@@ -36,6 +36,7 @@ import type { LinkName } from '../spec/links.ts'
 import type { Attributes, Methods, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import type { SubnetPort } from '../spec/subnet-port.ts'
 import type { QpStat } from '../uapi/tool.ts'
+import type { VlanInterface } from './devices/gids.ts'
 import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
 import type { MappedChunk } from './memory/mappable-memory.ts'
@@ -119,6 +120,10 @@ export interface Driver<D = unknown> {
   readonly hasAddress?: boolean
   /** Its devices may have an InfiniBand port: `layer=infiniband` of `--device`. */
   readonly hasFabric?: boolean
+  /** Its devices take addresses of VLAN interfaces (`DeviceLink.addAddress`). */
+  readonly hasVlans?: boolean
+  /** An administrator may set the traffic class of its connected queue pairs (`DeviceTaps.trafficClass`). */
+  readonly hasClassOverride?: true
   /** Fault rules can silence its devices (`DeviceTaps.silenced`). */
   readonly canBeSilent?: true
   /** Its devices take `dcqcn` of `--device`. */
@@ -286,9 +291,10 @@ export interface DeviceLink {
   setCarrier(hasCarrier: boolean): PortEvent | undefined
   /**
    * The interface has a new address: the port receives its packets, and the GID is added, unless the table has it or is
-   * full. 'spare': an additional address. Throws SystemError if the port cannot use it.
+   * full. 'spare': an additional address. `vlan`: it is that of a VLAN interface. Throws SystemError if the port cannot
+   * use it.
    */
-  addAddress(address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined
+  addAddress(address: Uint8Array, claim: 'own' | 'spare', vlan?: VlanInterface): PortEvent | undefined
   /** The interface has lost an address. GID 0 stays. */
   removeAddress(address: Uint8Array): PortEvent | undefined
   /** The interface has another MAC, and with it the device another default GID: events of all GIDs, in order. */
@@ -723,6 +729,13 @@ export interface DeviceTaps {
   silenced: { readonly rule: ActingRule; readonly isHalf: boolean } | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined
+  /**
+   * The traffic class that an administrator has set for connected queue pairs of verbs, in place of their own;
+   * undefined: none. Only for drivers with `hasClassOverride`.
+   */
+  trafficClass: (() => number | undefined) | undefined
+  /** The traffic class of identifiers of rdma_cm that have set none. */
+  defaultTos: (() => number) | undefined
   /** Whether a connection has the number, also in TIMEWAIT: no other queue pair may get it (IBA 12.9.8.4). */
   isConnected: ((qpn: number) => boolean) | undefined
 }
@@ -735,6 +748,8 @@ export const createTaps = (): DeviceTaps => ({
   silenced: undefined,
   inError: undefined,
   isConnected: undefined,
+  trafficClass: undefined,
+  defaultTos: undefined,
 })
 
 // ---- 9. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----

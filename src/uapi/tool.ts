@@ -31,7 +31,7 @@ export interface PciFunction {
 
 /**
  * `--device
- * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]][,node_guid=GUID][,LIMIT=N…]`.
+ * NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]][,node_guid=GUID][,vlan=ID+ADDRESS…][,LIMIT=N…]`.
  */
 export interface DeviceSpec {
   readonly name: string
@@ -46,6 +46,8 @@ export interface DeviceSpec {
   readonly nodeGuid?: string
   /** Limits that are lower than the driver's own. */
   readonly limits?: DeviceLimits
+  /** VLAN interfaces over that of the device, which exist here only, with their IP addresses. */
+  readonly vlans?: readonly { readonly id: number; readonly addresses: readonly string[] }[]
   /** Absent: Ethernet. */
   readonly layer?: 'infiniband'
   /** GUID of an InfiniBand port: 16 hexadecimal digits. Absent: from the address. */

@@ -107,6 +107,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   poll_orders: [[], /usage: poll_orders/],
   given_back: [['-q'], /usage: given_back HOW/],
   given_back_srd: [['-q'], /usage: given_back HOW/],
+  gid_table: [[], /usage: gid_table DEVICE/],
   net_pair: [['-q'], /usage: net_pair KIND/],
   waits: [['-q'], /waits: -q is no kind of wait/],
   waits_srd: [['-q'], /waits: -q is no kind of wait/],

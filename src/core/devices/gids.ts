@@ -5,6 +5,15 @@ import { GidType, LinkLayer } from '../../spec/enums.ts'
 import { callError, codedError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 
+/** A VLAN interface over that of a device. */
+export interface VlanInterface {
+  /** 1 to 4094. */
+  readonly id: number
+  readonly name: string
+  /** 0: the system has no such interface. */
+  readonly index: number
+}
+
 export interface GidTableEntry {
   /** 16 bytes, network order. */
   readonly gid: Uint8Array
@@ -12,6 +21,8 @@ export interface GidTableEntry {
   readonly type: number
   /** Index of the network interface, 0 without one. */
   readonly ifindex: number
+  /** The interface, if it is not the device's own. */
+  readonly vlan?: VlanInterface | undefined
 }
 
 export interface GidTable {

@@ -3,7 +3,8 @@
  * driver; layer=infiniband makes the port one of InfiniBand, with guid=GUID and pkeys=KEY+KEY…; dcqcn=RATE has queue
  * pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe the PCI function
  * that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of an adapter
- * always has such a function. LIMIT=N lowers a limit of the device (spec/device-limits.ts).
+ * always has such a function. vlan=ID+ADDRESS… gives it the GIDs of a VLAN interface over its own. LIMIT=N lowers a
+ * limit of the device (spec/device-limits.ts).
  *
  * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for
  * the driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address
@@ -17,7 +18,7 @@ import { guidBytes, isPartitionKey, MAX_PKEYS, readGuid } from '../../settings/f
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { type DeviceLimitName, deviceLimit, deviceLimitNames } from '../../spec/device-limits.ts'
-import { parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
+import { isLinkLocal, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
@@ -46,10 +47,13 @@ const limitsText = (limits: DeviceSpec['limits'] = {}): string =>
     .map(([name, value]) => `,${name}=${value}`)
     .join('')
 
+const vlansText = (vlans: DeviceSpec['vlans']): string =>
+  vlans === undefined ? '' : `,vlan=${vlans.flatMap(({ id, addresses }) => [id, ...addresses]).join('+')}`
+
 /** The inverse of `parseDevice`. */
 export const deviceText = (spec: DeviceSpec): string => {
-  const { name, address, driver, dcqcn, pci, nodeGuid, limits } = spec
-  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}${nodeGuid === undefined ? '' : `,node_guid=0x${nodeGuid}`}${limitsText(limits)}`
+  const { name, address, driver, dcqcn, pci, nodeGuid, limits, vlans } = spec
+  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}${nodeGuid === undefined ? '' : `,node_guid=0x${nodeGuid}`}${vlansText(vlans)}${limitsText(limits)}`
 }
 
 /** NUMA_NO_NODE. */
@@ -136,6 +140,7 @@ const SETTINGS = [
   'numa',
   'model',
   'node_guid',
+  'vlan',
   ...deviceLimitNames,
 ] as const
 type Settings = Partial<Record<(typeof SETTINGS)[number], string>>
@@ -167,6 +172,41 @@ const parseNodeGuid = ({ node_guid: text, layer }: Settings): Pick<DeviceSpec, '
   return { nodeGuid: /^(?:0x)?0+$/i.test(text) ? NO_GUID : readGuid(text) }
 }
 
+/** IEEE 802.1Q: 0 is no VLAN, and 4095 is reserved. */
+const MAX_VLAN = 4094
+
+/** Throws an Error. */
+const parseVlans = ({ vlan: text, layer }: Settings): Pick<DeviceSpec, 'vlans'> => {
+  if (text === undefined) return {}
+  if (layer === 'infiniband')
+    throw new Error('vlan= is not for an InfiniBand port: partitions are its VLANs; give pkeys=')
+  const refuse = (why: string): Error =>
+    new Error(
+      `vlan="${text}": ${why}; give the number of a VLAN from 1 to ${MAX_VLAN} and its addresses with + between them, for example 100+10.0.100.1`,
+    )
+  const vlans: { readonly id: number; readonly addresses: string[] }[] = []
+  for (const word of text.split('+')) {
+    const id = /^\d+$/.test(word) ? Number(word) : undefined
+    if (id !== undefined) {
+      if (id < 1 || id > MAX_VLAN) throw refuse(`${id} is no VLAN`)
+      if (vlans.some(vlan => vlan.id === id)) throw refuse(`VLAN ${id} is given twice`)
+      vlans.push({ id, addresses: [] })
+      continue
+    }
+    const address = parseAddress(word)
+    if (address === undefined) throw refuse(`"${word}" is not an IPv4 or IPv6 address`)
+    const reason =
+      reasonUnusable(address) ?? (isLinkLocal(address) ? 'is link-local, and the device has it' : undefined)
+    if (reason !== undefined) throw refuse(`${word} ${reason}`)
+    const last = vlans.at(-1)
+    if (last === undefined) throw refuse(`${word} is before a number`)
+    last.addresses.push(word)
+  }
+  const empty = vlans.find(({ addresses }) => addresses.length === 0)
+  if (empty !== undefined) throw refuse(`VLAN ${empty.id} has no address`)
+  return { vlans }
+}
+
 /** Throws an Error. */
 const parseLimits = (found: Settings): Pick<DeviceSpec, 'limits'> => {
   const given = deviceLimitNames.filter(name => found[name] !== undefined)
@@ -182,7 +222,7 @@ const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | '
     const [, key, value] = SETTING.exec(setting === 'dcqcn' ? DEFAULT_DCQCN : setting) ?? []
     if (key === undefined)
       throw new Error(
-        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, and the limits ${deviceLimitNames.map(name => `${name}=`).join(', ')}${didYouMean(setting.split('=', 1)[0]!, SETTINGS)}`,
+        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, vlan=, and the limits ${deviceLimitNames.map(name => `${name}=`).join(', ')}${didYouMean(setting.split('=', 1)[0]!, SETTINGS)}`,
       )
     if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
     found[key as keyof typeof found] = value!
@@ -193,6 +233,7 @@ const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | '
     ...parseFabric(found),
     ...(dcqcn !== undefined && { dcqcn: parseDcqcn(dcqcn) }),
     ...parseNodeGuid(found),
+    ...parseVlans(found),
     ...parseLimits(found),
   }
   const own = modelOfDriver(driver)
@@ -265,7 +306,7 @@ export const fabricOf = ({ layer, guid, pkeys }: DeviceSpec): FabricOptions | un
   layer === undefined ? undefined : { guid: guid === undefined ? undefined : guidBytes(guid), pkeys }
 
 /** What `driverOf` needs of a driver. */
-type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl' | 'hasFabric' | 'settableLimits'>
+type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl' | 'hasVlans' | 'hasFabric' | 'settableLimits'>
 
 const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name }) => name).join(', ')
 
@@ -274,7 +315,7 @@ const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name
  * Throws an Error with a message for people if no driver makes the device.
  */
 export const driverOf = <D extends NamedDriver>(
-  { name, address, driver: wanted, dcqcn, layer, limits = {} }: DeviceSpec,
+  { name, address, driver: wanted, dcqcn, layer, vlans, limits = {} }: DeviceSpec,
   drivers: readonly D[],
 ): D => {
   const refuse = (reason: string): Error =>
@@ -303,6 +344,7 @@ export const driverOf = <D extends NamedDriver>(
     )
   if (layer !== undefined && dcqcn !== undefined) throw refuse('an InfiniBand port has no DCQCN; omit dcqcn')
   if (dcqcn !== undefined && !found.hasRateControl) throw refuse(`driver ${found.name} has no rate control; omit dcqcn`)
+  if (vlans !== undefined && !found.hasVlans) throw refuse(`driver ${found.name} has no VLANs; omit vlan`)
   const { settableLimits = [] } = found
   const foreign = deviceLimitNames.find(limit => limits[limit] !== undefined && !settableLimits.includes(limit))
   if (foreign !== undefined)
@@ -324,7 +366,7 @@ export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   const names = new Set<string>()
   const addresses = new Map<string, string>()
   const functions = new Map<string, string>()
-  for (const { name, address, pci } of devices) {
+  for (const { name, address, pci, vlans = [] } of devices) {
     if (names.has(name)) throw new Error(`device name "${name}" is given twice`)
     names.add(name)
     if (pci !== undefined) {
@@ -334,11 +376,14 @@ export const checkDevices = (devices: readonly DeviceSpec[]): void => {
       functions.set(pci.address, name)
     }
     if (address === '') continue
-    // One address can be written in several ways.
-    const key = String(parseAddress(address))
-    const other = addresses.get(key)
-    if (other !== undefined)
-      throw new Error(`devices ${other} and ${name} have the same address ${address}; each needs its own`)
-    addresses.set(key, name)
+    for (const one of [address, ...vlans.flatMap(vlan => vlan.addresses)]) {
+      // One address can be written in several ways.
+      const key = String(parseAddress(one))
+      const other = addresses.get(key)
+      if (other === name) throw new Error(`device ${name} has the address ${one} twice`)
+      if (other !== undefined)
+        throw new Error(`devices ${other} and ${name} have the same address ${one}; each needs its own`)
+      addresses.set(key, name)
+    }
   }
 }

@@ -22,7 +22,7 @@ import type { Clients } from '../../services/clients.ts'
 import { guidBytes } from '../../settings/fabric.ts'
 import { CallError } from '../../spec/errno.ts'
 import { functionsOf, type Machine, type MachineFunction } from '../../tools/topology/machine-file.ts'
-import { lidOf } from '../../transport/wire/address.ts'
+import { lidOf, parseAddress } from '../../transport/wire/address.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Loop } from '../loop.ts'
 import {
@@ -146,6 +146,18 @@ const checkPciFunction = (spec: DeviceSpec, shown: Machine | undefined): void =>
  * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: polls
  * the devices. `drivers`: as for `driverOf`. `machine`: the one that programs are shown; absent: this one.
  */
+/** Gives a new device the addresses of `vlan=`. Throws an Error with a message for people. */
+const addVlans = ({ vlans = [] }: DeviceSpec, device: NetworkDevice | undefined): void => {
+  const { link } = isLinked(device) ? device : {}
+  for (const { id, addresses } of vlans)
+    for (const address of addresses)
+      link?.addAddress(parseAddress(address) as Uint8Array, 'own', {
+        id,
+        name: `${link.identity.interfaceName}.${id}`,
+        index: 0,
+      })
+}
+
 export const createDevices = (
   core: Core,
   network: Network,
@@ -167,6 +179,11 @@ export const createDevices = (
     const refuse = (): Error =>
       new Error(`device "${name}": driver ${driver.name} returned no device of this name and core`)
     const identity = hasAddress(spec) ? identityOf(spec, interfaces) : undefined
+    if (spec.vlans !== undefined && !network.hasVlans)
+      throw new Error(
+        `device "${name}": vlan= is for --link memory; on another link make the interface (ip link add link eth0 name eth0.100 type vlan id 100), whose addresses the device takes`,
+      )
+    let made: Device | undefined
     try {
       // The driver may be JavaScript, without types.
       const created: Device | NetworkDevice | undefined = addDevice(
@@ -185,10 +202,13 @@ export const createDevices = (
       const polledDevice = 'poll' in created ? created : undefined
       const device = polledDevice?.device ?? (created as Device)
       if (device.core !== core || device.name !== name) throw refuse()
+      made = device
+      addVlans(spec, polledDevice)
       if (spec.nodeGuid !== undefined) Object.assign(device.attributes, { nodeGuid: guidBytes(spec.nodeGuid) })
       return { spec, device, network: polledDevice }
     } catch (error) {
       network.detach(name)
+      if (made !== undefined) unregister(made, () => {})
       throw error
     }
   }

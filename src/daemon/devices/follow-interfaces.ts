@@ -12,11 +12,15 @@
  * - If the RoCE port of an address is in use, by another program or by Linux's rxe, the device does not get the
  *   address. The log has a line.
  *
+ * - A VLAN interface over that of a device gives its addresses too, but no link-local ones, which are the same: their
+ *   GIDs name the VLAN interface (roce_gid_mgmt), and the system tags their packets.
+ *
  * If an interface is deleted, the device has no link, and only its default GID, until an interface with the same name
  * or with the device's own address appears. (Linux deletes an rxe device with its interface.)
  */
 
 import { portSpeed } from '../../core/base/device.ts'
+import type { VlanInterface } from '../../core/devices/gids.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { type LinkedDevice, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import { DEVICE_SPEED_CHANGE, raiseDevice, raisePort } from '../../core/events/events.ts'
@@ -25,7 +29,7 @@ import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { linkSpeed } from '../../host/net/link-speed.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { pathMtuOf } from '../../transport/phy/udp/window.ts'
-import { addressText, isSameAddress } from '../../transport/wire/address.ts'
+import { addressText, isLinkLocal, isSameAddress } from '../../transport/wire/address.ts'
 import type { Devices } from './devices.ts'
 
 type Followed = LinkedDevice
@@ -53,9 +57,14 @@ const hasOwn = ({ link: { identity } }: Followed, address: Uint8Array): boolean 
  * Adds the address to the port and the GIDs. If the port cannot use the address, logs a line. Undefined if the GIDs do
  * not change.
  */
-const addAddress = ({ device, link }: Followed, address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined => {
+const addAddress = (
+  { device, link }: Followed,
+  address: Uint8Array,
+  claim: 'own' | 'spare',
+  vlan: VlanInterface | undefined,
+): PortEvent | undefined => {
   try {
-    return link.addAddress(address, claim)
+    return link.addAddress(address, claim, vlan)
   } catch (error) {
     if (!(error instanceof SystemError)) throw error
     const reason = error.errno === EADDRINUSE ? `its UDP port ${ROCE_UDP_PORT} is in use` : error.message
@@ -120,10 +129,18 @@ export class InterfaceFollower {
       }
   }
 
+  /** The VLAN interface of this index, and its devices; undefined: it is none, or a device has it as its own. */
+  #vlanOf(index: number): { readonly vlan: VlanInterface; readonly devices: readonly Followed[] } | undefined {
+    const { name, vlan } = this.#interfaces.links().get(index) ?? {}
+    if (name === undefined || vlan === undefined || this.#devicesOn(index).length > 0) return undefined
+    return { vlan: { id: vlan.id, name, index }, devices: this.#devicesOn(vlan.lower) }
+  }
+
   /** How the device may use an address of interface `index`; 'spare': as an additional address; undefined: not. */
   #claimOf(followed: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined {
     if (hasOwn(followed, address)) return 'own'
-    const isShared = this.#devicesOn(index).length > 1
+    if (index !== indexOf(followed) && isLinkLocal(address)) return undefined
+    const isShared = this.#devicesOn(indexOf(followed)).length > 1
     const isLoopback = this.#interfaces.links().get(index)?.isLoopback === true
     return isShared || isLoopback ? undefined : 'spare'
   }
@@ -167,7 +184,7 @@ export class InterfaceFollower {
   #onAddress(index: number, address: Uint8Array, isPresent: boolean): void {
     const link = this.#interfaces.links().get(index)
     if (isPresent && link !== undefined) this.#adoptDevices(link, address)
-    const devices = this.#devicesOn(index)
+    const { vlan, devices } = this.#vlanOf(index) ?? { vlan: undefined, devices: this.#devicesOn(index) }
     const isOwned = devices.some(followed => hasOwn(followed, address))
     this.#forEachDevice(devices, followed => {
       const claim = this.#claimOf(followed, index, address)
@@ -175,7 +192,7 @@ export class InterfaceFollower {
       const isOfOtherDevice = isOwned && claim !== 'own'
       if (!isPresent || isOfOtherDevice) {
         this.#notify(followed, followed.link.removeAddress(address))
-      } else if (claim !== undefined) this.#notify(followed, addAddress(followed, address, claim))
+      } else if (claim !== undefined) this.#notify(followed, addAddress(followed, address, claim, vlan))
     })
   }
 
@@ -216,6 +233,9 @@ export class InterfaceFollower {
   /** Brings the devices of an interface up to date with the interface's present state. */
   #applyInterface(index: number): void {
     this.#onLink(index, this.#interfaces.links().get(index))
-    for (const address of this.#interfaces.addresses(index)) this.#onAddress(index, address, true)
+    const links = [...this.#interfaces.links().values()]
+    const over = links.filter(({ vlan }) => vlan?.lower === index).map(link => link.index)
+    for (const one of [index, ...over])
+      for (const address of this.#interfaces.addresses(one)) this.#onAddress(one, address, true)
   }
 }

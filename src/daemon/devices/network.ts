@@ -21,6 +21,8 @@ import type { DaemonConfig, DeviceSpec, RuleMatches } from '../../uapi/tool.ts'
 import { hasAddress } from './device-spec.ts'
 
 export interface Network {
+  /** Devices may have VLANs of their own: no system adds the tags. */
+  readonly hasVlans: boolean
   /**
    * Creates the port of a device, and binds it over UDP, unless the driver has a port of its `own`. Throws an Error
    * with a message for people.
@@ -126,6 +128,7 @@ export const createNetwork = (
   }
 
   const network: Network = {
+    hasVlans: link.isMemory,
     rules,
     rulesChanged: () => {},
     attach(device, identity, own = link.attach(device, identity)) {

@@ -14,10 +14,20 @@ import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
+import { createClassFiles } from './class-files.ts'
 import { type CountedDevice, createCounterFiles } from './counter-files.ts'
 import { functionFolders, type ShownMachine } from './machine-tree.ts'
 import type { PciPlace } from './pci-files.ts'
-import { addToTree, makeRoot, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
+import {
+  addToTree,
+  deviceFolder,
+  makeRoot,
+  removeFromTree,
+  renameInTree,
+  type TreeDevice,
+  updateTree,
+  writeTree,
+} from './tree.ts'
 
 export interface DeviceFiles {
   add(device: DaemonDevice): void
@@ -26,7 +36,10 @@ export interface DeviceFiles {
   rename(device: DaemonDevice, previousName: string): void
   /** Updates the files of a soft device whose port or GIDs have changed. */
   update(device: Pick<NetworkDevice, 'device'>): void
-  /** Updates the counters. Returns 0, or the errno of a failed write; files that could not be written are removed. */
+  /**
+   * Updates the counters, and the files of classes (class-files.ts). Returns 0, or the errno of a failed write; files
+   * that could not be written are removed.
+   */
   refreshCounters(): number
   /** Removes the files. To be called once, last. */
   close(): void
@@ -131,6 +144,9 @@ const writeDeviceFiles = (
   let areCountersStale = false
   for (const device of devices) shown.set(device, treeDevice(device))
   writeTree(root, [...shown.values()], machine)
+  const classes = createClassFiles(root)
+  const addClasses = (device: DaemonDevice): void => classes.add(device, deviceFolder(treeDevice(device)))
+  for (const device of devices) addClasses(device)
   const counters = createCounterFiles(root, devices.flatMap(counted), () => performance.now())
   return {
     add(device) {
@@ -140,6 +156,7 @@ const writeDeviceFiles = (
       logErrors(name, () => {
         const next = treeDevice(device)
         addToTree(root, next)
+        addClasses(device)
         shown.set(device, next)
       })
     },
@@ -147,12 +164,17 @@ const writeDeviceFiles = (
       logErrors(removed.device.name, () => {
         shown.delete(removed)
         counters.remove(removed.device.name)
+        classes.remove(removed.device.name)
         removeFromTree(root, treeDevice(removed))
       }),
     rename(device, previousName) {
       const { name } = device.spec
       shown.delete(device)
-      logErrors(name, () => renameInTree(root, previousName, treeDevice(device)))
+      logErrors(name, () => {
+        const renamed = treeDevice(device)
+        renameInTree(root, previousName, renamed)
+        classes.rename(previousName, name, deviceFolder(renamed))
+      })
       // Also if the tree failed: with a folder that may be gone, each refresh of counters would report an error.
       counters.remove(previousName)
       for (const one of counted(device)) logErrors(name, () => counters.add(one))
@@ -171,6 +193,7 @@ const writeDeviceFiles = (
     refreshCounters() {
       try {
         requireOwn()
+        classes.refresh()
         counters.refresh()
         if (areCountersStale) console.error('userdma daemon: the files of counters are up to date again')
         areCountersStale = false

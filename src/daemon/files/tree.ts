@@ -5,6 +5,7 @@
  */
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import type { GidTableEntry } from '../../core/devices/gids.ts'
 import type { AdapterTexts } from '../../core/driver-contract.ts'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { GidType, LinkLayer, NodeType, PhysState, PortState } from '../../spec/enums.ts'
@@ -50,7 +51,7 @@ export interface TreeDevice {
 
 interface TreePort {
   /** GIDs in use. */
-  readonly gids: readonly { readonly index: number; readonly gid: Uint8Array; readonly type: number }[]
+  readonly gids: readonly (Omit<GidTableEntry, 'ifindex'> & { readonly index: number })[]
   /** The P_Key table. */
   readonly pkeys: readonly number[]
   /** `PortState` and `PhysState` (spec/enums.ts). */
@@ -155,9 +156,9 @@ const hexGroups = (bytes: Uint8Array): string =>
     .toString('hex')
     .replace(/(.{4})(?=.)/g, '$1:')
 
-/** Path below the tree's root. */
-export const portFolder = ({ name, pci }: Pick<TreeDevice, 'name' | 'pci'>): string =>
-  `${folderOf(rdmaEntry(name), pci)}/ports/1`
+/** Paths below the tree's root. */
+export const deviceFolder = ({ name, pci }: Pick<TreeDevice, 'name' | 'pci'>): string => folderOf(rdmaEntry(name), pci)
+export const portFolder = (device: Pick<TreeDevice, 'name' | 'pci'>): string => `${deviceFolder(device)}/ports/1`
 
 /** The files whose contents can change, except the files with the device's name. */
 const changingFiles = (device: TreeDevice): Files => {
@@ -177,10 +178,10 @@ const changingFiles = (device: TreeDevice): Files => {
     [`${port}/cap_mask`]: `0x${portCapFlags.toString(16).padStart(8, '0')}`,
     ...Object.fromEntries(pkeys.map((key, i) => [`${port}/pkeys/${i}`, `0x${key.toString(16).padStart(4, '0')}`])),
     ...Object.fromEntries(
-      gids.flatMap(({ index, gid, type }) => [
+      gids.flatMap(({ index, gid, type, vlan }) => [
         [`${port}/gids/${index}`, hexGroups(gid)],
         [`${port}/gid_attrs/types/${index}`, gidTypeText(type)],
-        [`${port}/gid_attrs/ndevs/${index}`, interfaceName],
+        [`${port}/gid_attrs/ndevs/${index}`, vlan?.name ?? interfaceName],
       ]),
     ),
   }

@@ -73,6 +73,7 @@ export const mlx5Driver = {
   abi: MLX5_ABI,
   linux: Mlx5Abi,
   hasSpeedEvents: true,
+  hasClassOverride: true,
   adapter: adapterTexts,
   hasFabric: true,
   classes: [

@@ -204,6 +204,7 @@ export const softDriver = {
   link: 'roce' as LinkName,
   hasAddress: true,
   hasRateControl: true,
+  hasVlans: true,
   canBeSilent: true,
   settableLimits: deviceLimitNames,
   removing: ({ state }) => failAllQps(state),

@@ -3,6 +3,7 @@
  * tools. If the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
  */
 
+import type { GidTableEntry } from '../../core/devices/gids.ts'
 import { forgetFailure, hasFailureHandlers, lastFailure, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
@@ -63,6 +64,8 @@ const requestIn = (words: Uint32Array, at: number): Pick<Failure, 'opcode' | 'wr
   opcode: words[at + Send.OPCODE]!,
   wrId: joinWords(words[at + Send.ID_HI]!, words[at + Send.ID_LO]!),
 })
+
+const vlanText = ({ vlan }: GidTableEntry): string => (vlan === undefined ? 'no VLAN' : `VLAN ${vlan.id}`)
 
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => SoftState, deviceOf: () => Device): Failures => {
@@ -129,16 +132,18 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       : undefined
   }
 
-  /** Both ends have addresses of RoCE, of different versions. */
+  /** Both ends have addresses of RoCE, of different versions or VLANs. */
   const causeByVersion = (row: number): Cause | undefined => {
     const own = objectOf(row)?.state.address
     const peer = connectedTo(row)
     const other = peer?.end.address
     if (own === undefined || peer === undefined || other === undefined) return undefined
-    const { type } = deviceOf().ports[0]!.gids.entries[own.sgidIndex] ?? {}
-    const peerType = peer.gids?.entries[other.sgidIndex]?.type
-    if (type === undefined || peerType === undefined || type === peerType) return undefined
-    return createCause('ROCE_VERSION', { index: own.sgidIndex, version: type, peerIndex: other.sgidIndex })
+    const [index, peerIndex] = [own.sgidIndex, other.sgidIndex]
+    const [entry, peerEntry] = [deviceOf().ports[0]!.gids.entries[index], peer.gids?.entries[peerIndex]]
+    if (entry === undefined || peerEntry === undefined) return undefined
+    if (entry.type !== peerEntry.type) return createCause('ROCE_VERSION', { index, version: entry.type, peerIndex })
+    if (entry.vlan?.id === peerEntry.vlan?.id) return undefined
+    return createCause('VLAN_DIFFERS', { index, vlan: vlanText(entry), peerIndex, peerVlan: vlanText(peerEntry) })
   }
 
   return {

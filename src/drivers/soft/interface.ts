@@ -11,7 +11,7 @@
  *
  * `deviceLink` joins these functions with the port.
  */
-import { findGid, type GidTableEntry, isFreeIndex, setGid } from '../../core/devices/gids.ts'
+import { findGid, type GidTableEntry, isFreeIndex, setGid, type VlanInterface } from '../../core/devices/gids.ts'
 import { defaultGid } from '../../core/devices/identity.ts'
 import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
@@ -63,15 +63,16 @@ export const replaceInterface = (device: Device<SoftState>, interfaceName: strin
   if (!isOtherInterface) return
   const { gids } = device.ports[0]
   gids.entries.forEach((entry, i) => {
-    if (entry !== undefined) setGid(gids, i, { ...entry, ifindex: interfaceIndex })
+    if (entry !== undefined && entry.vlan === undefined) setGid(gids, i, { ...entry, ifindex: interfaceIndex })
   })
   state.port.setInterface?.(interfaceIndex)
 }
 
-const entryOf = ({ state }: Device<SoftState>, gid: Uint8Array, type: number): GidTableEntry => ({
+const entryOf = ({ state }: Device<SoftState>, gid: Uint8Array, type: number, vlan?: VlanInterface): GidTableEntry => ({
   gid,
   type,
-  ifindex: state.identity.interfaceIndex,
+  ifindex: vlan?.index ?? state.identity.interfaceIndex,
+  ...(vlan && { vlan }),
 })
 
 /** Sets the entries of the default GID, except those whose index is in use. Returns whether there are any. */
@@ -87,7 +88,7 @@ export const setDefaultGid = (device: Device<SoftState>, gid: Uint8Array): boole
 }
 
 /** The interface has a new address: adds the GID of each type, unless the table has it or is full. */
-export const addGid = (device: Device<SoftState>, address: Uint8Array): PortEvent | undefined => {
+export const addGid = (device: Device<SoftState>, address: Uint8Array, vlan?: VlanInterface): PortEvent | undefined => {
   const { gids } = device.ports[0]
   const { gidTypes } = device.state
   if (findGid(gids, address) >= 0) return undefined
@@ -95,7 +96,7 @@ export const addGid = (device: Device<SoftState>, address: Uint8Array): PortEven
   for (const type of gidTypes) {
     const index = gids.entries.findIndex((_, i) => i >= gidTypes.length && isFreeIndex(gids, i))
     if (index < 0) break
-    setGid(gids, index, entryOf(device, address, type))
+    setGid(gids, index, entryOf(device, address, type, vlan))
     event = GID_CHANGE
   }
   return event
@@ -126,7 +127,7 @@ export const replaceMac = (device: Device<SoftState>, mac: Uint8Array): readonly
   if (before === undefined || isSameAddress(before, gid)) return []
   const others = gids.entries
     .slice(state.gidTypes.length)
-    .flatMap(entry => (entry?.type === GidType.values.ROCE_V2 ? [entry.gid] : []))
+    .flatMap(entry => (entry?.type === GidType.values.ROCE_V2 ? [entry] : []))
   gids.entries.forEach((entry, i) => {
     if (entry !== undefined) setGid(gids, i, undefined)
   })
@@ -135,8 +136,9 @@ export const replaceMac = (device: Device<SoftState>, mac: Uint8Array): readonly
   state.port.addAddress(gid)
   state.identity = { ...state.identity, gids: [gid, ...own] }
   if (setDefaultGid(device, gid)) events.push(GID_CHANGE)
-  for (const address of [...others.filter(isMappedIpv4), ...others.filter(other => !isMappedIpv4(other))])
-    if (addGid(device, address) !== undefined) events.push(GID_CHANGE)
+  const [ofIpv4, ofIpv6] = [true, false].map(is => others.filter(other => isMappedIpv4(other.gid) === is))
+  for (const entry of [...ofIpv4!, ...ofIpv6!])
+    if (addGid(device, entry.gid, entry.vlan) !== undefined) events.push(GID_CHANGE)
   return events
 }
 
@@ -152,14 +154,14 @@ export const deviceLink = (device: Device<SoftState>): DeviceLink => {
       return port.pathMtu
     },
     ...withCarrier(link => setLink(device, link)),
-    addAddress(address, claim) {
+    addAddress(address, claim, vlan) {
       try {
-        port.addAddress(address, claim)
+        port.addAddress(address, claim, vlan)
       } catch (error) {
         // The interface has lost it again: that news follows. Linux has an event for both.
         if (!(error instanceof SystemError && error.errno === EADDRNOTAVAIL)) throw error
       }
-      return addGid(device, address)
+      return addGid(device, address, vlan)
     },
     removeAddress(address) {
       port.removeAddress(address)

@@ -78,6 +78,7 @@ const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.mtu === b.mtu &&
   a.isUp === b.isUp &&
   a.hasCarrier === b.hasCarrier &&
+  a.vlan?.id === b.vlan?.id &&
   keyOf(a.mac) === keyOf(b.mac)
 
 /** What a datagram's messages say about the dump in progress. */

@@ -22,6 +22,8 @@ export interface LinkMessage {
   readonly isLoopback: boolean
   /** IFF_MASTER: the master of several interfaces. Its MAC may change. */
   readonly isBond: boolean
+  /** Of a VLAN interface: its number, and the index of the interface below. */
+  readonly vlan?: { readonly id: number; readonly lower: number }
 }
 
 export interface AddressMessage {
@@ -86,7 +88,12 @@ const IFF_LOWER_UP = 0x1_0000
 const IFLA_ADDRESS = 1
 const IFLA_IFNAME = 3
 const IFLA_MTU = 4
+const IFLA_LINK = 5
 const IFLA_WIRELESS = 11
+const IFLA_LINKINFO = 18
+const IFLA_INFO_KIND = 1
+const IFLA_INFO_DATA = 2
+const IFLA_VLAN_ID = 1
 
 /** Size of struct ifaddrmsg: family u8 at 0, prefix length u8 at 1, flags u8 at 2, index u32 at 4. */
 const ADDRESS_BODY = 8
@@ -133,6 +140,23 @@ const u32Of = (attribute: Uint8Array | undefined): number | undefined =>
     ? undefined
     : new DataView(attribute.buffer, attribute.byteOffset).getUint32(0, true)
 
+/** A text that ends with NUL; empty: absent. */
+const textOf = (bytes: Uint8Array = new Uint8Array()): string => {
+  const terminator = bytes.indexOf(0)
+  return Buffer.from(terminator < 0 ? bytes : bytes.subarray(0, terminator)).toString()
+}
+
+/** `IFLA_LINKINFO` of a VLAN interface, and the interface below. */
+const vlanOf = (attributes: ReadonlyMap<number, Uint8Array>): LinkMessage['vlan'] => {
+  const [lower, info] = [u32Of(attributes.get(IFLA_LINK)), attributes.get(IFLA_LINKINFO)]
+  if (lower === undefined || info === undefined) return undefined
+  const parts = attributesOf(info, 0, info.length)
+  const data = parts.get(IFLA_INFO_DATA)
+  if (textOf(parts.get(IFLA_INFO_KIND)) !== 'vlan' || data === undefined) return undefined
+  const id = attributesOf(data, 0, data.length).get(IFLA_VLAN_ID)
+  return id === undefined || id.length < 2 ? undefined : { id: viewOf(id).getUint16(0, true), lower }
+}
+
 const linkOf = (
   bytes: Uint8Array,
   view: DataView,
@@ -144,19 +168,19 @@ const linkOf = (
   const attributes = attributesOf(bytes, at + LINK_BODY, end)
   // An event of the wireless extensions, for example the end of a scan: without MAC and MTU.
   if (attributes.has(IFLA_WIRELESS)) return undefined
-  const name = attributes.get(IFLA_IFNAME) ?? new Uint8Array()
-  const terminator = name.indexOf(0)
+  const vlan = vlanOf(attributes)
   return {
     kind: 'link',
     isPresent,
     index: view.getInt32(at + 4, true),
-    name: Buffer.from(terminator < 0 ? name : name.subarray(0, terminator)).toString(),
+    name: textOf(attributes.get(IFLA_IFNAME)),
     mac: attributes.get(IFLA_ADDRESS) ?? new Uint8Array(),
     mtu: u32Of(attributes.get(IFLA_MTU)) ?? 0,
     isUp: (flags & IFF_UP) !== 0,
     hasCarrier: (flags & IFF_LOWER_UP) !== 0,
     isLoopback: (flags & IFF_LOOPBACK) !== 0,
     isBond: (flags & IFF_MASTER) !== 0,
+    ...(vlan && { vlan }),
   }
 }
 

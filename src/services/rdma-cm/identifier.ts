@@ -121,7 +121,8 @@ export class Identifier implements PortHolder, ConnectionEnd {
   reuseAddress = false
   /** RDMA_OPTION_ID_AFONLY. */
   onlyIpv6 = false
-  trafficClass = 0
+  /** RDMA_OPTION_ID_TOS, or of the path of a request; undefined: not set. */
+  tos: number | undefined
   /** Options of enhanced connection establishment (rdma_set_local_ece). */
   ece: Ece | undefined
   /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: that of the REQ or REP. */
@@ -149,6 +150,10 @@ export class Identifier implements PortHolder, ConnectionEnd {
     this.qpType = qpType
     this.startingPsn = startingPsn
     this.qkey = qkey
+  }
+
+  get trafficClass(): number {
+    return this.tos ?? this.device?.device.taps.defaultTos?.() ?? 0
   }
 
   get isDatagram(): boolean {

@@ -23,7 +23,7 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
   [RDMA_OPTION_ID_TOS]: {
     bytes: 1,
     set(id, value) {
-      id.trafficClass = value
+      id.tos = value
     },
   },
   [RDMA_OPTION_ID_REUSEADDR]: {

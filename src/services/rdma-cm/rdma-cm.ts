@@ -446,7 +446,7 @@ export class RdmaCm {
     id.connection = connection
     id.remoteGid = path.remoteGid
     id.flowLabel = path.flowLabel ?? 0
-    id.trafficClass = path.trafficClass ?? 0
+    id.tos = path.trafficClass ?? 0
     id.packetLifeTime = path.packetLifeTime
     this.#attach(id, cmDevice, path.localGid)
     listener.unreadRequests.add(id)

@@ -243,6 +243,13 @@ const table = {
     advice:
       'choose indices of one type on both ends (ibv_query_gid_ex, NCCL_IB_GID_INDEX): of each address, v1 comes before v2',
   },
+  VLAN_DIFFERS: {
+    code: 0x31b,
+    results: ['RETRY_EXC_ERR'],
+    text: "GID index {index} is of {vlan}, and the peer's GID index {peerIndex} of {peerVlan}: no switch carries packets from one to the other",
+    advice:
+      'choose indices of one VLAN on both ends (gid_attrs/ndevs names the interface of each index, ibv_query_gid_ex, NCCL_IB_GID_INDEX)',
+  },
   LINK_LOCAL_ROUTED: {
     code: 0x318,
     results: ['RETRY_EXC_ERR'],
@@ -265,20 +272,20 @@ const table = {
       'set hop_limit to 64 or more: queue pairs of firmware commands (DEVX) and address handles of adapters send it as given, where Linux takes that of the route for connected queue pairs',
   },
   LONGER_THAN_MTU: {
-    code: 0x31b,
+    code: 0x31c,
     results: ['RETRY_EXC_ERR'],
     text: 'packets are longer than the MTU of the link from {from} to {to}, {mtu} bytes of IP, which has lost {packets} of this path',
     advice:
       'choose a smaller path_mtu on both ends, which leaves room for the headers (76 bytes, IPv6 96), or raise the MTU of the link; devices set DF, and act on no ICMP',
   },
   TTL_ENDED: {
-    code: 0x31c,
+    code: 0x31d,
     results: ['RETRY_EXC_ERR'],
     text: 'the TTL of {packets} packets of this path has ended at the router {from}',
     advice: 'set hop_limit to more routers than are on the way: 64, or 255',
   },
   NO_ROUTE: {
-    code: 0x31d,
+    code: 0x31e,
     results: ['RETRY_EXC_ERR'],
     text: '{from} has no path to {dgid}: {packets} packets were lost there',
     advice: 'look at the routers and links on the way, of which one is down',

@@ -8,7 +8,7 @@
  */
 
 import { ErfType, LinkType, PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
-import { ETHERNET_BYTES, EtherType } from '../../spec/wire/ethernet.ts'
+import { ETHERNET_BYTES, EtherType, VLAN_BYTES } from '../../spec/wire/ethernet.ts'
 import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
@@ -36,11 +36,15 @@ export interface PcapngPacket {
   /** The first bytes of `payload` that were captured; absent: all. The file has no others. */
   readonly captured?: number
   readonly direction?: 'sent' | 'received'
+  /** The VLAN of the frame; absent: it has no tag. */
+  readonly vlan?: number | undefined
   /** A comment that Wireshark shows with the packet, at most 65,535 bytes in UTF-8. */
   readonly comment?: string
 }
 
 const { SECTION, INTERFACE, ENHANCED_PACKET } = PcapngBlock
+/** Both addresses of an Ethernet header. */
+const MAC_BYTES = 12
 /** Maximum bytes of a packet in the file. */
 const SNAP_LENGTH = 262144
 /** Option codes of any block (OPT), section header (SHB), interface (IF) and enhanced packet (EPB). */
@@ -85,9 +89,20 @@ const roceV1FrameOf = (flow: PacketFlow, payload: Uint8Array): Uint8Array => {
   return frame
 }
 
+const withTag = (frame: Uint8Array, vlan: number): Uint8Array => {
+  const tagged = new Uint8Array(frame.length + VLAN_BYTES)
+  tagged.set(frame.subarray(0, MAC_BYTES))
+  const view = new DataView(tagged.buffer)
+  view.setUint16(MAC_BYTES, EtherType.VLAN)
+  view.setUint16(MAC_BYTES + 2, vlan)
+  tagged.set(frame.subarray(MAC_BYTES), MAC_BYTES + VLAN_BYTES)
+  return tagged
+}
+
 /** The Ethernet frame of a packet, or InfiniBand's packet. Throws a RangeError if a field does not fit a header. */
-export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | 'payload'>): Uint8Array => {
-  const { flow, identification, payload } = packet
+export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | 'payload' | 'vlan'>): Uint8Array => {
+  const { flow, identification, payload, vlan } = packet
+  if (vlan !== undefined) return withTag(frameOf({ flow, identification, payload }), vlan)
   if (hasLids(flow)) return fabricFrameOf(flow, payload)
   if (isRoceV1(flow)) return roceV1FrameOf(flow, payload)
   const { source, destination, sourcePort, trafficClass, hopLimit } = flow

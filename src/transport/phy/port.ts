@@ -136,6 +136,12 @@ export interface PathLoss {
   readonly mtu: number
 }
 
+/** A VLAN interface, by which packets of an address leave. */
+interface PortVlan {
+  readonly id: number
+  readonly index: number
+}
+
 export interface Port {
   readonly arena: Arena
   /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
@@ -171,8 +177,11 @@ export interface Port {
    * Adds a local address (of the GID table). No effect if the port already has the address, or if a link-local address
    * is not available. Throws SystemError if the system does not allow the address, and an Error if another port of the
    * memory link has it. `claim` 'spare': another process may take the address over; 'own', the default: it may not.
+   * `vlan`: the address is that of a VLAN interface; `index` 0: of none.
    */
-  addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
+  addAddress(address: Uint8Array, claim?: 'own' | 'spare', vlan?: PortVlan): void
+  /** The VLAN of an address of a memory link; undefined: none. Absent: the system adds the tag. */
+  readonly vlanOf?: ((address: Uint8Array) => number | undefined) | undefined
   /** Stops receiving on an address. A port with sockets then loses packets of flows from this address. */
   removeAddress(address: Uint8Array): void
   /**

@@ -200,8 +200,11 @@ test('a PCI function after the address is parsed, and mistakes name the value an
     ['numa=0', /numa=0 needs a PCI function/],
     [
       'bus=1',
-      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, and the limits max_qp=, .*max_qp_rd_atom=/,
+      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa=, model=, node_guid=, vlan=, and the limits max_qp=, .*max_qp_rd_atom=/,
     ],
+    ['vlan=10.0.0.9', /10.0.0.9 is before a number; give the number of a VLAN from 1 to 4094/],
+    ['vlan=4095+10.0.0.9', /4095 is no VLAN/],
+    ['vlan=7+fe80::1', /fe80::1 is link-local/],
     ['layer=ib', /layer="ib" is not one of ethernet, infiniband/],
     ['guid=0x1', /guid= is a setting of an InfiniBand port: give layer=infiniband too/],
     ['layer=infiniband,guid=0x1', /guid="0x1": a GUID has 16 hexadecimal digits/],

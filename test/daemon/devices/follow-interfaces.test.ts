@@ -128,6 +128,24 @@ it('a device that joins an interface takes its address from the first device, an
   assert.deepEqual(lastBytes(a), [1, 2, 4])
 })
 
+it('a device takes the addresses of VLAN interfaces over its own, but no link-local ones', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
+  const { interfaces, listeners, setInterface } = simulate(link)
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => {}, fail, noMacs)
+  const VLAN = INDEX + 1
+  setInterface({ ...link, index: VLAN, name: 'eth7.100', vlan: { id: 100, lower: INDEX } })
+  setInterface({ ...link, index: VLAN + 1, name: 'eth8.100', vlan: { id: 100, lower: INDEX + 9 } })
+  const [listener] = listeners
+  const linkLocal = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9)
+  for (const address of [ipv4(10, 0, 100, 2), linkLocal]) listener!.address(VLAN, address, true)
+  listener!.address(VLAN + 1, ipv4(10, 0, 100, 3), true)
+  assert.deepEqual(lastBytes(rxe), [1, 2])
+  const { entries } = rxe.device.ports[0].gids
+  assert.deepEqual([entries[2]?.ifindex, entries[2]?.vlan], [VLAN, { id: 100, name: 'eth7.100', index: VLAN }])
+  listener!.address(VLAN, ipv4(10, 0, 100, 2), false)
+  assert.deepEqual(lastBytes(rxe), [1])
+})
+
 it('a device whose interface is deleted moves to a new interface of the same name', () => {
   const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
   const { interfaces, setInterface, removeInterface } = simulate(link)

@@ -23,6 +23,7 @@ const V1 = 2
 /** Bytes of an Ethernet frame, and of a GRH, with IPv4's TTL. */
 const TTL = 14 + 8
 const GRH_TTL = 20 + 8
+const TOS = 14 + 1
 
 const tableOf = ({ devices: [first] }: ReturnType<typeof machine>): (readonly [string, number] | undefined)[] => {
   const { gids } = first!.device.ports[0]!
@@ -175,6 +176,58 @@ describe('the hop limit of packets', () => {
     const devices = twoDevices({ commands: true })
     write(devices)
     assert.equal(devices.frames[0]![TTL], 5)
+  })
+})
+
+describe('the traffic class that an administrator has set', () => {
+  it('is that of connected queue pairs of verbs, and not of those of firmware commands', () => {
+    for (const commands of [false, true]) {
+      const { m, frames, programs } = twoDevices({ commands })
+      const [a, b] = programs
+      m.devices[0]!.device.taps.trafficClass = () => 106
+      const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+      qa.connect(qb, 1)
+      qb.connect(qa, 0)
+      qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+      completionsOf(m, a, 1)
+      assert.deepEqual([frames[0]![TOS], frames[1]![TOS]], [commands ? 0 : 106, 0])
+    }
+  })
+})
+
+describe('a VLAN', () => {
+  it('has GIDs that name its interface, and reach GIDs of the VLAN only', () => {
+    const { m, programs } = twoDevices()
+    const failures: Failure[] = []
+    const [a, b] = programs
+    const [first] = m.devices
+    addFailureHandler(first!.device.core, failure => void failures.push(failure))
+    m.devices.forEach(({ link }, i) => {
+      link!.addAddress(ipv4(101 + i), 'own', { id: 100, name: 'eth.100', index: 9 })
+      link!.addAddress(ipv4(201 + i), 'own', { id: 200 + i, name: `eth.${200 + i}`, index: 10 })
+    })
+    const { entries } = first!.device.ports[0]!.gids
+    const named = entries.slice(4, 8).map(entry => [entry?.gid[15], entry?.type, entry?.ifindex, entry?.vlan?.name])
+    assert.deepEqual(named, [
+      [101, ROCE_V1, 9, 'eth.100'],
+      [101, ROCE_V2, 9, 'eth.100'],
+      [201, ROCE_V1, 10, 'eth.200'],
+      [201, ROCE_V2, 10, 'eth.200'],
+    ])
+    const write = (base: number, index: number): void => {
+      const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+      qa.connect(qb, base + 1, 7, undefined, index)
+      qb.connect(qa, base, 7, undefined, index)
+      qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: b.address, rkey: b.region.rkey } })
+      completionsOf(m, a, 1)
+    }
+    for (const index of [4, 5]) write(100, index)
+    assert.deepEqual(failures, [])
+    write(200, 7)
+    assert.match(
+      failures.map(({ cause }) => causeText(cause)).join(),
+      /GID index 7 is of VLAN 200, and the peer's GID index 7 of VLAN 201/,
+    )
   })
 })
 

@@ -391,6 +391,30 @@ describe('interfaces', () => {
     assert.deepEqual(table.links.get(v0.index), v0)
   })
 
+  it('a VLAN interface has its number and the interface below', () => {
+    const { table, v0 } = startTable()
+    const [IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO] = [3, 5, 18]
+    const [IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VLAN_ID] = [1, 2, 1]
+    const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
+    const linkOf = (kind: string) => {
+      const data = Uint8Array.from(attribute(IFLA_VLAN_ID, new Uint8Array(Uint16Array.of(100).buffer)))
+      const info = [...attribute(IFLA_INFO_KIND, Buffer.from(`${kind}\0`)), ...attribute(IFLA_INFO_DATA, data)]
+      const message = Uint8Array.of(
+        ...datagram.subarray(0, 32),
+        ...attribute(IFLA_IFNAME, Buffer.from('v0.100\0')),
+        ...attribute(IFLA_LINK, new Uint8Array(Uint32Array.of(v0.index).buffer)),
+        ...attribute(IFLA_LINKINFO, Uint8Array.from(info)),
+      )
+      const view = new DataView(message.buffer)
+      view.setUint32(0, message.length, true)
+      view.setInt32(20, 77, true)
+      table.apply(message)
+      return table.links.get(77)
+    }
+    assert.equal(linkOf('macvlan')?.vlan, undefined)
+    assert.deepEqual(linkOf('vlan')?.vlan, { id: 100, lower: v0.index })
+  })
+
   it('finds missed changes in a new dump', () => {
     const { table, v0, changes, change } = startTable()
     change('add-ipv4')

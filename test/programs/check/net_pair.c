@@ -1,6 +1,7 @@
 /*
  * Two ends of a connection on two hosts of a net, each a process, which exchange what they need over TCP. The server
- * makes a mistake, and the client's request fails by it (of `destroyed` the client has another traffic class); or both wait (with -DSRD by queue pairs of SRD: only these).
+ * makes a mistake, and the client's request fails by it (of `destroyed` the client has another traffic class); or both
+ * wait (with -DSRD by queue pairs of SRD: only these).
  *
  *     net_pair KIND            the server
  *     net_pair KIND ADDRESS    the client

@@ -430,9 +430,9 @@ describe('listeners', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     // not used: the request has the active side's
-    listener.trafficClass = 0x11
+    listener.tos = 0x11
     const active = a.create()
-    active.trafficClass = 0x60
+    active.tos = 0x60
     active.ackTimeout = 20
     a.resolve(active, ip4(2, PORT))
     a.cm.connect(active, parametersOf(0x11))

@@ -64,6 +64,14 @@ export const useGid = (gids: GidTable, state: QueuePair, index: number): void =>
   state.heldGid = index
 }
 
+/** An administrator's traffic class takes the place of the given one: in arguments too, which are recorded. */
+const overrideClass = ({ device }: CallContext, args: QpModify, address: { trafficClass: number }): void => {
+  const trafficClass = device.taps.trafficClass?.()
+  if (trafficClass === undefined) return
+  address.trafficClass = trafficClass
+  if (args.address !== undefined) Object.assign(args.address, { trafficClass })
+}
+
 const budgetOf = ({ device }: CallContext): Limit | undefined => device.limits.get('max_res_rd_atom')
 
 /** Throws CallError EINVAL if the device has not so many responder resources left for the queue pair. */
@@ -325,6 +333,7 @@ export const qpClass = (
       const { paths } = device
       const address = hasPath ? paths.given(args) : undefined
       if (address !== undefined) paths.check(address, modifyCall)
+      if (address !== undefined && !state.sendsGivenHops) overrideClass(call, args, address)
       checkTransitionAttributes(type, before, after, args, modifyCall)
       const { activeMtu } = call.device.ports[0].attributes
       checkValues(modifyCall, args, activeMtu, device)

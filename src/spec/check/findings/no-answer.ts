@@ -12,6 +12,7 @@ export const noAnswer = {
   causes: [
     'NO_ANSWER',
     'ROCE_VERSION',
+    'VLAN_DIFFERS',
     'LINK_LOCAL_ROUTED',
     'ROCE_V1_ROUTED',
     'HOP_LIMIT_ENDED',

@@ -258,6 +258,7 @@ export const withFaults = (
     lossTo: losses.since,
 
     addAddress: port.addAddress,
+    vlanOf: port.vlanOf,
     removeAddress: port.removeAddress,
     joinGroup: port.joinGroup,
     setInterface: port.setInterface,

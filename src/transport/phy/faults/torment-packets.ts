@@ -64,6 +64,7 @@ const delegate = (port: Port): Port =>
     },
     counters: port.counters,
     addAddress: port.addAddress,
+    vlanOf: port.vlanOf,
     removeAddress: port.removeAddress,
     joinGroup: port.joinGroup,
     setInterface: port.setInterface,

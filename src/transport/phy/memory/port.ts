@@ -125,7 +125,9 @@ export class MemoryPort implements Port {
   peerAt = (flow: number): number => this.#routes.peerOf(flow)
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 
-  addAddress = (address: Uint8Array): void => this.#routes.addAddress(this.#number, address)
+  addAddress = (address: Uint8Array, _claim?: 'own' | 'spare', vlan?: { readonly id: number }): void =>
+    this.#routes.addAddress(this.#number, address, vlan?.id)
+  vlanOf = (address: Uint8Array): number | undefined => this.#routes.vlanOf(address)
   removeAddress = (address: Uint8Array): void => this.#routes.removeAddress(this.#number, address)
   joinGroup = (group: Uint8Array): void => this.#routes.joinGroup(this.#number, group)
   leaveGroup = (group: Uint8Array): void => this.#routes.leaveGroup(this.#number, group)

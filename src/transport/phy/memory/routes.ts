@@ -20,6 +20,7 @@ export class MemoryRoutes {
   readonly #addresses = createKeyTable(4)
   /** By number in `#addresses`. */
   readonly #portOfAddress: number[] = []
+  readonly #vlanOfAddress: (number | undefined)[] = []
   /** Multicast groups, and their member ports by group number. */
   readonly #groups = createKeyTable(4)
   readonly #membersOf: number[][] = []
@@ -82,12 +83,14 @@ export class MemoryRoutes {
     if (this.#flows.hasLids(flow)) this.#fabricOf(flow)?.lost(this.#lidAt(this.#flows.destinationAt(flow)), packets)
   }
 
-  /** As `Port.addAddress`. */
-  addAddress(portNumber: number, address: Uint8Array): void {
+  /** As `Port.addAddress`. `vlan`: that of the address. */
+  addAddress(portNumber: number, address: Uint8Array, vlan?: number): void {
     addressWords(address, this.#key, 0)
     const existing = this.#addresses.find(this.#key, 0)
     if (existing < 0) {
-      this.#portOfAddress[this.#addresses.acquire(this.#key, 0)] = portNumber
+      const number = this.#addresses.acquire(this.#key, 0)
+      this.#portOfAddress[number] = portNumber
+      this.#vlanOfAddress[number] = vlan
       return
     }
     // Several devices may have the same link-local address: the first device gets it.
@@ -100,6 +103,17 @@ export class MemoryRoutes {
     addressWords(address, this.#key, 0)
     const number = this.#addresses.find(this.#key, 0)
     return number < 0 ? -1 : this.#portOfAddress[number]
+  }
+
+  /** The VLAN of an address; undefined: none. */
+  vlanOf(address: Uint8Array): number | undefined {
+    addressWords(address, this.#key, 0)
+    return this.#vlanAt(this.#key, 0)
+  }
+
+  #vlanAt(words: Uint32Array, at: number): number | undefined {
+    const number = this.#addresses.find(words, at)
+    return number < 0 ? undefined : this.#vlanOfAddress[number]
   }
 
   removeAddress(portNumber: number, address: Uint8Array): void {
@@ -141,7 +155,10 @@ export class MemoryRoutes {
     const words = this.#flows.words()
     const at = this.#flows.destinationAt(flow)
     const address = this.#addresses.find(words, at)
-    if (address >= 0) return this.#portOfAddress[address]
+    if (address >= 0) {
+      const isInVlan = this.#vlanAt(words, this.#flows.sourceAt(flow)) === this.#vlanOfAddress[address]
+      return isInVlan ? this.#portOfAddress[address] : NOWHERE
+    }
     const group = this.#groups.find(words, at)
     return group < 0 ? NOWHERE : GROUP - group
   }

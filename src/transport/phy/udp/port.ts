@@ -66,6 +66,21 @@ const noAddress = (
   )
 }
 
+/** Joins groups on another interface. Throws the first error. */
+const joinAgain = (port: Pick<Port, 'addAddress' | 'removeAddress'>, groups: readonly Uint8Array[]): void => {
+  let firstError: unknown
+  for (const group of groups) {
+    port.removeAddress(group)
+    try {
+      port.addAddress(group)
+    } catch (error) {
+      // For example an IPv6 group, on an interface whose MTU is too small for IPv6. The port joins the other groups.
+      firstError ??= error
+    }
+  }
+  if (firstError !== undefined) throw firstError
+}
+
 export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: UdpPortOptions): UdpPort => {
   let currentInterface = interfaceIndex
   const batches = createUdpBatches({
@@ -78,6 +93,9 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
   const senders = createSenders(flows)
   const addressTable = createAddresses<UdpSocket>()
   const { addresses, sockets, numberOf } = addressTable
+  /** By number of the address: the index of its VLAN interface. */
+  const vlans: (number | undefined)[] = []
+  const interfaceOf = (address: Uint8Array): number => vlans[numberOf(address)] ?? currentInterface
   /** By number of the address. */
   const watches: (Watch | undefined)[] = []
   let isClosed = false
@@ -123,11 +141,11 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     wake: null,
     tap: null,
 
-    addAddress: (address, claim) => {
+    addAddress: (address, claim, vlan) => {
       if (sockets[numberOf(address)] !== undefined) return
       let socket: UdpSocket
       try {
-        socket = openUdpSocket(address, ROCE_UDP_PORT, currentInterface, claim)
+        socket = openUdpSocket(address, ROCE_UDP_PORT, vlan?.index || currentInterface, claim)
       } catch (error) {
         // A link-local address is the default GID of a RoCE device. The interface need not have this address, and
         // several devices of one interface share it.
@@ -138,6 +156,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
       const number = addressTable.setSocket(address, socket)
+      vlans[number] = vlan?.index || undefined
       const watcher = watch(socket.fd, { readable: true }, (_readable, writable) => {
         if (isClosed) return
         if (writable) sending.sendQueued()
@@ -164,19 +183,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     setInterface: newInterface => {
       currentInterface = newInterface
       for (let flow = 0; flow < MAX_FLOWS; flow++) if (flows.isOpen(ONLY_PORT, flow)) setDestination(flow)
-      let firstError: unknown
       // Also the groups without a socket, which could not be joined on the interface before.
-      for (const group of addresses.filter(isMulticast)) {
-        port.removeAddress(group)
-        try {
-          port.addAddress(group)
-        } catch (error) {
-          // For example an IPv6 group, on an interface whose MTU is too small for IPv6. The port joins the other
-          // groups.
-          firstError ??= error
-        }
-      }
-      if (firstError !== undefined) throw firstError
+      joinAgain(port, addresses.filter(isMulticast))
     },
     leaveGroup: group => {
       const number = numberOf(group)
@@ -197,7 +205,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       if (flow >= MAX_FLOWS) throw refuse(new RangeError(`flow: this port has ${MAX_FLOWS} flows already`))
       // a group needs no route: it is sent through the port's interface
       const { source, destination } = address
-      const error = isMulticast(destination) ? 0 : routeError(source, destination, currentInterface)
+      const error = isMulticast(destination) ? 0 : routeError(source, destination, interfaceOf(source))
       if (error !== 0)
         throw refuse(new SystemError('route', error, `from ${addressText(source)} to ${addressText(destination)}`))
       sending.addFlow(flow, outlet)

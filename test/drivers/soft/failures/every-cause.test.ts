@@ -225,6 +225,7 @@ type OwnCause = Exclude<
   | 'ROCE_VERSION'
   | 'LINK_LOCAL_ROUTED'
   | 'ROCE_V1_ROUTED'
+  | 'VLAN_DIFFERS'
   | 'HOP_LIMIT_ENDED'
   | 'LONGER_THAN_MTU'
   | 'TTL_ENDED'
