@@ -11,7 +11,7 @@ import type { NetFolder } from './state.ts'
 import type { NetSystem } from './system.ts'
 
 /** A connected queue pair, and the way of its packets. */
-export interface NetFlow {
+interface NetFlow {
   readonly host: string
   readonly device: string
   readonly qpn: number
@@ -65,7 +65,7 @@ const raise = (error: unknown): never => {
 const placesOf = ({ hosts }: Plan): ReadonlyMap<string, { readonly node: string; readonly at: PlannedInterface }> =>
   new Map(hosts.flatMap(({ name, interfaces }) => interfaces.map(at => [at.address, { node: name, at }] as const)))
 
-/** The connected queue pairs of all hosts whose peers are behind routers; none in a net without them. Throws an Error. */
+/** The connected queue pairs of all hosts whose peers are behind routers. Throws an Error. */
 export const netFlows = async (folder: NetFolder, system: NetSystem, plan: Plan): Promise<readonly NetFlow[]> => {
   const places = placesOf(plan)
   const routers = new Set(plan.hosts.flatMap(({ name, forwards }) => (forwards ? name : [])))

@@ -145,7 +145,7 @@ export interface WalkPort {
 }
 
 /** A router, or the links between two ends of which one is a router. */
-export interface WalkOutage {
+interface WalkOutage {
   /** Of a rule, without its time: `router=spine1`. */
   readonly rule: string
   /** `the router spine1`. */

@@ -9,6 +9,7 @@ import type { Device } from '../../core/model.ts'
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import type { RoutedPath, RouterHazard } from '../../spec/check/probes.ts'
 import { GidType } from '../../spec/enums.ts'
+import type { Port } from '../../transport/phy/port.ts'
 import { addressText, isLinkLocal, isMulticastGid } from '../../transport/wire/address.ts'
 import type { QueuePair, SoftState } from './state.ts'
 
@@ -19,13 +20,37 @@ const isV1 = ({ entries }: GidTable, index: number): boolean => entries[index]?.
 
 const sendsGivenHops = (qp: QueuePair | undefined): boolean => qp?.sendsGivenHops === true
 
-/** If a router is on the way. */
+/** If a router is on the way, or links lose the packets. */
 const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTable, row: number): Cause | undefined => {
   const qp = queues[row]
   const { address } = qp ?? {}
-  const router = address && fabric === undefined ? port.links?.onWayTo(address.dgid) : undefined
-  if (address === undefined || router === undefined) return undefined
+  if (qp === undefined || address === undefined || fabric !== undefined) return undefined
   const dgid = addressText(address.dgid)
+  const router = port.links?.onWayTo(address.dgid)
+  return (
+    (router === undefined ? undefined : causeAtRouter(qp, gids, address, dgid, router)) ??
+    causeByLoss(port, qp.flow, dgid)
+  )
+}
+
+/** Links or nodes have lost packets of the path. */
+const causeByLoss = ({ links, recordOf }: Port, flow: number, dgid: string): Cause | undefined => {
+  const loss = flow < 0 ? undefined : links?.lossOf(recordOf(flow))
+  if (loss === undefined) return undefined
+  const { packets, reason, from, to = '', mtu } = loss
+  if (reason === 'mtu') return createCause('LONGER_THAN_MTU', { from, to, mtu, packets })
+  return reason === 'ttl'
+    ? createCause('TTL_ENDED', { packets, from })
+    : createCause('NO_ROUTE', { from, dgid, packets })
+}
+
+const causeAtRouter = (
+  qp: QueuePair,
+  gids: GidTable,
+  address: NonNullable<QueuePair['address']>,
+  dgid: string,
+  router: string,
+): Cause | undefined => {
   if (isV1(gids, address.sgidIndex)) return createCause('ROCE_V1_ROUTED', { index: address.sgidIndex, dgid, router })
   if (isLinkLocal(address.dgid)) return createCause('LINK_LOCAL_ROUTED', { dgid, router })
   return sendsGivenHops(qp) && address.hopLimit <= LAST_HOP

@@ -227,6 +227,11 @@ export interface LostStats {
   readonly from: string
   /** Name of the other end of the link; undefined: they were lost at `from`, also by a rule with `router=`. */
   readonly to: string | undefined
+  /**
+   * Of a link: its queue was full ('overflow'), 'chance', longer than the 'mtu', 'down'. At a node: the 'ttl' ended, no
+   * router forwards the packets ('scope'), there was no path ('route'). Or a 'rule' with `router=`.
+   */
+  readonly reason: 'overflow' | 'chance' | 'mtu' | 'down' | 'ttl' | 'scope' | 'route' | 'rule'
   /** How many. */
   readonly packets: number
 }

@@ -287,6 +287,25 @@ const table = {
     libraryAdvice:
       'look in network.stats() for what pauses the class, link by link: many senders to one host, or a pause storm; choose timeout and retryCount for the longest pause',
   },
+  LONGER_THAN_MTU: {
+    code: 0x31e,
+    results: ['RETRY_EXC_ERR'],
+    text: 'packets are longer than the MTU of the link from {from} to {to}, {mtu} bytes of IP, which has lost {packets} of this path',
+    advice:
+      'choose a smaller path_mtu on both ends, which leaves room for the headers (76 bytes, IPv6 96), or raise the MTU of the link; devices set DF, and act on no ICMP',
+  },
+  TTL_ENDED: {
+    code: 0x31f,
+    results: ['RETRY_EXC_ERR'],
+    text: 'the TTL of {packets} packets of this path has ended at the router {from}',
+    advice: 'set hop_limit to more routers than are on the way: 64, or 255',
+  },
+  NO_ROUTE: {
+    code: 0x320,
+    results: ['RETRY_EXC_ERR'],
+    text: '{from} has no path to {dgid}: {packets} packets were lost there',
+    advice: 'look at the routers and links on the way, of which one is down',
+  },
   PORT_NOT_ACTIVE: {
     code: 0x312,
     results: ['RETRY_EXC_ERR'],

@@ -185,7 +185,7 @@ const noDaemon = ({ name }: ScenarioHost, what: string): string =>
   `host "${name}" has no daemon (driver: none), and ${what}`
 
 /** The fault rules of a text for a host. Throws an Error: a wrong rule, or one for a device that the host has not. */
-export const faultsOf = (text: string, { name, devices }: ScenarioHost): readonly FaultRule[] => {
+const faultsOf = (text: string, { name, devices }: ScenarioHost): readonly FaultRule[] => {
   const rules = parseFaults(text)
   const { device } = rules.find(rule => rule.device !== '' && !devices.includes(rule.device)) ?? {}
   if (device !== undefined) throw new Error(`fault device: host "${name}" has no device ${unknown(device, devices)}`)

@@ -129,6 +129,10 @@ export interface PortLinks {
   onWayTo(address: Uint8Array): string | undefined
   /** Where packets of a flow wait since their class is paused, or were lost since it is lossy while another is not. */
   heldClass(flow: FlowAddress): HeldClass | undefined
+  /**
+   * Where links of a flow, or nodes, have lost packets that they would lose again; undefined: nowhere, or by chance.
+   */
+  lossOf(flow: FlowAddress): PathLoss | undefined
 }
 
 /** A class of simulated links that the other end of one pauses, or that has lost packets in front of it. */
@@ -140,6 +144,15 @@ export interface HeldClass {
   readonly to: string
   /** Lost packets, and a lossless class of the link; undefined: the class is paused. */
   readonly lossy?: { readonly lost: number; readonly lossless: string }
+}
+
+/** `to`: of a link. `mtu`: of the link, bytes of an IP packet, if packets were longer. */
+export interface PathLoss {
+  readonly packets: number
+  readonly reason: 'mtu' | 'ttl' | 'route'
+  readonly from: string
+  readonly to: string | undefined
+  readonly mtu: number
 }
 
 export interface Port {

@@ -4,17 +4,18 @@
  */
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { addressKey } from '../../wire/address.ts'
-import type { Links } from './links.ts'
+import type { Links, LossReason } from './links.ts'
 
 /** Flows that are counted. */
 const MAX_FLOWS = 65_536
 
-/** Packets that were lost at a place. */
-interface LostOnPath {
+/** Packets that were lost at a place, for one reason. */
+export interface LostOnPath {
   /** Name of the node that did not forward them, or that sent them to `to`. */
   readonly from: string
   /** Name of the node at the other end of the link; undefined: they were lost at the node. */
   readonly to: string | undefined
+  readonly reason: LossReason
   packets: number
 }
 
@@ -41,6 +42,11 @@ export interface CarriedFlow {
   path: CarriedPath | undefined
 }
 
+const dscpOf = ({ trafficClass }: PacketFlow): number => trafficClass >> 2
+
+const keyOf = (flow: PacketFlow, from: number, to: number): string =>
+  `${addressKey(flow.source)}${addressKey(flow.destination)}${flow.sourcePort} ${from} ${to} ${dscpOf(flow)}`
+
 export class FlowPaths {
   readonly #links: Links
   readonly #names: readonly string[]
@@ -66,11 +72,16 @@ export class FlowPaths {
   }
 
   /** A packet was lost on its path, as `LostOnPath` has it. */
-  lost(path: CarriedPath | undefined, from: string, to?: string): void {
+  lost(path: CarriedPath | undefined, reason: LossReason, from: string, to?: string): void {
     if (path === undefined) return
-    const place = path.lost.find(one => one.from === from && one.to === to)
-    if (place === undefined) path.lost.push({ from, to, packets: 1 })
+    const place = path.lost.find(one => one.from === from && one.to === to && one.reason === reason)
+    if (place === undefined) path.lost.push({ from, to, reason, packets: 1 })
     else place.packets++
+  }
+
+  /** The path that the flow has taken last; undefined: it has sent nothing. */
+  lastOf(flow: PacketFlow, from: number, to: number): CarriedPath | undefined {
+    return this.#flows.get(keyOf(flow, from, to))?.paths.at(-1)
   }
 
   rerouted(): void {
@@ -82,13 +93,12 @@ export class FlowPaths {
   }
 
   #find(flow: PacketFlow, from: number, to: number): CarriedFlow | undefined {
-    const { source, destination, sourcePort, trafficClass } = flow
-    const dscp = trafficClass >> 2
-    const key = `${addressKey(source)}${addressKey(destination)}${sourcePort} ${from} ${to} ${dscp}`
+    const { source, destination, sourcePort } = flow
+    const key = keyOf(flow, from, to)
     let found = this.#flows.get(key)
     if (found === undefined) {
       if (this.#flows.size === MAX_FLOWS) return undefined
-      found = { from, to, source, destination, sourcePort, dscp, paths: [], path: undefined }
+      found = { from, to, source, destination, sourcePort, dscp: dscpOf(flow), paths: [], path: undefined }
       this.#flows.set(key, found)
     }
     this.#known.set(flow, found)

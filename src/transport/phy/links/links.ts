@@ -37,10 +37,16 @@ interface LinksOptions {
    * A packet is lost: it is released after the call. `node`: where; `direction`: the directed link that has lost it, or
    * -1: the node has not forwarded it.
    */
-  readonly lost?: (packet: number, node: number, direction: number) => void
+  readonly lost?: (packet: number, reason: LossReason, node: number, direction: number) => void
   /** A pause of a host has ended, so `busyUntil` may be earlier. */
   readonly resumed?: (host: number) => void
 }
+
+/**
+ * Why a packet is lost. Of a link: its queue was full, by chance, longer than the MTU, it was down. At a node: the TTL
+ * ended, no router forwards the packet, there was no path. By a rule for packets that cross a router.
+ */
+export type LossReason = 'overflow' | 'chance' | 'mtu' | 'down' | 'ttl' | 'scope' | 'route' | 'rule'
 
 /** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
 export const FRAME_BYTES = 8 + 14 + 20 + 8 + 4 + 12
@@ -375,8 +381,8 @@ export const createLinks = ({
     return true
   }
 
-  const drop = (slot: number, node: number, direction = NONE): void => {
-    onLost?.(slot, node, direction)
+  const drop = (slot: number, reason: LossReason, node: number, direction = NONE): void => {
+    onLost?.(slot, reason, node, direction)
     release(slot)
   }
 
@@ -404,17 +410,17 @@ export const createLinks = ({
     const queue = queueOf(direction, now)
     if (size + IP_UDP_BYTES > mtu[direction]) {
       tooLong[direction]++
-      drop(slot, origin[direction], direction)
+      drop(slot, 'mtu', origin[direction], direction)
       return
     }
     if (queue + bytes > limit[direction]) {
       overflowed[direction]++
-      drop(slot, origin[direction], direction)
+      drop(slot, 'overflow', origin[direction], direction)
       return
     }
     if (loss[direction] > 0 && random() < loss[direction]) {
       lost[direction]++
-      drop(slot, origin[direction], direction)
+      drop(slot, 'chance', origin[direction], direction)
       return
     }
     if (mark(slot, queue, markMin[direction], markMax[direction], markShare[direction])) marked[direction]++
@@ -439,25 +445,25 @@ export const createLinks = ({
     const queue = queues.lengthOf(row, rest)
     if (size + IP_UDP_BYTES > mtu[direction]) {
       tooLong[direction]++
-      drop(slot, origin[direction], direction)
+      drop(slot, 'mtu', origin[direction], direction)
       return
     }
     if (holder !== NONE && !queues.hasRoom(holder, bytes)) {
       queues.counts[holder].noRoom++
       overflowed[from]++
-      drop(slot, origin[from], from)
+      drop(slot, 'overflow', origin[from], from)
       return
     }
     const isLimited = isFromHost[direction] === 0 && (holder === NONE || !queues.isLossless(row))
     if (isLimited && queue + bytes > queues.limit[row]) {
       counts.overflowed++
       overflowed[direction]++
-      drop(slot, origin[direction], direction)
+      drop(slot, 'overflow', origin[direction], direction)
       return
     }
     if (loss[direction] > 0 && random() < loss[direction]) {
       lost[direction]++
-      drop(slot, origin[direction], direction)
+      drop(slot, 'chance', origin[direction], direction)
       return
     }
     const { markMin, markMax, markProbability } = queues
@@ -528,7 +534,7 @@ export const createLinks = ({
       if ((hops & NOT_ROUTED) !== 0 || (hops & TTL_MASK) <= 1) {
         if ((hops & NOT_ROUTED) !== 0) counts.unroutable++
         else counts.expired++
-        drop(slot, node)
+        drop(slot, (hops & NOT_ROUTED) !== 0 ? 'scope' : 'ttl', node)
         return
       }
       words[at + Slot.FROM] -= 1 << HOPS_SHIFT
@@ -536,7 +542,7 @@ export const createLinks = ({
     const direction = routeOf(node, words[at + Slot.TO], words[at + Slot.HASH])
     if (direction === NONE) {
       counts.pathless++
-      drop(slot, node)
+      drop(slot, 'route', node)
       return
     }
     counts.forwarded++
@@ -598,7 +604,7 @@ export const createLinks = ({
         const node = target[direction]
         if (isDown[direction >> 1] !== 0) {
           cut[direction]++
-          drop(slot, origin[direction], direction)
+          drop(slot, 'down', origin[direction], direction)
         } else if (node < hosts) deliver(node, slot)
         else forward(node, slot, time, direction)
       }
@@ -618,7 +624,7 @@ export const createLinks = ({
       words[word + Slot.ECN] = (tag << TAG_SHIFT) | ecn
       if (direction === NONE) {
         nodeStats[host].pathless++
-        drop(slot, host)
+        drop(slot, 'route', host)
       } else transmit(direction, slot, now, NONE)
       return direction !== NONE
     },

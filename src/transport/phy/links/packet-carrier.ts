@@ -11,7 +11,7 @@ import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { hasLinkScope, isMulticastGid } from '../../wire/address.ts'
 import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
 import type { HeldClass } from '../port.ts'
-import { type CarriedFlow, type CarriedPath, FlowPaths } from './flow-paths.ts'
+import { type CarriedFlow, type CarriedPath, FlowPaths, type LostOnPath } from './flow-paths.ts'
 import { type LinkTopology, longestDelay, namesOf } from './graph.ts'
 import { createLinks, DSCP_SHIFT, FRAME_BYTES, type Links, NOT_ROUTED } from './links.ts'
 
@@ -57,6 +57,10 @@ export interface PacketCarrier {
   crosses(flow: PacketFlow, from: number, to: number, router: string): boolean
   /** A rule has lost a packet of a flow at this router; `isSent`: before it left its host. */
   lostAt(flow: PacketFlow, from: number, to: number, router: string, isSent: boolean): void
+  /** Where packets of a flow were lost on the path that it has taken last. */
+  lossesOf(flow: PacketFlow, from: number, to: number): readonly LostOnPath[]
+  /** The maximum bytes of an IP packet of the link between two nodes; Infinity: any. */
+  mtuBetween(from: string, to: string): number
   /** The first router on a path between two hosts now; undefined: none, or there is no path. */
   routerBetween(from: number, to: number): string | undefined
   /** The flows so far, with their paths; the first 65,536. */
@@ -152,9 +156,9 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       if (taken[host] === 0) discardArrived(host)
       else carrier.onArrived(host)
     },
-    lost(slot, node, direction) {
+    lost(slot, reason, node, direction) {
       const to = direction < 0 ? undefined : names[topology.links[direction >> 1].ends[1 - (direction & 1)]]
-      paths.lost(pathOfPacket[links.tagOf(slot)], names[node], to)
+      paths.lost(pathOfPacket[links.tagOf(slot)], reason, names[node], to)
       noteLost(slot)
     },
     resumed(host) {
@@ -229,8 +233,11 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
     crosses: (flow, from, to, router) =>
       from !== to && links.pathOf(from, to, hashOf(flow))?.some(node => names[node] === router) === true,
     lostAt(flow, from, to, router, isSent) {
-      paths.lost(paths.count(flow, from, to, hashOf(flow), isSent ? 1 : 0), router)
+      paths.lost(paths.count(flow, from, to, hashOf(flow), isSent ? 1 : 0), 'rule', router)
     },
+    lossesOf: (flow, from, to) => paths.lastOf(flow, from, to)?.lost ?? [],
+    mtuBetween: (from, to) =>
+      Math.min(...linksOf(from, to).map(link => topology.links[link].mtu ?? Number.POSITIVE_INFINITY)),
     routerBetween(from, to) {
       // All paths between two hosts have the same number of routers.
       const first = from === to ? undefined : links.pathOf(from, to, 0)?.find(node => node >= firstRouter)

@@ -4,7 +4,7 @@
  */
 import { sealIcrc } from '../../wire/icrc.ts'
 import { MAX_PACKET_BYTES, type PacketCarrier } from '../links/packet-carrier.ts'
-import type { FlowAddress, HeldClass, PortLinks, PortTap } from '../port.ts'
+import type { FlowAddress, HeldClass, PathLoss, PortLinks, PortTap } from '../port.ts'
 import { RUN_BYTES } from '../runs/limits.ts'
 import { allocateRecord } from '../runs/records.ts'
 import { GROUP, type MemoryRoutes, NOWHERE } from './routes.ts'
@@ -61,6 +61,20 @@ export class HostTraffic implements PortLinks {
   heldClass(flow: FlowAddress): HeldClass | undefined {
     const to = this.#hostAt(flow.destination)
     return to === undefined ? undefined : this.#carrier.heldClass(flow, this.#host, to)
+  }
+
+  lossOf(flow: FlowAddress): PathLoss | undefined {
+    const carrier = this.#carrier
+    const to = this.#hostAt(flow.destination)
+    if (to === undefined) return undefined
+    const back = { ...flow, source: flow.destination, destination: flow.source }
+    for (const { from, to: end, reason, packets } of [
+      ...carrier.lossesOf(flow, this.#host, to),
+      ...carrier.lossesOf(back, to, this.#host),
+    ])
+      if (reason === 'mtu' || reason === 'ttl' || reason === 'route')
+        return { packets, reason, from, to: end, mtu: end === undefined ? 0 : carrier.mtuBetween(from, end) }
+    return undefined
   }
 
   /** The hosts of a flow from or to this port; undefined: none, or several of a group. */

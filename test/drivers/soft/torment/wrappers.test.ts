@@ -149,7 +149,13 @@ const memoryPort = (): AllMembers<Port> => {
     maxSinglePacketRun: 1,
     maxFlows: 1,
     setInterface: () => {},
-    links: { crosses: () => false, lostAt: () => {}, onWayTo: () => undefined, heldClass: () => undefined },
+    links: {
+      crosses: () => false,
+      lostAt: () => {},
+      onWayTo: () => undefined,
+      heldClass: () => undefined,
+      lossOf: () => undefined,
+    },
   }
   return { ...port, ...others, wake: () => {}, receiver: {}, tap: () => {} } as AllMembers<Port>
 }

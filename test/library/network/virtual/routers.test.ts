@@ -3,6 +3,8 @@
  * links and routers that go down and return, and rules that name a router.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import {
   createNetwork,
@@ -19,6 +21,8 @@ import {
   open,
   type RouterStats,
 } from '../../../../src/library/index.ts'
+import { temporaryFolder } from '../../../system/programs.ts'
+import { problemsIn } from '../../../tools/captures/build.ts'
 import { startEcho, talk } from './echo.ts'
 
 /** `leaves` routers with `hosts` hosts each, and each joined to all of `spines` routers. */
@@ -219,6 +223,37 @@ test('check tells a link-local address over a router, and not one of a peer that
   assert.doesNotMatch(await findingsTo('b'), /link-local|router/)
 })
 
+test('check tells a link whose MTU is too small, a TTL that ends, and a path that is gone', async () => {
+  const findingOf = async (links: NetworkTopology, prepare: (network: Network) => void = () => {}): Promise<string> => {
+    const findings: Finding[] = []
+    const check = { onFinding: (finding: Finding) => void findings.push(finding), failOn: 'never' } as const
+    const hosts = links.hosts as readonly string[]
+    const { network, devices, close } = await networkOf({ links, check }, [hosts[0]!, hosts.at(-1)!])
+    prepare(network)
+    await assert.rejects(flowOf(devices[0]!, devices[1]!, 4096).write(), /RETRY_EXC/)
+    await close()
+    return findings.find(({ id }) => id === 'no-answer')?.text ?? ''
+  }
+  const chainOf = (count: number, mtu?: number): NetworkTopology => {
+    const routers = Array.from({ length: count }, (_, i) => `r${i + 1}`)
+    const nodes = ['a', ...routers, 'b']
+    const links = nodes.slice(1).map((node, i): NetworkLink => {
+      const between = [nodes[i]!, node] as const
+      return { between, ...(mtu !== undefined && node === 'r2' && { mtu }) }
+    })
+    return { hosts: ['a', 'b'], routers, links }
+  }
+  assert.match(
+    await findingOf(chainOf(2, 1500)),
+    /packets are longer than the MTU of the link from r1 to r2, 1500 bytes of IP, which has lost \d+ of this path/,
+  )
+  assert.match(await findingOf(chainOf(64)), /the TTL of \d+ packets of this path has ended at the router r64/)
+  assert.match(
+    await findingOf(chainOf(1), network => network.setRouter('r1', false)),
+    /a has no path to 10\.77\.1\.1: \d+ packets were lost there/,
+  )
+})
+
 test('devices of a subnet get addresses of it; one of another subnet is refused', async () => {
   const links: NetworkTopology = {
     hosts: ['a', 'b', 'c'],
@@ -259,22 +294,25 @@ test('a rule with a router acts on packets that cross it: of four paths only one
   for (const { paths } of told) {
     const [{ through, packets, lost } = {}] = paths
     const isLossy = through!.includes('s4')
-    assert.deepEqual(lost, isLossy ? [{ from: 's4', to: undefined, packets }] : [])
+    assert.deepEqual(lost, isLossy ? [{ from: 's4', to: undefined, reason: 'rule', packets }] : [])
   }
   network.setFaults('')
   await flowOf(near, far, 4096).write()
   await close()
 })
 
-test('of four paths one has a lossy cable: its flows tell where they lost packets, and the others lose none', async () => {
+test('of four paths one has a lossy cable: its flows tell where they lost packets, and a capture which they are', async t => {
   const links = fabricOf(2, 4, 1)
   const lossy = links.links!.map(link =>
-    link.between.includes('s1') && link.between.includes('s4') ? { ...link, loss: 0.05 } : link,
+    link.between.includes('s1') && link.between.includes('s4') ? { ...link, loss: 0.1 } : link,
   )
   const { devices, network, close } = await networkOf({ links: { ...links, links: lossy } }, ['h1', 'h2'])
   const [near, far] = devices as [Device, Device]
+  const file = join(temporaryFolder(t), 'fabric.pcapng')
+  const endCapture = network.capture(file)
   const flows = Array.from({ length: 16 }, () => flowOf(near, far, 2 ** 18))
   await Promise.all(flows.map(({ write }) => write()))
+  endCapture()
   const { flows: told, links: cables } = network.stats()
   const chance = (from: string, to: string): number =>
     cables.find(link => link.from === from && link.to === to)!.lost.chance
@@ -286,6 +324,14 @@ test('of four paths one has a lossy cable: its flows tell where they lost packet
   assert.deepEqual([lostOn('s1', 's4'), lostOn('s4', 's1')], [chance('s1', 's4'), chance('s4', 's1')])
   for (const { paths } of told)
     for (const { through, lost } of paths) assert.ok(lost.length === 0 || through!.includes('s4'))
+  const lossyPorts = told
+    .filter(({ source, paths }) => source === near.address && paths.some(({ lost }) => lost.length > 0))
+    .map(({ sourcePort }) => sourcePort)
+  const { evidence } = problemsIn(readFileSync(file)).find(({ cause }) => cause === 'lossy-path')!
+  const [named, others] = evidence.split('; ')
+  assert.match(named!, new RegExp(`^10\\.77\\.0\\.1 → 10\\.77\\.1\\.1: ${lossyPorts.length} of 16 UDP source ports`))
+  for (const port of lossyPorts) assert.match(named!, new RegExp(` ${port} \\(QP`))
+  assert.match(others!, new RegExp(`^never the other ${16 - lossyPorts.length}: `))
   await close()
 })
 
