@@ -249,8 +249,8 @@ export interface LinkStats {
   /** Packets that the switch marked. */
   readonly marked: number
   /**
-   * Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. And those that
-   * were on it when it was down.
+   * Packets that were lost in front of the link: the queue was full (or of a lossless class the buffer behind it), by
+   * chance, longer than the MTU. And those that were on it when it was down.
    */
   readonly lost: { readonly overflow: number; readonly chance: number; readonly mtu: number; readonly down: number }
   /** Bytes that wait in front of the link or are being sent: now, at most, and their mean over time. */
