@@ -273,16 +273,23 @@ export const processorsOf = (pid: number): readonly boolean[] | undefined => {
   return Array.from({ length: length * 8 }, (_, cpu) => ((bytes[cpu >> 3]! >> (cpu & 7)) & 1) === 1)
 }
 
+const RLIMIT_NOFILE = 7
 const RLIMIT_MEMLOCK = 8
 
-/** The soft limit of the bytes that a process may lock (RLIMIT_MEMLOCK). Infinity: no limit, or unknown. */
-export const lockLimit = (pid: number): number => {
+/** `pid` 0: this process. Infinity: no limit, or unknown. */
+const softLimit = (pid: number, resource: number): number => {
   const { address, u32 } = workArena()
-  if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, address) !== 0) return Number.POSITIVE_INFINITY
+  if (sys().prlimit(pid, resource, 0, address) !== 0) return Number.POSITIVE_INFINITY
   const low = u32[0]!
   const high = u32[1]!
   return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * TWO_32 + low
 }
+
+/** The soft limit of the bytes that a process may lock (RLIMIT_MEMLOCK). Infinity: no limit, or unknown. */
+export const lockLimit = (pid: number): number => softLimit(pid, RLIMIT_MEMLOCK)
+
+/** The soft limit of this process's descriptors (RLIMIT_NOFILE). Infinity: no limit, or unknown. */
+export const descriptorLimit = (): number => softLimit(0, RLIMIT_NOFILE)
 
 /**
  * Whether a child of fork gets a copy of the memory at an address: the mapping is private, without MADV_DONTFORK and

@@ -18,8 +18,10 @@ export const linkOutages = (
 ): ((call: string, ends: readonly string[], isUp: boolean) => void) => {
   const down = new Map<string, () => void>()
   return (call, ends, isUp) => {
-    if (topology === undefined || carrier === undefined)
-      throw invalidArgument(call, `${formatValue(ends)}: the network has no links`, 'pass links to createNetwork')
+    if (topology === undefined || carrier === undefined) {
+      const named = ends.map(formatValue).join(' and ')
+      throw invalidArgument(call, `${named}: the network has no links`, 'pass links to createNetwork')
+    }
     if (typeof isUp !== 'boolean') throw invalidArgument(call, `isUp is ${formatValue(isUp)}`, 'give true or false')
     const { hosts, switches } = topology
     const isRouter = ends.length === 1

@@ -7,10 +7,13 @@
 import { SystemError } from '../../../host/errno.ts'
 import { type Watch, watch } from '../../../host/event-loop/poll.ts'
 import { closeUdpSocket, openUdpSocket, type UdpSocket } from '../../../host/net/udp.ts'
+import { descriptorLimit } from '../../../host/process-status.ts'
 import { ROCE_UDP_PORT } from '../../../spec/wire/headers.ts'
 
 /** Sockets of one address beside that of port 4791. */
 const MAX_SOURCE_PORTS = 64
+/** Which part of the process's descriptors the sockets of all addresses may be among: programs need the others. */
+const DESCRIPTOR_SHARE = 1 / 4
 
 interface Outlet {
   readonly address: Uint8Array
@@ -59,10 +62,13 @@ export const createOutlets = ({ interfaceIndex, sendQueued, wake }: OutletOption
     sockets[number] = socket
     return number
   }
-  /** Undefined: another program has the port, or there are no descriptors. */
+  /** Undefined: another program has the port, or there are too few descriptors. */
   const open = (address: Uint8Array, port: number): UdpSocket | undefined => {
     try {
-      return openUdpSocket(address, port, interfaceIndex(), 'send')
+      const socket = openUdpSocket(address, port, interfaceIndex(), 'send')
+      if (socket.fd < descriptorLimit() * DESCRIPTOR_SHARE) return socket
+      closeUdpSocket(socket)
+      return undefined
     } catch (error) {
       if (error instanceof SystemError) return undefined
       throw error

@@ -412,5 +412,5 @@ test('outages of unknown links and routers are refused', () => {
   assert.throws(() => network.setLink(['h1', 'r1'], false), /no switch or router "h1".*goes down with its device/)
   assert.throws(() => network.setLink(['r1', 'r1'], false), /there is no link of r1 and r1/)
   assert.throws(() => network.setRouter('r7', false), /there is no router "r7"/)
-  assert.throws(() => createNetwork().setRouter('r1', false), /the network has no links/)
+  assert.throws(() => createNetwork().setRouter('r1', false), /setRouter: "r1": the network has no links/)
 })

@@ -2,11 +2,13 @@
  * The UDP port on loopback addresses: segmentation by the kernel, identifications, addresses, groups, flows.
  */
 import assert from 'node:assert/strict'
-import { fstatSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { fstatSync, readdirSync } from 'node:fs'
 import { after, describe, it } from 'node:test'
 import { EADDRNOTAVAIL, EMSGSIZE, SystemError } from '../../../../src/host/errno.ts'
 import { hasNative } from '../../../../src/host/native.ts'
 import { closeUdpSocket, createUdpBatches, openUdpSocket } from '../../../../src/host/net/udp.ts'
+import { descriptorLimit } from '../../../../src/host/process-status.ts'
 import { ROCE_UDP_PORT } from '../../../../src/spec/wire/headers.ts'
 import { emptyRun, type Port } from '../../../../src/transport/phy/port.ts'
 import { forEachPacket } from '../../../../src/transport/phy/tap.ts'
@@ -134,6 +136,21 @@ describe('UDP', { skip }, () => {
       assert.equal(await arrivedFrom(openFrom(0xe000)), 0xe000, 'a closed flow has freed its socket')
     } finally {
       closeUdpSocket(other)
+    }
+  })
+
+  it('leaves three quarters of the descriptors to programs', () => {
+    const [a] = pair()
+    const setLimit = (limit: number) => execFileSync('prlimit', [`--pid=${process.pid}`, `--nofile=${limit}:`])
+    const before = descriptorLimit()
+    const open = readdirSync('/proc/self/fd')
+    try {
+      setLimit(4 * 60)
+      for (let i = 0; i < 64; i++) a.openFlow(flowBetween(loopback(1), loopback(2), { sourcePort: 0xd000 + i }))
+      const opened = readdirSync('/proc/self/fd').filter(fd => !open.includes(fd))
+      assert.ok(opened.length > 0 && opened.every(fd => Number(fd) <= 60), opened.join())
+    } finally {
+      setLimit(before)
     }
   })
 
