@@ -136,6 +136,28 @@ const heldClassOf = (
   return undefined
 }
 
+/** By host: the least MTU of its links, and the highest rate. */
+const limitsOfHosts = ({ hosts, links }: LinkTopology) => {
+  const mtus = new Float64Array(hosts).fill(Number.POSITIVE_INFINITY)
+  const rates = new Float64Array(hosts)
+  for (const { ends, rate, mtu = Number.POSITIVE_INFINITY } of links)
+    for (const end of ends)
+      if (end < hosts) {
+        mtus[end] = Math.min(mtus[end], mtu)
+        rates[end] = Math.max(rates[end], rate)
+      }
+  return { mtus, rates }
+}
+
+/** The links of a node, or those between two. `names`: of the nodes. */
+const linksByName =
+  ({ links }: LinkTopology, names: readonly string[]) =>
+  (node: string, other?: string): number[] =>
+    links.flatMap(({ ends }, link) => {
+      const own = ends.map(end => names[end])
+      return own.includes(node) && (other === undefined || (other !== node && own.includes(other))) ? [link] : []
+    })
+
 export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
   const { hosts } = topology
   const firstRouter = hosts + topology.switches
@@ -168,12 +190,7 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
   })
   /** Since the last poll, a host may send again that was paused. */
   let hasResumed = false
-  /** The links of a node, or those between two. */
-  const linksOf = (node: string, other?: string): number[] =>
-    topology.links.flatMap(({ ends }, link) => {
-      const own = ends.map(end => names[end])
-      return own.includes(node) && (other === undefined || (other !== node && own.includes(other))) ? [link] : []
-    })
+  const linksOf = linksByName(topology, names)
   const paths = new FlowPaths(links, names)
   /** By packet. */
   const pathOfPacket: (CarriedPath | undefined)[] = []
@@ -188,14 +205,7 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       links.release(slot)
     }
   }
-  const mtus = new Float64Array(hosts).fill(Number.POSITIVE_INFINITY)
-  const rates = new Float64Array(hosts)
-  for (const { ends, rate, mtu = Number.POSITIVE_INFINITY } of topology.links)
-    for (const end of ends)
-      if (end < hosts) {
-        mtus[end] = Math.min(mtus[end], mtu)
-        rates[end] = Math.max(rates[end], rate)
-      }
+  const { mtus, rates } = limitsOfHosts(topology)
   const roomTime = rates.map(rate => ((MAX_PACKET_BYTES + FRAME_BYTES) * 8e6) / rate)
   const roundTrip = 2 * longestDelay(topology, links.routes)
   const fastest = rates.reduce((most, rate) => Math.max(most, rate), 0)
