@@ -148,7 +148,9 @@ export interface Port {
   readonly hasGroupSockets: boolean
   /** Whether packets of a flow cross a router of simulated links. Absent: there is none. */
   readonly crosses?: ((flow: FlowAddress, direction: 'sent' | 'received', router: string) => boolean) | undefined
-  /** The first router on the way to an address, of simulated links. Absent: there is none. */
+  /** Hop limit of the system's route between two addresses; undefined: not known. Absent: the default. */
+  readonly hopLimitOf?: ((source: Uint8Array, destination: Uint8Array) => number | undefined) | undefined
+  /** The first router on the way to an address. Absent: there is none. */
   readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
   readonly counters: PortCounters
 

@@ -181,10 +181,32 @@ static void frees_connection(void)
     wait(NULL);
 }
 
+/* UCX #10325: one end has a traffic class, and the other answers in class 0. */
+static void answers_in_other_class(void)
+{
+    struct end near = {0}, far = {0};
+    make_end(&near);
+    make_end(&far);
+    near.attr.ah_attr.grh.traffic_class = 106;
+    connect_ends(&near, &far);
+    destroy_end(&near);
+    destroy_end(&far);
+}
+
+/* rdma-core #1637: the hop limit of an address handle that user space makes goes out as given, to another subnet. */
+static void makes_short_way(void)
+{
+    struct ibv_ah_attr attr = one.attr.ah_attr;
+    memcpy(attr.grh.dgid.raw + 10, "\xff\xff\xc0\x00\x02\x01", 6);
+    struct ibv_ah *ah = need(ibv_create_ah(one.pd, &attr), "ibv_create_ah");
+    check(ibv_destroy_ah(ah), "ibv_destroy_ah");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
 } reports[] = {
+    {"ucx-10325", answers_in_other_class}, {"rdma-core-1637", makes_short_way},
     {"mooncake-3299", reconnects},    {"nccl-2119", loses_element},  {"nccl-2203", spins_on_memory},
     {"fastdeploy-8091", posts_again}, {"spdk-3807", frees_request},  {"uccl-1049", waits_for_room},
     {"3fs-320", greets_with_nothing}, {"libevpl-52", frees_connection},

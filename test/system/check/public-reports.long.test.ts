@@ -31,7 +31,7 @@ describe('public reports', { skip: lacking('cc', ownProgram('public_reports'), o
     spawnSync('cc', ['-g', '-fsanitize=address', '-o', output, source, ...libraries])
   })
 
-  it('are nine', () => assert.equal(rows.length, 9))
+  it('are eleven', () => assert.equal(rows.length, 11))
 
   for (const { report, command, says } of rows)
     it(report, async t => {

@@ -249,6 +249,7 @@ export const withFaults = (
     hasGroupSockets: port.hasGroupSockets,
     crosses: port.crosses,
     routerTo: port.routerTo,
+    hopLimitOf: port.hopLimitOf,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

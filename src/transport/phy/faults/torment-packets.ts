@@ -57,6 +57,7 @@ const delegate = (port: Port): Port =>
     hasGroupSockets: port.hasGroupSockets,
     crosses: port.crosses,
     routerTo: port.routerTo,
+    hopLimitOf: port.hopLimitOf,
     get windowBytes() {
       return port.windowBytes
     },
