@@ -74,12 +74,12 @@ const MAX_LINES_REPLY = 256
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
-  const { name, address, driver, dcqcn, pci, limits } = (value ?? {}) as Partial<DeviceSpec>
+  const { name, address, driver, dcqcn, pci, limits, vlans } = (value ?? {}) as Partial<DeviceSpec>
   const hasDriver = driver === undefined || typeof driver === 'string'
   const hasRate = dcqcn === undefined || (typeof dcqcn === 'number' && dcqcn >= LineRate.MIN && dcqcn <= LineRate.MAX)
-  return (
-    typeof name === 'string' && typeof address === 'string' && hasDriver && hasRate && pci !== null && limits !== null
-  )
+  const hasVlans = vlans === undefined || Array.isArray(vlans)
+  const hasRecords = pci !== null && limits !== null && hasVlans
+  return typeof name === 'string' && typeof address === 'string' && hasDriver && hasRate && hasRecords
 }
 
 const isQpCursor = (value: unknown): value is QpCursor => {

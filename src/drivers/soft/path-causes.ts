@@ -26,7 +26,7 @@ const causeByRouter = ({ queues, port, fabric }: SoftState, gids: GidTable, row:
   const { address } = qp ?? {}
   if (qp === undefined || address === undefined || fabric !== undefined) return undefined
   const dgid = addressText(address.dgid)
-  const router = port.links?.onWayTo(address.dgid)
+  const router = port.routerTo?.(address.dgid)
   return (
     (router === undefined ? undefined : causeAtRouter(qp, gids, address, dgid, router)) ??
     causeByLoss(port, qp.flow, dgid)
@@ -82,7 +82,7 @@ export const routerHazardOf = (
   const isGiven = qpn === undefined ? !paths.hasOwnFlows : sendsGivenHops(queues[qpns.rowOf(qpn)])
   const hasHops = hopLimit > LAST_HOP || (qpn !== undefined && !isGiven)
   if (fabric !== undefined || isLinkLocal(dgid) || isMulticastGid(dgid) || (!isOfV1 && hasHops)) return undefined
-  const router = port.links?.onWayTo(dgid)
+  const router = port.routerTo?.(dgid)
   const way = router === undefined ? {} : { way: `the router ${router} is on the way to ${addressText(dgid)}` }
   return isOfV1 ? { isRoceV1: true, ...way } : { isReplaced: !isGiven, ...way }
 }

@@ -116,6 +116,9 @@ const ROUTE_BODY = 12
 const RTA_DST = 1
 const RTA_SRC = 2
 const RTA_OIF = 4
+const RTA_GATEWAY = 5
+const RTA_METRICS = 8
+const RTAX_HOPLIMIT = 10
 const RTN_UNICAST = 1
 
 const isIp = (family: number): boolean => family === AF_INET || family === AF_INET6
@@ -313,17 +316,31 @@ export const routeRequest = (source: Uint8Array, destination: Uint8Array): Uint8
   return bytes
 }
 
-/**
- * The index of the interface by which a route leaves this machine; undefined: it does not, or the message has no route.
- */
-export const routeInterface = (bytes: Uint8Array): number | undefined => {
+/** A route that leaves this machine. */
+export interface Route {
+  /** The index of the interface. */
+  readonly interfaceIndex: number | undefined
+  /** The next router, 16 bytes; undefined: the destination is on the link. */
+  readonly gateway: Uint8Array | undefined
+  /** `hoplimit` of the route; undefined: it has none. */
+  readonly hopLimit: number | undefined
+}
+
+/** Undefined: the route does not leave this machine, or the message has none. */
+export const routeIn = (bytes: Uint8Array): Route | undefined => {
   const view = viewOf(bytes)
   for (const [at, end] of spansOf(view)) {
     const body = at + HEADER
     if (view.getUint16(at + 4, true) !== RTM_NEWROUTE || body + ROUTE_BODY > end) continue
-    return view.getUint8(body + 7) === RTN_UNICAST
-      ? u32Of(attributesOf(bytes, body + ROUTE_BODY, end).get(RTA_OIF))
-      : undefined
+    if (view.getUint8(body + 7) !== RTN_UNICAST) return undefined
+    const attributes = attributesOf(bytes, body + ROUTE_BODY, end)
+    const metrics = attributes.get(RTA_METRICS)
+    return {
+      interfaceIndex: u32Of(attributes.get(RTA_OIF)),
+      gateway: ipOf(view.getUint8(body), attributes.get(RTA_GATEWAY)),
+      // 0: none
+      hopLimit: (metrics && u32Of(attributesOf(metrics, 0, metrics.length).get(RTAX_HOPLIMIT))) || undefined,
+    }
   }
   return undefined
 }

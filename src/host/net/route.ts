@@ -2,10 +2,12 @@
  * Routes of the system: the source address for a destination, and whether there is a route, found by connecting a UDP
  * socket; and the interface by which it leaves, which rtnetlink tells. No packet is sent.
  */
+import { readFileSync } from 'node:fs'
 import { ENETUNREACH } from '../errno.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { lastErrno, libcFunctions } from '../native.ts'
-import { routeInterface, routeRequest } from './route-messages.ts'
+import { isIpv4Mapped } from './addresses.ts'
+import { type Route, routeIn, routeRequest } from './route-messages.ts'
 import { AF_INET, AF_INET6, AF_NETLINK, NETLINK_ROUTE } from './socket-constants.ts'
 import { close } from './sockets.ts'
 import { putAddress } from './udp.ts'
@@ -75,8 +77,10 @@ export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Arra
     return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(SIN_ADDR, SIN_ADDR + 4))
   })
 
-/** The interface by which packets leave; undefined: it is unknown, or they do not leave this machine. */
-const interfaceTo = (source: Uint8Array, destination: Uint8Array): number | undefined => {
+/**
+ * The route of packets; undefined: it is unknown, or they do not leave this machine. Addresses: as for `sourceAddress`.
+ */
+export const routeBetween = (source: Uint8Array, destination: Uint8Array): Route | undefined => {
   arena ??= mapArena(4096)
   const { address, bytes } = arena
   const fd = sys().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE)
@@ -86,9 +90,25 @@ const interfaceTo = (source: Uint8Array, destination: Uint8Array): number | unde
     bytes.set(request)
     if (Number(sys().send(fd, address, request.length, 0)) < 0) return undefined
     const length = Number(sys().recv(fd, address, ANSWER, 0))
-    return length < 0 ? undefined : routeInterface(bytes.subarray(0, length))
+    return length < 0 ? undefined : routeIn(bytes.subarray(0, length))
   } finally {
     close(fd)
+  }
+}
+
+const DEFAULT_TTL = '/proc/sys/net/ipv4/ip_default_ttl'
+
+/**
+ * The hop limit of packets on a route, as Linux chooses it: that of the route, of IPv4 net.ipv4.ip_default_ttl;
+ * undefined: not known.
+ */
+export const hopLimitBetween = (source: Uint8Array, destination: Uint8Array): number | undefined => {
+  const { hopLimit } = routeBetween(source, destination) ?? {}
+  if (hopLimit !== undefined || !isIpv4Mapped(destination)) return hopLimit
+  try {
+    return Number(readFileSync(DEFAULT_TTL, 'utf8')) || undefined
+  } catch {
+    return undefined
   }
 }
 
@@ -101,6 +121,6 @@ const interfaceTo = (source: Uint8Array, destination: Uint8Array): number | unde
  */
 export const routeError = (source: Uint8Array, destination: Uint8Array, scope: number): number => {
   const error = withRoute(destination, scope, source, () => 0)
-  const leaving = error === 0 && scope !== 0 ? interfaceTo(source, destination) : undefined
+  const leaving = error === 0 && scope !== 0 ? routeBetween(source, destination)?.interfaceIndex : undefined
   return leaving === undefined || leaving === scope ? error : -ENETUNREACH
 }

@@ -125,8 +125,6 @@ export interface PortLinks {
   crosses(flow: FlowAddress, direction: 'sent' | 'received', router: string): boolean
   /** A rule has lost a packet of a flow at a router. */
   lostAt(flow: FlowAddress, direction: 'sent' | 'received', router: string): void
-  /** The first router on the way to an address; undefined: none. */
-  onWayTo(address: Uint8Array): string | undefined
   /** Where packets of a flow wait since their class is paused, or were lost since it is lossy while another is not. */
   heldClass(flow: FlowAddress): HeldClass | undefined
   /**
@@ -184,6 +182,10 @@ export interface Port {
   readonly hasGroupSockets: boolean
   /** Simulated links. Absent: there are none. */
   readonly links?: PortLinks | undefined
+  /** Hop limit of the system's route between two addresses; undefined: not known. Absent: the default. */
+  readonly hopLimitOf?: ((source: Uint8Array, destination: Uint8Array) => number | undefined) | undefined
+  /** The first router on the way to an address; undefined: none. Absent: there is none. */
+  readonly routerTo?: ((address: Uint8Array) => string | undefined) | undefined
   readonly counters: PortCounters
 
   /**

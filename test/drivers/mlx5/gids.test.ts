@@ -172,6 +172,14 @@ describe('the hop limit of packets', () => {
     }
   })
 
+  it("is that of the system's route, where the port knows it", () => {
+    const devices = twoDevices()
+    const { port } = devices.m.devices[0]!.device.state as SoftState
+    Object.assign(port, { hopLimitOf: (_: Uint8Array, to: Uint8Array) => (to[15] === 2 ? 7 : undefined) })
+    write(devices)
+    assert.deepEqual([devices.frames[0]![TTL], devices.frames[1]![TTL]], [7, 64])
+  })
+
   it('is as given for queue pairs of firmware commands', () => {
     const devices = twoDevices({ commands: true })
     write(devices)

@@ -6,6 +6,7 @@ import { it } from 'node:test'
 import { EACCES, EADDRNOTAVAIL } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { routeError, sourceAddress } from '../../../src/host/net/route.ts'
+import { routeIn } from '../../../src/host/net/route-messages.ts'
 import { parseAddress } from '../../../src/transport/wire/address.ts'
 
 const sourceFor = (destination: string) => sourceAddress(parseAddress(destination) as Uint8Array, 0)
@@ -28,4 +29,22 @@ it('a route leads from one address to another; without one there is an errno', {
   // TEST-NET-1: no route, or none from loopback
   assert.ok(errorBetween('127.0.0.1', '192.0.2.1') < 0)
   assert.equal(errorBetween('192.0.2.1', '127.0.0.1'), -EADDRNOTAVAIL)
+})
+
+it('a route message has the interface, the next router and the hop limit', () => {
+  const attribute = (type: number, bytes: readonly number[]): number[] => [4 + bytes.length, 0, type, 0, ...bytes]
+  const message = (kind: number, attributes: readonly number[]): Uint8Array => {
+    const body = [2, 32, 32, 0, 254, 0, 0, kind, 0, 0, 0, 0, ...attributes]
+    return Uint8Array.of(16 + body.length, 0, 0, 0, 24, 0, ...new Array<number>(10).fill(0), ...body)
+  }
+  const [RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTAX_HOPLIMIT, UNICAST, LOCAL] = [4, 5, 8, 10, 1, 2]
+  const out = attribute(RTA_OIF, [3, 0, 0, 0])
+  assert.deepEqual(routeIn(message(UNICAST, out)), { interfaceIndex: 3, gateway: undefined, hopLimit: undefined })
+  const metrics = attribute(RTA_METRICS, attribute(RTAX_HOPLIMIT, [7, 0, 0, 0]))
+  assert.deepEqual(routeIn(message(UNICAST, [...out, ...attribute(RTA_GATEWAY, [10, 0, 0, 1]), ...metrics])), {
+    interfaceIndex: 3,
+    gateway: parseAddress('10.0.0.1'),
+    hopLimit: 7,
+  })
+  assert.equal(routeIn(message(LOCAL, out)), undefined)
 })

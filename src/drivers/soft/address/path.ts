@@ -14,7 +14,7 @@ import { because, coded, the } from '../../../spec/reason.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { ROUTE_HOP_LIMIT } from '../../../spec/wire/flow.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
-import { addressText, isMappedIpv4, isSameAddress } from '../../../transport/wire/address.ts'
+import { addressText, isMappedIpv4, isMulticastGid, isSameAddress } from '../../../transport/wire/address.ts'
 import { datagramSourcePort, ECN_MASK, sourcePortOf } from '../../../transport/wire/flow.ts'
 import { type GrhBuilderOf, roceGrh } from './grh.ts'
 
@@ -147,7 +147,7 @@ export interface Paths {
   /** The result of a query for the alternate path, which no device has. */
   noAlternate(): Readonly<Record<string, object>>
   /** The hop limit of the path's packets. */
-  hopLimitOf(address: Pick<Address, 'hopLimit'>): number
+  hopLimitOf(address: Pick<Address, 'hopLimit' | 'sgidIndex' | 'dgid'>): number
   /**
    * Throws CallError EINVAL for an impossible vector or a GID index outside the table, and ENODATA for an empty GID
    * index.
@@ -261,8 +261,12 @@ export const rocePaths = (port: Port, gids: () => GidTable, sendsAsRxe = false):
       )
     return entry
   }
-  const flowOf = (source: Uint8Array, address: GivenAddress, owner?: PathOwner): FlowAddress => {
-    const flow = flowAddress(source, address, owner)
+  /** Of the route from a GID. */
+  const hopsBetween = (source: Uint8Array | undefined, dgid: Uint8Array): number =>
+    (source && !isMulticastGid(dgid) ? port.hopLimitOf?.(source, dgid) : undefined) ?? ROUTE_HOP_LIMIT
+  const flowOf = (source: Uint8Array, address: GivenAddress, owner: PathOwner = {}): FlowAddress => {
+    const { hopLimit = hopsBetween(source, address.dgid) } = owner
+    const flow = flowAddress(source, address, { ...owner, hopLimit })
     return sendsAsRxe ? { ...flow, flowLabel: 0 } : flow
   }
   const opened = (source: Uint8Array, address: GivenAddress, isOfV1: boolean, method: string, owner?: PathOwner) => {
@@ -281,7 +285,7 @@ export const rocePaths = (port: Port, gids: () => GidTable, sendsAsRxe = false):
     given: ({ address }) => address && copyAddress(address),
     answer: stored => ({ address: copyWithoutLids(stored), ...(stored.dmac && { dmac: stored.dmac.slice() }) }),
     noAlternate: () => ({ alternatePath: { ...copyWithoutLids(none), altPort: 0, pkeyIndex: 0, timeout: 0 } }),
-    hopLimitOf: () => ROUTE_HOP_LIMIT,
+    hopLimitOf: ({ sgidIndex, dgid }) => hopsBetween(gids().entries[sgidIndex]?.gid, dgid),
     check: sourceOf,
     gidIndexOf: ({ sgidIndex }) => sgidIndex,
     open: (address, method, owner) => {

@@ -12,8 +12,8 @@ import type { Occurrence } from '../reporting.ts'
 /** Pairs of programs, or of a program and an address of another host, that are remembered, the latest. */
 const MAX_PAIRS = 1024
 
-/** What two programs have in the first direction, or that it was told. */
-type Known = KnownObject | 'told'
+/** The first queue pair in this direction; or what was told: of two queue pairs, or of both ends of a connection. */
+type Known = KnownObject | 'others' | 'ends'
 
 const isOtherClass = (a: KnownObject, b: KnownObject): boolean => {
   const [one, other] = [classOf(a), classOf(b)]
@@ -44,17 +44,18 @@ export const createClassDetector = (services: DetectorServices): Detector => {
         const there = `${own} ${other}`
         const back = `${other} ${own}`
         const first = pairs.get(there)
-        if (first === 'told') return
-        const told = (): void => {
-          remember(there, 'told')
-          remember(back, 'told')
+        const tell = (known: Known): void => {
+          remember(there, known)
+          remember(back, known)
         }
+        if (first === 'ends') return
         if (areConnected(qp, peer, services.deviceWithGid) && isOtherClass(qp, peer)) {
-          told()
+          tell('ends')
           report(call, qp, peer)
-        } else if (first === undefined || first.destruction !== undefined) remember(there, qp)
+        } else if (first === 'others') return
+        else if (first === undefined || first.destruction !== undefined) remember(there, qp)
         else if (first !== qp && first !== peer && isOtherClass(first, qp)) {
-          told()
+          tell('others')
           services.report('class-differs', call, {
             text: `${qp.name} sends in ${classText(qp)}, and ${first.name} to the same program in ${classText(first)}`,
             objects: [qp, first],
@@ -70,7 +71,7 @@ export const createClassDetector = (services: DetectorServices): Detector => {
         const text = addressText(address.dgid)
         const key = `${qp.program?.pid} ${text}`
         if (pairs.has(key)) return
-        remember(key, 'told')
+        remember(key, 'ends')
         const question = { address: text, qpn: destQpn, time: call.time + (sources.clock ?? 0) }
         sources.askPeer?.(question, (host, facts) => {
           if (host === undefined || facts === undefined) return

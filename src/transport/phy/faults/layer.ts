@@ -248,6 +248,8 @@ export const withFaults = (
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     links: port.links,
+    hopLimitOf: port.hopLimitOf,
+    routerTo: port.routerTo,
     setFaults,
     setLink: isNowUp => {
       if (isNowUp === deciders.isUp) return

@@ -56,6 +56,8 @@ const delegate = (port: Port): Port =>
     hasRoceV1: port.hasRoceV1,
     hasGroupSockets: port.hasGroupSockets,
     links: port.links,
+    hopLimitOf: port.hopLimitOf,
+    routerTo: port.routerTo,
     get windowBytes() {
       return port.windowBytes
     },

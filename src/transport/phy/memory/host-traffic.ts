@@ -53,7 +53,7 @@ export class HostTraffic implements PortLinks {
     if (from !== undefined && to !== undefined) this.#carrier.lostAt(flow, from, to, router, direction === 'sent')
   }
 
-  onWayTo(address: Uint8Array): string | undefined {
+  routerTo(address: Uint8Array): string | undefined {
     const to = this.#hostAt(address)
     return to === undefined ? undefined : this.#carrier.routerBetween(this.#host, to)
   }

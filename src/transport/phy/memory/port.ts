@@ -123,6 +123,7 @@ export class MemoryPort implements Port {
     return port === undefined || port.tap !== null ? null : (port.receiver as object | null)
   }
   peerAt = (flow: number): number => this.#routes.peerOf(flow)
+  routerTo = (address: Uint8Array): string | undefined => this.#traffic?.routerTo(address)
   isWaiting = (): boolean => this.#queue.hasArrived() || this.#traffic?.hasArrived() === true
 
   addAddress = (address: Uint8Array, _claim?: 'own' | 'spare', vlan?: { readonly id: number }): void =>

@@ -5,10 +5,10 @@
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../../host/errno.ts'
 import { type Watch, watch } from '../../../host/event-loop/poll.ts'
-import { routeError } from '../../../host/net/route.ts'
+import { hopLimitBetween, routeBetween, routeError } from '../../../host/net/route.ts'
 import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpSocket } from '../../../host/net/udp.ts'
 import { ROCE_UDP_PORT } from '../../../spec/wire/headers.ts'
-import { addressText, isLinkLocal } from '../../wire/address.ts'
+import { addressText, isLinkLocal, isMappedIpv4 } from '../../wire/address.ts'
 import { createFlowTable, ONLY_PORT, requireFlowRanges } from '../flow-table.ts'
 import { type Port, SCRATCH_BYTES } from '../port.ts'
 import { RUN_BYTES, RUN_PACKETS } from '../runs/limits.ts'
@@ -64,6 +64,14 @@ const noAddress = (
   return new RangeError(
     `flow: this port has no address ${addressText(address)}; it has ${own.map(addressText).join(', ') || 'none'}`,
   )
+}
+
+/** The router to which the system sends packets of one of these addresses. */
+const routerTo = (sources: readonly Uint8Array[], address: Uint8Array): string | undefined => {
+  const isIpv4 = isMappedIpv4(address)
+  const source = sources.find(one => isMappedIpv4(one) === isIpv4 && !isMulticast(one) && !isLinkLocal(one))
+  const gateway = source && !isLinkLocal(address) ? routeBetween(source, address)?.gateway : undefined
+  return gateway && addressText(gateway)
 }
 
 /** Joins groups on another interface. Throws the first error. */
@@ -138,6 +146,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     windowBytes: MAX_WINDOW_BYTES,
     sharedWindowBytes: MAX_SHARED_WINDOW_BYTES,
     counters,
+    hopLimitOf: hopLimitBetween,
+    routerTo: address => routerTo(addresses, address),
     wake: null,
     tap: null,
 

@@ -149,10 +149,11 @@ const memoryPort = (): AllMembers<Port> => {
     maxSinglePacketRun: 1,
     maxFlows: 1,
     setInterface: () => {},
+    hopLimitOf: () => undefined,
+    routerTo: () => undefined,
     links: {
       crosses: () => false,
       lostAt: () => {},
-      onWayTo: () => undefined,
       heldClass: () => undefined,
       lossOf: () => undefined,
     },
