@@ -14,6 +14,8 @@ void start_parts(void)
     requests_are_noted = recorder_is_on || (sanitizers_watch && shim_is_active);
     if (sanitizers_watch && recorder_is_on)
         told_detect();
+    if (recorder_is_on)
+        session_no_descriptor = check_no_descriptor;
     crashes_detect();
     events_detect();
     ranges_detect();

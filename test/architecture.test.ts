@@ -32,7 +32,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   base: { floor: 0, imports: [], node: [], isTimeless: true },
   spec: { floor: 0, imports: [], node: [], isTimeless: true },
   faults: { floor: 1, imports: ['base', 'spec'], node: [], isTimeless: true },
-  settings: { floor: 1, imports: ['base'], node: [], isTimeless: true },
+  settings: { floor: 1, imports: ['base', 'spec'], node: [], isTimeless: true },
   host: { floor: 1, imports: [], node: 'all', packages: ['koffi'] },
   uapi: { floor: 1, imports: ['spec'], node: [], isTimeless: true },
   'transport/wire': { floor: 1, imports: ['spec'], node: ['node:zlib'], isTimeless: true },

@@ -226,9 +226,12 @@ uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const st
     note_use(fd, queue, number, frame);
     CHECK_DEAD(fd, queue, number, list, true, true, frame, stack);
     CHECK_SHARED(fd, queue, number, list, true, 0, stack);
+    static unsigned reports;
     for (; list; list = list->next)
-        if (UNLIKELY(list->num_sge == 0 && list->sg_list))
+        if (UNLIKELY(list->num_sge == 0) && list->sg_list)
             check_unused(fd, queue, number, list->wr_id, list->sg_list, stack);
+        else if (UNLIKELY(list->num_sge == 0) && queue == USERDMA_POST_RECEIVE && may_report(&reports))
+            event_elements_unused(fd, stack, list->wr_id, 0, queue, number, 0, 0, false);
     return stack;
 }
 

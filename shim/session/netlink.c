@@ -28,8 +28,12 @@ static int fail(int error)
     return -1;
 }
 
+void (*session_no_descriptor)(void);
+
 static bool is_netlink(int fd)
 {
+    if (UNLIKELY(fd < 0) && session_no_descriptor)
+        session_no_descriptor();
     return UNLIKELY(fd_kind(fd) == FD_NETLINK);
 }
 

@@ -88,6 +88,8 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
 void *session_map_doorbells(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 /* The page with the parked word, which is 1 while the daemon sleeps. Read-only. NULL before the first session. */
 extern const volatile uint32_t *session_parked_page;
+/* Called when the program uses a negative descriptor as a socket; NULL: nobody listens. Preserves errno. */
+extern void (*session_no_descriptor)(void);
 /* The event log is written (../check/events.c). */
 extern bool shim_logs_events;
 /* Whether the daemon searches races in it. */

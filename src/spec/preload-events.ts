@@ -183,8 +183,8 @@ export const PreloadEvents = {
     ),
   },
   /**
-   * num_sge is 0, and the first element of sg_list has `bytes` bytes at `address`, and this lkey. isLeft: 1: earlier
-   * sends of the process had elements.
+   * num_sge is 0, and the first element of sg_list has `bytes` bytes at `address`, and this lkey. Of a receive, bytes
+   * 0: sg_list is NULL. isLeft: 1: earlier sends of the process had elements.
    */
   elementsUnused: {
     type: 53,

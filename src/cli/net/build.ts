@@ -104,10 +104,11 @@ export const startHostDaemon = async (
   const { check } = plan
   const { name, driver, layer, ports = '', interfaces, faults } = host
   const { registeredDrivers } = await import('../../drivers/registered.ts')
+  const settings = `${layer === undefined ? '' : `,layer=${layer}`}${ports}`
   const devices = interfaces.map(({ device, address }) =>
-    layer === undefined
+    settings === ''
       ? specOf(device!, address, driver, registeredDrivers)
-      : parseDevice(`${device}@${address},driver=${driver},layer=${layer}${ports}`),
+      : parseDevice(`${device}@${address},driver=${driver}${settings}`),
   )
   // All ports of a host are at the same switches.
   const node = interfaces[0]?.fabric

@@ -55,7 +55,7 @@ export interface PlannedHost {
   readonly driver: string
   /** Absent: Ethernet. */
   readonly layer?: 'infiniband'
-  /** Settings of its InfiniBand ports, in the words of `--device`. */
+  /** Settings of its devices, in the words of `--device`; absent: none. */
   readonly ports?: string
   /** It is a router. */
   readonly forwards?: true
@@ -477,6 +477,8 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
         named?.complain(`driver "${driver}" is not one of ${[...drivers, NO_DRIVER].join(', ')}`)
       if (isFabric && driver !== FABRIC_DRIVER)
         named?.complain(`driver "${driver}" has no InfiniBand ports (layer: infiniband); only ${FABRIC_DRIVER} has`)
+      if (driver === NO_DRIVER && ports !== '')
+        complain(`host "${name}" has no devices (driver: none) that its settings could be for: ${ports.slice(1)}`)
       const own = ends.filter(({ host }) => host === name)
       if (own.length > 1 && ports.includes('guid='))
         complain(`host "${name}" has several links, whose ports cannot have the same guid; leave it out`)
@@ -541,7 +543,8 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
       const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
       return {
         ...{ name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) },
-        ...(isFabric && { layer, ports }),
+        ...(isFabric && { layer }),
+        ...(ports !== '' && { ports }),
         ...(isRouter.has(name) && { forwards: true as const }),
       }
     },

@@ -11,13 +11,14 @@
  * begins with the name of its driver, for example ctx0. Only the daemon knows all drivers (`driverOf`).
  */
 
-import { inRange, linkQuantities, parseNumber } from '../../base/quantities.ts'
+import { linkQuantities } from '../../base/quantities.ts'
 import { didYouMean } from '../../base/suggest.ts'
 import type { Driver, FabricOptions } from '../../core/driver-contract.ts'
+import { readDeviceLimit } from '../../settings/device-limits.ts'
 import { guidBytes, isPartitionKey, MAX_PKEYS, readGuid } from '../../settings/fabric.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
-import { type DeviceLimitName, deviceLimit, deviceLimitNames } from '../../spec/device-limits.ts'
+import { deviceLimitNames } from '../../spec/device-limits.ts'
 import { isLinkLocal, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 
@@ -149,22 +150,6 @@ const SETTING = new RegExp(`^(${SETTINGS.join('|')})=(.*)$`, 's')
 /** Of a virtual function that nobody has given one. */
 const NO_GUID = '0000000000000000'
 
-const BYTE_UNITS = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 } as const
-/** The largest count: Linux's attributes are signed. */
-const MAX_COUNT = 0x7fff_ffff
-
-/** Throws an Error. */
-const parseLimit = (name: DeviceLimitName, text: string): number => {
-  const { isBytes, min = 1 } = deviceLimit(name)
-  const max = isBytes ? Number.MAX_SAFE_INTEGER : MAX_COUNT
-  const value = inRange(parseNumber(text, isBytes ? BYTE_UNITS : { '': 1 }), min, max)
-  if (value === undefined || !Number.isInteger(value))
-    throw new Error(
-      `${name}="${text}": give a number ${isBytes ? 'of bytes, such as 65536, 64k, 16m or 2g' : `from ${min} to ${max}`}`,
-    )
-  return value
-}
-
 /** Throws an Error. */
 const parseNodeGuid = ({ node_guid: text, layer }: Settings): Pick<DeviceSpec, 'nodeGuid'> => {
   if (text === undefined) return {}
@@ -212,7 +197,7 @@ const parseLimits = (found: Settings): Pick<DeviceSpec, 'limits'> => {
   const given = deviceLimitNames.filter(name => found[name] !== undefined)
   return given.length === 0
     ? {}
-    : { limits: Object.fromEntries(given.map(name => [name, parseLimit(name, found[name]!)])) }
+    : { limits: Object.fromEntries(given.map(name => [name, readDeviceLimit(name, found[name]!)])) }
 }
 
 /** Parses settings, each NAME=VALUE, in any order. Throws an Error. */

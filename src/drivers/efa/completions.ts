@@ -12,8 +12,9 @@ import { createCause } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, CqDoorbell, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcOpcode, WcStatus } from '../../spec/work.ts'
+import type { EfaState } from './device-state.ts'
 import { loadDoorbell } from './doorbells.ts'
-import type { CqObject } from './state.ts'
+import type { CqObject, QueuePair } from './state.ts'
 
 const { INDEX_MASK, EVENTS_SHIFT, EVENTS_MASK } = CqDoorbell
 const { PHASE } = CompletionFlag
@@ -46,6 +47,12 @@ export const efaStatusOf = (wcStatus: number): number =>
 
 /** Opcodes that libefa reports: it reports READs as SEND. */
 export const { SEND: WC_SEND, RDMA_WRITE: WC_WRITE, RECV: WC_RECV, RECV_RDMA_WITH_IMM: WC_WRITE_IMM } = WcOpcode.values
+
+/** Whether a fault rule has silenced the device, or half of its queue pairs, the first one among them. */
+export const isSilent = ({ device }: Pick<EfaState, 'device'>, { qpn }: Pick<QueuePair, 'qpn'>): boolean => {
+  const { silenced } = device().taps
+  return silenced !== undefined && (!silenced.isHalf || qpn % 2 === 1)
+}
 
 /** Completions that the program has not polled. */
 const outstanding = ({ state }: CqObject): number =>

@@ -12,7 +12,7 @@ import { headerAt } from '../../spec/wire/opcodes.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../transport/wire/bth.ts'
 import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../transport/wire/ip.ts'
-import { beginEntry, efaStatusOf, endEntry, WC_RECV, WC_WRITE_IMM } from './completions.ts'
+import { beginEntry, efaStatusOf, endEntry, isSilent, WC_RECV, WC_WRITE_IMM } from './completions.ts'
 import type { EfaState } from './device-state.ts'
 import { continueLater, tapCompletion, waitForReceive } from './ending.ts'
 import { HOP_LIMIT, MAX_TRANSFER, receives, SCRATCH_BYTES, UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
@@ -207,6 +207,7 @@ export const completeReceive = (efa: EfaState, qp: QueuePair, taken: number): vo
 }
 
 const writeReceive = (efa: EfaState, qp: QueuePair, arrived: Arrival, status: number, opcode: number): void => {
+  if (isSilent(efa, qp)) return
   const cq = qp.receiveCq
   const fields = status === OK ? undefined : efa.torment?.undefinedFields(qp.qpn, true)
   const { id, source, isUnsolicited } = arrived

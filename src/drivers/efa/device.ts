@@ -39,9 +39,9 @@ import { createCounts, type EfaState } from './device-state.ts'
 import { attachTorment, failQueuePair, nextTimeout, poll, readDoorbells } from './engine.ts'
 import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
-import { emptyReceive, pendingElements, pendingSends, postedReceives, tableKey } from './requests.ts'
+import { emptyReceive, outstandingSends, pendingElements, postedReceives, tableKey } from './requests.ts'
 import { QueueScan } from './scan.ts'
-import { type CqObject, createNumbers, type QpObject, type QueuePair } from './state.ts'
+import { type CqObject, createNumbers, type QpObject } from './state.ts'
 import { Turns } from './turns.ts'
 import { waitsOfDevice } from './waits.ts'
 
@@ -49,10 +49,6 @@ const { ERR } = QpState.values
 const stateNames = Object.entries(QpState.values)
 
 const isQp = (object: CoreObject): object is QpObject => 'qpn' in ((object.state ?? {}) as object)
-
-/** Sends that are posted and not completed, read or not. */
-const outstandingSends = ({ send, active, ended }: QueuePair): number =>
-  send === undefined ? 0 : pendingSends(send) + active.size + ended.size
 
 /** Maximum rounds of `settle`. */
 const MAX_ROUNDS = 16
@@ -85,6 +81,7 @@ export const efaDriver = {
   abi: EFA_ABI,
   linux: EfaAbi,
   hasAddress: true,
+  canBeSilent: true,
   nodeType: NodeType.values.UNSPECIFIED,
   settableLimits: ['max_qp', 'max_cq', 'max_mr', 'max_pd', 'max_ah', 'max_pinned'],
   classes: [

@@ -5,7 +5,7 @@
 import type { InjectedCompletion } from '../../core/driver-contract.ts'
 import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
-import { beginEntry, efaStatusOf, endEntry, WC_SEND, WC_WRITE, wcStatusOf } from './completions.ts'
+import { beginEntry, efaStatusOf, endEntry, isSilent, WC_SEND, WC_WRITE, wcStatusOf } from './completions.ts'
 import { clearDeadline, setDeadline } from './deadlines.ts'
 import type { EfaState } from './device-state.ts'
 import { ENDLESS, NOT_READY_DELAY, WAIT } from './engine-common.ts'
@@ -140,6 +140,7 @@ const complete = (efa: EfaState, request: Request, executed: number): void => {
 
 const writeSend = (efa: EfaState, request: Request, status: number, opcode: number): void => {
   const { qp, operation, length, id } = request
+  if (isSilent(efa, qp)) return
   const cq = qp.sendCq
   const fields = status === OK ? undefined : efa.torment?.undefinedFields(qp.qpn, false)
   const at = beginEntry(cq)

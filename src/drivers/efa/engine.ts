@@ -143,8 +143,12 @@ const endPair = (efa: EfaState, pair: Pair): void => {
 
 // ---- the poll ----
 
+/** A fault rule has silenced the whole device: it does nothing any more. */
+const isDead = ({ device }: EfaState): boolean => device().taps.silenced?.isHalf === false
+
 export const poll = (efa: EfaState, now: number, scope: ScanScope = ScanScope.ALL): boolean => {
   const { port, transfers } = efa
+  if (isDead(efa)) return false
   efa.now = now
   efa.turns.beginPoll()
   // before new sends, which would take the turn each time
@@ -173,8 +177,11 @@ const continueTransfers = (efa: EfaState): boolean => {
   return true
 }
 
-export const nextTimeout = ({ port, torment, timers }: EfaState): number =>
-  Math.min(port.nextTimeout(), nextDeadline(timers), torment?.nextTimeout() ?? Number.POSITIVE_INFINITY)
+export const nextTimeout = (efa: EfaState): number => {
+  const { port, torment, timers } = efa
+  if (isDead(efa)) return Number.POSITIVE_INFINITY
+  return Math.min(port.nextTimeout(), nextDeadline(timers), torment?.nextTimeout() ?? Number.POSITIVE_INFINITY)
+}
 
 const onTimeout = (efa: EfaState): boolean => {
   let hasWorked = false

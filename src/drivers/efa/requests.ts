@@ -270,3 +270,7 @@ export const postedReceives = (table: MemoryTable, queue: ReceiveQueue, from: nu
   }
   return all
 }
+
+/** Sends that are posted and not completed, read or not. */
+export const outstandingSends = ({ send, active, ended }: QueuePair): number =>
+  send === undefined ? 0 : pendingSends(send) + active.size + ended.size

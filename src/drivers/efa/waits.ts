@@ -3,11 +3,13 @@
  * messages without a receive, of SRD.
  */
 import type { ContextWait } from '../../core/driver-contract.ts'
+import { silentWait } from '../../core/silent-device.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import { addressText } from '../../transport/wire/address.ts'
+import { isSilent } from './completions.ts'
 import type { EfaState } from './device-state.ts'
 import { ENDLESS } from './engine-common.ts'
-import { wrOpcode } from './requests.ts'
+import { outstandingSends, pendingElements, wrOpcode } from './requests.ts'
 import type { Request } from './state.ts'
 
 /** After fewer refusals of a request, its receive may be about to be posted. */
@@ -22,9 +24,12 @@ const textOf = (request: Request): string => {
 }
 
 /** Undefined between steps. */
-export function* waitsOfDevice({ qps }: EfaState): Generator<ContextWait | undefined, void> {
-  for (const { context, state: qp } of [...qps.values()]) {
+export function* waitsOfDevice(efa: EfaState): Generator<ContextWait | undefined, void> {
+  for (const { context, state: qp } of [...efa.qps.values()]) {
     yield undefined
+    const hasRequests = outstandingSends(qp) > 0 || (qp.receive !== undefined && pendingElements(qp.receive) > 0)
+    const silent = hasRequests && isSilent(efa, qp) ? silentWait(efa.device(), qp.qpn) : undefined
+    if (context !== undefined && silent !== undefined) yield { context, wait: silent }
     if (context === undefined || qp.rnrRetry !== ENDLESS) continue
     for (const request of qp.active.values()) {
       if (request.rnrTries < MIN_TRIES) continue

@@ -7,6 +7,7 @@ import { counted } from '../../base/text.ts'
 import type { ContextWait } from '../../core/driver-contract.ts'
 import { armedFor } from '../../core/events/events.ts'
 import { Armed, type Context, type ContextProgram, type CoreObject } from '../../core/model.ts'
+import { silentWait } from '../../core/silent-device.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'
@@ -335,22 +336,13 @@ const bothReceive = (qp: QpObject, peer: ConnectedPeer | undefined): Wait | unde
   }
 }
 
-/** Of a device that a fault rule has silenced: a request that will not complete. */
-const silentWait = ({ taps: { silenced } }: SoftState, qp: QpObject, device: string): Wait | undefined => {
-  const { qpn, send, receive } = qp.state
-  const sends = !send.isEmpty() || send.retired() > 0
-  if (silenced === undefined || (!sends && receive.isEmpty())) return undefined
-  const { rule, isHalf } = silenced
-  const text = `QP ${hex(qpn)} waits for a completion of ${device}, which writes none any more${isHalf ? ' for every second queue pair' : ''}, and tells nothing: fault rule ${rule.number} (${rule.text})`
-  return { id: 'idle-queues', severity: 'warning', text, qpns: [qpn], advice: SILENT_ADVICE }
-}
-
-const SILENT_ADVICE =
-  'limit the time for which the program waits for a completion, and give the device up after it: an adapter may die like this'
+/** Whether a queue pair has requests. */
+const hasRequests = ({ state: { send, receive } }: QpObject): boolean =>
+  !send.isEmpty() || send.retired() > 0 || !receive.isEmpty()
 
 const waitsOfQp = (state: SoftState, qp: QpObject, context: Context, gone: GonePeers): Wait[] => {
   const { row, send, address } = qp.state
-  const silent = isSilent(state, row) ? silentWait(state, qp, context.device.name) : undefined
+  const silent = isSilent(state, row) && hasRequests(qp) ? silentWait(context.device, qp.state.qpn) : undefined
   if (silent !== undefined) return [silent]
   const qpState = state.engine().stateOf(row)
   if (qpState !== RTS && qpState !== RTR) return []

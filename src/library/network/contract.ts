@@ -7,6 +7,7 @@ import type { Core, Device as CoreDevice } from '../../core/model.ts'
 import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import type { LossByRule } from '../../spec/check/probes.ts'
+import type { DeviceLimits } from '../../spec/device-limits.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
 import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
@@ -331,6 +332,11 @@ export interface PortOptions {
    * network's subnet manager puts before the others.
    */
   readonly pkeys?: readonly number[] | undefined
+  /**
+   * Limits that are lower than the device's own, by the names of ibv_query_device(3), such as `{ max_qp: 10 }`;
+   * `max_pinned` is bytes of registered memory. docs/reference/cli.md#a-device-with-lower-limits
+   */
+  readonly limits?: DeviceLimits | undefined
 }
 
 /** A soft device of the network. */

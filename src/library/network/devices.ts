@@ -19,6 +19,7 @@ import { closeAtThreadEnd, forgetThreadEnd } from '../verbs/thread-end.ts'
 import type { AttachedDevice, DevicePlace, NetworkOptions } from './contract.ts'
 import type { DriveLoop } from './drive-loop.ts'
 import { fabricOptions } from './infiniband.ts'
+import { limitsOf } from './limits.ts'
 import { lineRateOf } from './links.ts'
 import type { DeviceMarks } from './marks.ts'
 import type { observe } from './observe.ts'
@@ -69,6 +70,7 @@ export class NetworkDevices {
     const { assembly, clock, devices, marks, attached, rules, hosts, carrier, observation, ...parts } = this.#parts
     const { isMemory } = assembly.link
     const fabric = fabricOptions(place, parts.noFabric)
+    const limits = limitsOf(place.limits)
     const { host: wantedHost, dcqcn = fabric === undefined ? parts.dcqcn : undefined } = place
     const host = hosts.find(wantedHost)
     const ownRate = host === undefined ? LineRate.DEFAULT : carrier!.rateOf(host)
@@ -77,7 +79,7 @@ export class NetworkDevices {
     // A recording taps the port while the device is added.
     const port = rules.wrap(barePort, name)
     const timerDelay = clock.isVirtual ? 0 : undefined
-    const site = { identity, dcqcn: lineRate, fabric, timerDelay, attach: () => port }
+    const site = { identity, dcqcn: lineRate, fabric, limits, timerDelay, attach: () => port }
     const device = this.#create(name, site)
     hosts.set(host, name)
     const closePort = (): void => port.close()

@@ -75,6 +75,7 @@ const openOptionNames: KnownOptions<OpenOptions> = {
   layer: true,
   guid: true,
   pkeys: true,
+  limits: true,
   socket: true,
   device: true,
   check: true,
@@ -135,8 +136,8 @@ const openWith = async (options: OpenOptions): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)
   // The program may use its records again while files are imported.
   const copy = { ...options, record: copyRecord(options.record) }
-  const { socket, device, network, link, name, address, rings, record, host, dcqcn, layer, guid, pkeys } = copy
-  const ofNewDevice = [link, name, address, rings, host, dcqcn, layer, guid, pkeys]
+  const { socket, device, network, link, name, address, rings, record, host, dcqcn, layer, guid, pkeys, limits } = copy
+  const ofNewDevice = [link, name, address, rings, host, dcqcn, layer, guid, pkeys, limits]
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   checkRecording('open', record)
   if (link !== undefined) checkChoice('open', 'link', link, links)
@@ -177,7 +178,7 @@ const openWith = async (options: OpenOptions): Promise<Device> => {
   if ([network, ...ofNewDevice].some(option => option !== undefined))
     throw invalidArgument(
       'open',
-      'a daemon has its own network, names, addresses, ports, rings and rates: give socket and device only',
+      'a daemon has its own network, names, addresses, ports, rings, rates and limits: give socket and device only',
     )
   if (startCheck !== undefined)
     throw invalidArgument('open', 'check is for devices of this process', 'run the program under `userdma check`')

@@ -88,6 +88,8 @@ export interface LossByRule {
 
 export interface ProgramProbes {
   deviceName(device: number): string
+  /** The name of a device's driver, such as `mlx5`. */
+  driverName?(device: number): string | undefined
   /** The number of the device with a GID; undefined: none of this process. */
   deviceWithGid(gid: Uint8Array): number | undefined
   /**
@@ -162,6 +164,7 @@ export type ProbeName = keyof ProgramProbes
  */
 export const probes = {
   deviceName: { lasts: true },
+  driverName: { lasts: true },
   deviceWithGid: { lasts: true },
   postStack: { lasts: true },
   digest: { lasts: false },

@@ -20,6 +20,7 @@ import { createDeadlockDetector } from './findings/deadlock.ts'
 import { createDescriptorDetector } from './findings/descriptor-closed.ts'
 import { createDeviceListDetector } from './findings/device-list-freed.ts'
 import { createUnusedElementsDetector } from './findings/elements-unused.ts'
+import { createEmptyReceiveDetector } from './findings/empty-receives.ts'
 import { createIgnoredEventDetector } from './findings/event-ignored.ts'
 import { createAcknowledgementDetector } from './findings/events-overacknowledged.ts'
 import { createFailureDetector } from './findings/failed-requests.ts'
@@ -73,6 +74,7 @@ export const createDetectors: readonly CreateDetector[] = [
   createQueueDetector,
   createAddressDetector,
   createUnpolledDetector,
+  createEmptyReceiveDetector,
   createUnusedElementsDetector,
   createOutageDetector,
   createIgnoredEventDetector,

@@ -31,7 +31,9 @@ import {
 } from 'yaml'
 import { linkQuantities } from '../../base/quantities.ts'
 import { didYouMean } from '../../base/suggest.ts'
+import { readDeviceLimit } from '../../settings/device-limits.ts'
 import { type FabricShape, fabricShapes, type ShapeName, shapeOf } from '../../settings/fabric.ts'
+import { deviceLimitNames } from '../../spec/device-limits.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'
@@ -41,7 +43,7 @@ export interface HostEntry {
   /** Undefined: the default. */
   readonly driver: NamedDriver | undefined
   readonly layer: 'ethernet' | 'infiniband'
-  /** Settings of its InfiniBand ports, in the words of `--device`: `,guid=…,pkeys=…`. */
+  /** Settings of its devices, in the words of `--device`: `,guid=…,pkeys=…,max_qp=…`. */
   readonly ports: string
   readonly complain: Complain
 }
@@ -299,7 +301,7 @@ const HOSTS_FORMS =
 /** What all hosts have that settings do not name. */
 type HostSettings = Pick<HostEntry, 'driver' | 'layer' | 'ports'>
 
-const HOST_KEYS = ['count', 'driver', 'layer', 'guid', 'pkeys'] as const
+const HOST_KEYS = ['count', 'driver', 'layer', 'guid', 'pkeys', ...deviceLimitNames] as const
 
 const readLayer = (reader: Reader, key: Node, node: Node | undefined): HostEntry['layer'] => {
   const layer = reader.text(node)
@@ -318,6 +320,20 @@ const readPkeys = (reader: Reader, key: Node, node: Node | undefined): string =>
     )
   return `,pkeys=${keys.join('+')}`
 }
+
+/** The limits of a host's devices, in the words of `--device`. */
+const readLimits = (reader: Reader, settings: ReturnType<Reader['entries']>): string =>
+  deviceLimitNames
+    .flatMap(name => {
+      const found = settings.get(name)
+      if (found === undefined) return []
+      try {
+        return `,${name}=${readDeviceLimit(name, reader.text(found.value) ?? '')}`
+      } catch (error) {
+        return reader.fail(found.value ?? found.key, (error as Error).message)
+      }
+    })
+    .join('')
 
 const readHostSettings = (
   reader: Reader,
@@ -338,7 +354,7 @@ const readHostSettings = (
   return {
     driver: driver && readDriver(reader, driver.key, driver.value),
     layer: kind,
-    ports: `${guidText === undefined ? '' : `,guid=${guidText}`}${pkeys === undefined ? '' : readPkeys(reader, pkeys.key, pkeys.value)}`,
+    ports: `${guidText === undefined ? '' : `,guid=${guidText}`}${pkeys === undefined ? '' : readPkeys(reader, pkeys.key, pkeys.value)}${readLimits(reader, settings)}`,
   }
 }
 

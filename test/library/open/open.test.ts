@@ -154,6 +154,27 @@ test('the local GID of a path is one of port 1: if only port 2 has a GID, it is 
   await device.close()
 })
 
+test('limits of a new device are lower than its own, and refused with the values', async () => {
+  const device = await open({ limits: { max_qp: 2, max_pinned: 8192 } })
+  assert.equal((await device.query()).maxQp, 2)
+  const pd = device.pd()
+  const region = pd.register(new Uint8Array(4096))
+  assert.throws(() => pd.register(new Uint8Array(8192)), { code: 'ENOMEM' })
+  region.close()
+  pd.rcQp()
+  pd.rcQp()
+  assert.throws(() => pd.rcQp(), /2 queue pairs are in use, of 2 \(max_qp\)/)
+  await device.close()
+  for (const [limits, message] of [
+    [7, /limits 7 is no record/],
+    [{ max_qps: 1 }, /limits: there is no max_qps \(EINVAL\); there are max_qp, /],
+    [{ max_qp: 0 }, /limits: max_qp="0": give a number from 1 to 2147483647/],
+    [{ max_qp: '1' }, /limits: max_qp "1" is not a number/],
+    [{ max_qp: 1e6 }, /max_qp=1000000 is above 131072, the limit of the device itself/],
+  ] as const)
+    await assert.rejects(open({ limits: limits as object }), message)
+})
+
 test('default names and addresses are not those of other devices of the network', async () => {
   const network = createNetwork()
   const chosen = await open({ network, name: 'rxe1', address: '127.0.0.2' })

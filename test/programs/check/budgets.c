@@ -7,13 +7,14 @@
  * many there are, and the name of the error or "all". Without `cope` the program gives up then, and leaves what it has,
  * with exit status 1. With `cope` it goes on with what it has: it destroys all, and makes one again.
  *
- *   budgets DEVICE open|socket|channel use|cope
+ *   budgets DEVICE open|socket|connect|bind|send|channel use|cope
  *
  * uses up its descriptors, and makes one more: it goes on with -1, or closes one and tries again.
  */
 #define _GNU_SOURCE
 #include "correct.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -109,7 +110,7 @@ static int make_descriptor(const char *what)
 {
     if (!strcmp(what, "open"))
         return open("/etc/passwd", O_RDONLY);
-    if (!strcmp(what, "socket"))
+    if (strcmp(what, "channel"))
         return socket(AF_INET, SOCK_STREAM, 0);
     struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
     return channel ? channel->fd : -1;
@@ -128,11 +129,18 @@ static int descriptors(const char *what, bool copes)
         made = make_descriptor(what);
     }
     char byte = 0;
+    const struct sockaddr_in nowhere = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct pollfd polled = {.fd = made, .events = POLLIN};
     if (!strcmp(what, "open") && read(made, &byte, 1) < 0)
         printf("read: %s\n", strerrorname_np(errno));
     else if (!strcmp(what, "socket") && write(made, &byte, 1) < 0)
         printf("write: %s\n", strerrorname_np(errno));
+    else if (!strcmp(what, "connect") && connect(made, (struct sockaddr *)&nowhere, sizeof nowhere) < 0)
+        printf("connect: %s\n", strerrorname_np(errno));
+    else if (!strcmp(what, "bind") && bind(made, (struct sockaddr *)&nowhere, sizeof nowhere) < 0)
+        printf("bind: %s\n", strerrorname_np(errno));
+    else if (!strcmp(what, "send") && send(made, &byte, 1, MSG_NOSIGNAL) < 0)
+        printf("send: %s\n", strerrorname_np(errno));
     else if (!strcmp(what, "channel"))
         printf("poll: %d\n", poll(&polled, 1, 1));
     return copes ? 0 : 1;

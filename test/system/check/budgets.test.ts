@@ -110,13 +110,16 @@ describe('limits of a device that are lowered', { skip: lacking(program) }, () =
     for (const [what, text] of [
       ['open', /^descriptor -1 is used: open: EMFILE: .*RLIMIT_NOFILE/],
       ['socket', /^descriptor -1 is used: socket: EMFILE: .*RLIMIT_NOFILE/],
+      ['connect', /^descriptor -1 is used: socket: EMFILE: .*RLIMIT_NOFILE/],
+      ['bind', /^descriptor -1 is used: socket: EMFILE: .*RLIMIT_NOFILE/],
+      ['send', /^descriptor -1 is used: socket: EMFILE: .*RLIMIT_NOFILE/],
       ['channel', /^ibv_create_comp_channel: EMFILE: .*RLIMIT_NOFILE/],
     ] as const) {
       const { found } = await check(t, 'rxe0@127.0.0.1', what, 'use')
       assert.match(found.find(({ id }) => id === 'refused-call')?.text ?? '', text)
       assert.match(found[0]?.advice ?? '', /ulimit -n/)
     }
-    for (const what of ['open', 'socket']) {
+    for (const what of ['open', 'socket', 'connect']) {
       const { found } = await check(t, 'rxe0@127.0.0.1', what, 'cope')
       assert.deepEqual(
         found.filter(({ id }) => id !== 'leak'),

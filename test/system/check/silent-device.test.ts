@@ -7,13 +7,16 @@ import { describe, it } from 'node:test'
 import { lacking } from '../programs.ts'
 import { checkScript, serverAndClient } from './checking.ts'
 
+const EFA = ['--device', 'efa_0@127.0.0.1,driver=efa']
 const MLX5 = ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']
 
 describe('a device that dies silently', { skip: lacking('ibv_rc_pingpong') }, () => {
   for (const death of ['silent', 'half'])
     it(`with fatal=${death} is named as what a program waits for`, async t => {
-      for (const device of death === 'silent' ? [[], MLX5] : [[]]) {
-        const script = await serverAndClient('ibv_rc_pingpong -g 1 -n 20')
+      const look = async (device: readonly string[]): Promise<void> => {
+        const script = await serverAndClient(
+          device === EFA ? 'ibv_ud_pingpong -g 0 -n 20' : 'ibv_rc_pingpong -g 1 -n 20',
+        )
         const fault = ['--fault', `completion=SEND,nth=3,fatal=${death}`]
         const { found } = await checkScript(t, script, ['--hang', '1', '--time-limit', '4', ...fault, ...device])
         const waits = found.filter(({ id, severity }) => id === 'idle-queues' && severity === 'warning')
@@ -31,6 +34,7 @@ describe('a device that dies silently', { skip: lacking('ibv_rc_pingpong') }, ()
           'no request fails',
         )
       }
+      await Promise.all((death === 'silent' ? [[], MLX5, EFA] : [[], EFA]).map(look))
     })
 
   it('is told of no program that ends before', async t => {

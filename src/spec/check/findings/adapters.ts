@@ -14,8 +14,8 @@ export const adapterLimit = {
 export const adapterOperation = {
   severity: 'warning',
   needs: ['check', 'other limits'],
-  title: 'a program used an operation that an adapter named by `--like` lacks',
-  why: 'Some types of queue pairs, operations and objects are optional. `userdma help reference/adapters` says what the adapters for `--like` lack.',
+  title: 'a program used an operation that an adapter named by `--like` lacks, or the device silently',
+  why: 'Some types of queue pairs, operations and objects are optional. `userdma help reference/adapters` says what the adapters for `--like` lack. Without `--like` it tells of receives without elements on EFA, of which libefa writes nothing into the queue.',
   advice: 'query the device for the operation before use, and provide a fallback',
 } as const
 

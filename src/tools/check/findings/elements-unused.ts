@@ -11,6 +11,7 @@ export const createUnusedElementsDetector = reportsEach(
   'elements-unused',
   POSTED,
   ({ isLeft, address, bytes, lkey, context, wrId, queue }, owner, objects) => {
+    if (bytes === 0) return undefined
     const region = objects.regionAt(context, address)
     if (region === undefined || region.lkey !== lkey >>> 0) return undefined
     if (address + bytes > (region.iova ?? 0) + (region.size ?? 0)) return undefined

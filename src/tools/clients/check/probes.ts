@@ -46,6 +46,7 @@ export const probesOf = (
   }: HostSources,
 ): ProgramProbes => ({
   deviceName: index => watched.device(index)?.name ?? '',
+  driverName: index => watched.device(index)?.driver.name,
   deviceWithGid: deviceWithGid(core),
   ...(lockLimit && { lockLimit }),
   hasMember(group) {

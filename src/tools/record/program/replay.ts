@@ -317,6 +317,7 @@ export class SessionReplay {
     const none = (): undefined => undefined
     const all: Required<ProgramProbes> = {
       deviceName: device => this.#recorded('deviceName', [device], () => this.#plain.deviceName(device)),
+      driverName: device => this.#recorded('driverName', [device], none),
       deviceWithGid: gid => this.#recorded('deviceWithGid', [gid], () => this.#deviceWithGid(gid)),
       postStack: (context, queue, number, wrId, index) =>
         this.#recorded('postStack', [context, queue, number, wrId, index], () =>

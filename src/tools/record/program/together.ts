@@ -242,6 +242,10 @@ export class ReplayTogether {
         const { probes, own } = ofDevice(device)
         return probes.routerHazard?.(own, ...path)
       },
+      driverName(device) {
+        const { probes, own } = ofDevice(device)
+        return probes.driverName?.(own)
+      },
       hasUnchecked(device) {
         const { probes, own } = ofDevice(device)
         return probes.hasUnchecked?.(own) ?? false
