@@ -5,8 +5,8 @@ import { type DeviceLimits, deviceLimit, deviceLimitNames } from '../../spec/dev
 import { callError } from '../../spec/errno.ts'
 
 /**
- * `own`: limits of a device, with those of `set` in their place. `untormented`: those which torment has perhaps lowered.
- * Throws EINVAL for a limit that would be raised.
+ * `own`: limits of a device, with those of `set` in their place. `untormented`: those that torment has perhaps lowered,
+ * before. Throws EINVAL for a limit that would be raised.
  */
 export const lowered = <T extends object>(device: string, own: T, set: DeviceLimits = {}, untormented = own): T => {
   const limits = { ...own } as Record<string, unknown>

@@ -3,9 +3,10 @@
  *
  *   budgets DEVICE OBJECT COUNT [cope [ENTRIES]]
  *
- * OBJECT is qp, ud (a queue pair too), cq (of ENTRIES entries), mr, mw, pd, ah, srq; `rtr` moves queue pairs to RTR with 8 responder resources each. Prints how
- * many there are, and the name of the error or "all". Without `cope` the program gives up then, and leaves what it has,
- * with exit status 1. With `cope` it goes on with what it has: it destroys all, and makes one again.
+ * OBJECT is qp, ud (a queue pair too), cq (of ENTRIES entries), mr, mw, pd, ah, srq; `rtr` moves queue pairs to RTR
+ * with 8 responder resources each. Prints how many there are, and the name of the error or "all". Without `cope` the
+ * program gives up then, and leaves what it has, with exit status 1. With `cope` it goes on with what it has: it
+ * destroys all, and makes one again.
  *
  *   budgets DEVICE open|socket|channel use|cope
  *
