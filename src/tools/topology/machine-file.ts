@@ -125,6 +125,8 @@ const MAX_PROCESSORS = 4096
 const MAX_NODES = 1024
 const MAX_FUNCTIONS = 4096
 const MAX_MEMORY = 2 ** 30
+/** Characters of a wrong value in a message. */
+const MAX_SHOWN = 60
 const FIRST_LINE = 'userdma machine 1'
 const INDENT = '  '
 
@@ -255,7 +257,8 @@ class Line {
     const text = this.#settings.get(key)
     if (text === undefined) return undefined
     const value = read(text)
-    if (value === undefined) throw this.error(`${key}="${text}": give ${allowed}`)
+    const shown = text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)}…` : text
+    if (value === undefined) throw this.error(`${key}="${shown}": give ${allowed}`)
     return value
   }
 

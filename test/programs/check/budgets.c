@@ -6,8 +6,11 @@
  * OBJECT is qp, ud (a queue pair too), cq (of ENTRIES entries), mr, mw, pd, ah, srq; `rtr` moves queue pairs to RTR
  * with 8 responder resources each. Prints how many there are, and the name of the error or "all". Without `cope` the
  * program gives up then, and leaves what it has, with exit status 1. With `cope` it goes on with what it has: it
- * destroys all, and makes one again.  budgets DEVICE open|socket|connect|bind|send|channel use|cope  uses up its
- * descriptors, and makes one more: it goes on with -1, or closes one and tries again.
+ * destroys all, and makes one again.
+ *
+ *   budgets DEVICE open|socket|connect|bind|send|channel use|cope
+ *
+ * uses up its descriptors, and makes one more: it goes on with -1, or closes one and tries again.
  */
 #define _GNU_SOURCE
 #include "correct.h"

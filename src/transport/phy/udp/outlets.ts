@@ -63,10 +63,10 @@ export const createOutlets = ({ interfaceIndex, sendQueued, wake }: OutletOption
     return number
   }
   /** Undefined: another program has the port, or there are too few descriptors. */
-  const open = (address: Uint8Array, port: number): UdpSocket | undefined => {
+  const open = (address: Uint8Array, port: number, share = DESCRIPTOR_SHARE): UdpSocket | undefined => {
     try {
       const socket = openUdpSocket(address, port, interfaceIndex(), 'send')
-      if (socket.fd < descriptorLimit() * DESCRIPTOR_SHARE) return socket
+      if (socket.fd < descriptorLimit() * share) return socket
       closeUdpSocket(socket)
       return undefined
     } catch (error) {
@@ -117,7 +117,7 @@ export const createOutlets = ({ interfaceIndex, sendQueued, wake }: OutletOption
       outlets[number]!.watch = watcher
       sockets[number] = socket
       outlets.forEach((outlet, i) => {
-        if (isOf(outlet, address)) sockets[i] ??= open(address, outlet.port)
+        if (isOf(outlet, address)) sockets[i] ??= open(address, outlet.port, 1)
       })
     },
     removeSockets: address => {
