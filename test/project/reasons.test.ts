@@ -20,10 +20,11 @@ const WRITERS = /^(?:reasonText|failureText|failureLine|failureReason|causeText|
 const QUICK =
   /\b(?:reason|message|sentence|why|CallError|\w+Text|failureReason|failureLine|inC|toString|text|action|[fF]inding|FoundObject|[wW]ait|cqName|printable)\b/
 
-/** Errors of other libraries, which have no code, and files of older versions. */
+/** Errors of other libraries and tools, which have no code, and files of older versions. */
 const EXCEPTIONS: Readonly<Record<string, string>> = {
   'src/tools/record/program/old-events.ts': 'older recordings have no other name of the request',
   'web/format.ts': 'code in a text stands between backticks',
+  'src/cli/net/flows.ts': '`ip` says in words that there is no route',
   'src/host/native.ts': 'the dynamic linker says why in words',
   'src/tools/topology/links-file.ts': 'the YAML parser repeats the line in its message',
   'src/tools/topology/net-file.ts': 'the YAML parser repeats the line in its message',

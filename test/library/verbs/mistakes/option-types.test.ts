@@ -28,6 +28,7 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   check: value => typeof value === 'object',
   access: value => typeof value === 'object',
   active: value => typeof value === 'object',
+  limits: value => typeof value === 'object',
   initial: value => typeof value === 'object',
   connection: value => typeof value === 'object',
 }
