@@ -83,7 +83,7 @@ describe('userdma check in an outage', { skip: lacking(program) }, () => {
     const [netns] = twoNamespaces(t, 1500)
     // The program runs until the device has another table.
     const change = (what: string): string =>
-      `ip addr ${what} 10.99.0.1/24 dev v0; for i in $(seq 100); do ibv_devinfo -v | grep -c '::ffff:10.99.0.1' | grep -q ${what === 'del' ? 0 : 1} && break; done`
+      `ip addr ${what} 10.99.0.1/24 dev v0; for i in $(seq 100); do gids=$(ibv_devinfo -v) && echo "$gids" | grep -c '::ffff:10.99.0.1' | grep -q ${what === 'del' ? 0 : 1} && break; done`
     const { args, found } = checked(t, netns)
     await run(t, 'ip', [...args, program, 'again', change('del'), change('add')], { env: cleanEnvironment() })
     const [refused] = withId(found(), 'event-ignored')
