@@ -85,6 +85,7 @@ const captureCauses = {
       'peer-ended',
       'message-dropped',
       'cq-overrun',
+      'cq-never-polled',
       'wrong-grh',
       'not-routed',
     ],
@@ -113,6 +114,7 @@ const captureCauses = {
       'message-dropped',
       'path-mtu-mismatch',
       'cq-overrun',
+      'cq-never-polled',
     ],
   },
   'lid-zero': {
@@ -224,6 +226,7 @@ const captureCauses = {
       'lkey-no-right',
       'local-unmapped',
       'cq-overrun',
+      'cq-never-polled',
       'remote-unmapped',
       'slow-memory',
       'peer-refused',

@@ -243,7 +243,7 @@ describe('the page in a browser', { skip }, () => {
     await page.getByRole('button', { name: 'Colours: dark' }).click()
     assert.equal((await look()).background, lightBackground)
     await page.emulateMedia({ colorScheme: 'dark' })
-    await page.waitForFunction(`document.documentElement.dataset.theme === 'dark'`)
+    await page.locator('html[data-theme=dark]').waitFor()
     assert.equal((await look()).background, darkBackground)
     assert.deepEqual(errors, [])
     await context.close()
