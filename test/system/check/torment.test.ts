@@ -260,7 +260,10 @@ describe('userdma check --torment-search without torment', { skip: lacking(order
   for (const [device, service, program, options] of lateReads)
     it(`tells the order that cures, ${device}`, { skip: device !== 'rxe0' && longOnly }, async t => {
       const file = join(temporaryFolder(t), 'found.sarif')
-      const { status, stderr } = await search(t, [...options, '--json', '--sarif', file], program, 'two')
+      const trySearch = () => search(t, [...options, '--json', '--sarif', file], program, 'two')
+      let { status, stderr } = await trySearch()
+      // On a busy machine the opposite order may pass, too: then no order is named.
+      for (let i = 0; i < 3 && stderr === ''; i++) ({ status, stderr } = await trySearch())
       assert.equal(status, EX_DATAERR, stderr)
       const { torment } = JSON.parse(stderr)
       assertValid('check', { torment })
