@@ -13,11 +13,14 @@ import type { AddressHandle } from '../address/destinations.ts'
 import { type Address, type AddressArguments, NO_VLAN, storedAddress } from '../address/path.ts'
 import { stateOf } from '../state.ts'
 
-/** The address of a call and the port's flow for it. `method` begins the error message. */
-const openFlow = (call: CallContext, args: AddressArguments, method: string): { address: Address; flow: number } => {
-  const { paths } = stateOf(call)
-  const address = paths.given(args) ?? paths.none
-  return { address, flow: paths.open(address, method) }
+/** The address of a call, and the port's flow for it. `method` begins the error message. */
+const openFlow = (call: CallContext, args: AddressArguments & { readonly dmac?: Uint8Array }, method: string) => {
+  const device = stateOf(call)
+  const { paths } = device
+  const given = paths.given(args) ?? paths.none
+  const hopLimit = paths.hopLimitOf(given)
+  const flow = paths.open(given, method, { hopLimit })
+  return { address: storedAddress(device, given, args.dmac, hopLimit), flow }
 }
 
 /** The handle uses the GID of its path from now on, and `previous` no longer. */
@@ -33,11 +36,11 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
   Ah,
   {
     create(call, object, args) {
-      const { pd, dmac } = args
+      const { pd } = args
       const device = stateOf(call)
       const { address, flow } = openFlow(call, args, 'ah.create')
       const number = device.ahns.take()
-      object.state = { number, pd: pd.id, flow, address: storedAddress(device, address, dmac) }
+      object.state = { number, pd: pd.id, flow, address }
       useGid(call, address)
       device.ahs.set(number, object.state)
       return { number }
@@ -52,7 +55,7 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
       device.port.closeFlow(state.flow)
       useGid(call, address, state.address)
       state.flow = flow
-      state.address = storedAddress(device, address, args.dmac)
+      state.address = address
       return {}
     },
 

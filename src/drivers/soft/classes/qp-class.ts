@@ -22,7 +22,7 @@ import { because, coded, outOfRange, type Reason, the } from '../../../spec/reas
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { createDestinations, type Destinations } from '../address/destinations.ts'
-import { type Address, NO_VLAN, storedAddress } from '../address/path.ts'
+import { NO_VLAN, storedAddress } from '../address/path.ts'
 import { forgetFailing } from '../completions.ts'
 import type { QueueFormat } from '../format.ts'
 import { openQueues, resetQueues } from '../queues.ts'
@@ -166,12 +166,7 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
 })
 
 /** Stores attributes that the engine does not keep. */
-const recordAttributes = (
-  device: SoftState,
-  state: QueuePair,
-  { port, enSqdAsyncNotify, dmac, sqPsn, rqPsn }: QpModify,
-  address: Address | undefined,
-): void => {
+const recordAttributes = (state: QueuePair, { port, enSqdAsyncNotify, sqPsn, rqPsn }: QpModify): void => {
   const { sq, rq } = state.firstPsns
   if (sqPsn !== undefined || rqPsn !== undefined) state.firstPsns = { sq: sqPsn ?? sq, rq: rqPsn ?? rq }
   if (port !== undefined) state.attributeBits |= AttributeBits.PORT
@@ -179,7 +174,6 @@ const recordAttributes = (
     state.attributeBits = enSqdAsyncNotify
       ? state.attributeBits | AttributeBits.SQD_EVENT
       : state.attributeBits & ~AttributeBits.SQD_EVENT
-  if (address) state.address = storedAddress(device, address, dmac, state.sendsGivenHops ? address.hopLimit : undefined)
 }
 
 /** Throws CallError EINVAL for an illegal transition, and for missing or illegal attributes. */
@@ -343,17 +337,18 @@ export const qpClass = (
       let path: { flow: number; peer: number } | undefined
       if (address !== undefined) {
         const { destQpn = device.engine().query(state.row).destQpn } = args
-        const hopLimit = state.sendsGivenHops ? address.hopLimit : undefined
+        const hopLimit = state.sendsGivenHops ? address.hopLimit : paths.hopLimitOf(address)
         const owner = { ecn: device.ecn, qpn: state.qpn, destQpn, hopLimit }
         const flow = paths.open(address, modifyCall, owner)
         closePath(device, state)
         state.flow = flow
         useGid(call.device.ports[0].gids, state, paths.gidIndexOf(address))
+        state.address = storedAddress(device, address, args.dmac, hopLimit)
         path = { flow, peer: paths.peerOf(address) }
       }
       if (maxDestRdAtomic !== undefined) takeResponses(call, state, maxDestRdAtomic)
       // before the engine's transition, which may send an event that these attributes enable
-      recordAttributes(device, state, args, address)
+      recordAttributes(state, args)
       // UD and RAW have no path MTU attribute: a message may fill a packet of the active MTU
       const hasMtu = service !== Service.UD && service !== Service.RAW
       const defaultMtu = hasMtu ? undefined : mtuBytes(activeMtu)
