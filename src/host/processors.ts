@@ -8,7 +8,7 @@ const NODES = '/sys/devices/system/node'
 const PROCESSORS = '/sys/devices/system/cpu'
 
 /** The text of a file of sysfs without the line feed; undefined if it does not exist. */
-const read = (path: string): string | undefined => {
+export const sysfsText = (path: string): string | undefined => {
   try {
     return readFileSync(path, 'utf8').trim()
   } catch {
@@ -27,7 +27,7 @@ const numbersOf = (list: string): number[] =>
     })
 
 /** The NUMA nodes; node 0 on a kernel without NUMA. */
-export const numaNodes = (): readonly number[] => numbersOf(read(`${NODES}/online`) ?? '0')
+export const numaNodes = (): readonly number[] => numbersOf(sysfsText(`${NODES}/online`) ?? '0')
 
 /** A set of processors as sysfs writes it: `0-3,8`, and as hexadecimal mask: `10f`. */
 export interface ProcessorSet {
@@ -35,10 +35,10 @@ export interface ProcessorSet {
   readonly mask: string
 }
 
-const allProcessors = (): string => read(`${PROCESSORS}/online`) ?? `0-${Math.max(cpus().length, 1) - 1}`
+const allProcessors = (): string => sysfsText(`${PROCESSORS}/online`) ?? `0-${Math.max(cpus().length, 1) - 1}`
 /** How many processors the machine may have: the width of masks. */
 export const possibleProcessors = (): number =>
-  Math.max(...numbersOf(read(`${PROCESSORS}/possible`) ?? allProcessors())) + 1
+  Math.max(...numbersOf(sysfsText(`${PROCESSORS}/possible`) ?? allProcessors())) + 1
 
 /** A set of processors among `width` ones, as mask. */
 export const processorMask = (processors: readonly number[], width: number): string => {
@@ -49,7 +49,7 @@ export const processorMask = (processors: readonly number[], width: number): str
 
 /** The processors of a NUMA node; for -1, and on a kernel without NUMA, all. */
 export const processorsOf = (node: number): ProcessorSet => {
-  const list = (node < 0 ? undefined : read(`${NODES}/node${node}/cpulist`)) ?? allProcessors()
+  const list = (node < 0 ? undefined : sysfsText(`${NODES}/node${node}/cpulist`)) ?? allProcessors()
   return { list, mask: processorMask(numbersOf(list), possibleProcessors()) }
 }
 

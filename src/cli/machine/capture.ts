@@ -6,6 +6,7 @@
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { sysfsText } from '../../host/processors.ts'
 import { LinkSpeed, LinkWidth } from '../../spec/enums.ts'
 import { lanesOf } from '../../spec/link-rate.ts'
 import {
@@ -31,15 +32,6 @@ const CPUS = '/sys/devices/system/cpu'
 const NODES = '/sys/devices/system/node'
 const FUNCTIONS = '/sys/bus/pci/devices'
 
-/** The text of a file without the line feed; undefined if it cannot be read. */
-const textOf = (path: string): string | undefined => {
-  try {
-    return readFileSync(path, 'utf8').trim()
-  } catch {
-    return undefined
-  }
-}
-
 /** In the order of their names. */
 const namesIn = (folder: string): string[] => (existsSync(folder) ? readdirSync(folder).sort() : [])
 
@@ -52,8 +44,8 @@ const linkName = (link: string): string | undefined => {
   }
 }
 
-const listOf = (path: string): number[] | undefined => numbersOf(textOf(path) ?? '-')
-const numberIn = (path: string): number => Number(textOf(path) ?? Number.NaN)
+const listOf = (path: string): number[] | undefined => numbersOf(sysfsText(path) ?? '-')
+const numberIn = (path: string): number => Number(sysfsText(path) ?? Number.NaN)
 
 /** The names by which devices are written. */
 class Names {
@@ -81,7 +73,7 @@ class Names {
 const captureSystem = (): Machine['system'] =>
   Object.fromEntries(
     Object.entries(systemFiles).flatMap(([key, file]) => {
-      const text = textOf(`/sys/class/dmi/id/${file}`)?.replace(/[^\x20-\x7e]|"/g, '')
+      const text = sysfsText(`/sys/class/dmi/id/${file}`)?.replace(/[^\x20-\x7e]|"/g, '')
       return text === undefined || text === '' ? [] : [[key, text]]
     }),
   )
@@ -103,13 +95,13 @@ const capturePackages = (online: readonly number[]): Machine['packages'] => {
 
 /** MiB. */
 const memoryIn = (path: string): number =>
-  Math.round(Number(/MemTotal:\s+(\d+)/.exec(textOf(path) ?? '')?.[1] ?? 0) / 1024)
+  Math.round(Number(/MemTotal:\s+(\d+)/.exec(sysfsText(path) ?? '')?.[1] ?? 0) / 1024)
 
 const captureNodes = (online: readonly number[]): MachineNode[] => {
   const ids = listOf(`${NODES}/online`)
   if (ids === undefined) return [{ id: 0, cpus: online, memory: memoryIn('/proc/meminfo'), distances: [10] }]
   return ids.map(id => {
-    const distances = textOf(`${NODES}/node${id}/distance`)?.split(/\s+/).map(Number) ?? []
+    const distances = sysfsText(`${NODES}/node${id}/distance`)?.split(/\s+/).map(Number) ?? []
     return {
       id,
       cpus: listOf(`${NODES}/node${id}/cpulist`)?.filter(cpu => online.includes(cpu)) ?? [],
@@ -121,10 +113,11 @@ const captureNodes = (online: readonly number[]): MachineNode[] => {
 
 // ---- PCI functions ----
 
-const hexIn = (path: string): number => Number.parseInt(textOf(path) ?? '0', 16)
+const hexIn = (path: string): number => Number.parseInt(sysfsText(path) ?? '0', 16)
 
 const captureLink = (folder: string): Pick<MachineFunction, 'link'> => {
-  const speedIn = (file: string) => linkSpeeds.find(speed => textOf(`${folder}/${file}`)?.startsWith(`${speed} GT/s`))
+  const speedIn = (file: string) =>
+    linkSpeeds.find(speed => sysfsText(`${folder}/${file}`)?.startsWith(`${speed} GT/s`))
   const [speed, maxSpeed] = [speedIn('current_link_speed'), speedIn('max_link_speed')]
   const [width, maxWidth] = [numberIn(`${folder}/current_link_width`), numberIn(`${folder}/max_link_width`)]
   const isUp = speed !== undefined && width >= 1 && width <= 32
@@ -137,7 +130,7 @@ const captureLink = (folder: string): Pick<MachineFunction, 'link'> => {
 const captureGroup = (folder: string): Pick<MachineFunction, 'group'> => {
   const name = linkName(`${folder}/iommu_group`)
   if (name === undefined || !/^\d{1,6}$/.test(name)) return {}
-  const type = textOf(`${folder}/iommu_group/type`)
+  const type = sysfsText(`${folder}/iommu_group/type`)
   return { group: { id: Number(name), ...(type !== undefined && /^[A-Za-z-]+$/.test(type) && { type }) } }
 }
 
@@ -176,7 +169,7 @@ const captureConfig = (folder: string, isOfBridge: boolean): Pick<MachineFunctio
 
 /** The rate of a port, of its text `200 Gb/sec (4X HDR)`. */
 const rateIn = (path: string): NonNullable<MachineFunction['rdma']>['rate'] => {
-  const [, lanes, name = ''] = /\((\d+)X ([A-Z\d]+)\)/.exec(textOf(path) ?? '') ?? []
+  const [, lanes, name = ''] = /\((\d+)X ([A-Z\d]+)\)/.exec(sysfsText(path) ?? '') ?? []
   const activeWidth = Object.values(LinkWidth.values).find(
     one => one > 0 && `${lanesOf({ activeWidth: one })}` === lanes,
   )
@@ -193,7 +186,7 @@ const captureAdapter = (folder: string, names: Names, notes: string[]): Pick<Mac
   if (ports.length > 1) notes.push(`${name} has ${ports.length} ports; the file has the first`)
   const port = `${folder}/infiniband/${device}/ports/${ports[0] ?? 1}`
   const rate = rateIn(`${port}/rate`)
-  const isInfiniBand = textOf(`${port}/link_layer`) === 'InfiniBand'
+  const isInfiniBand = sysfsText(`${port}/link_layer`) === 'InfiniBand'
   return { rdma: { name, isInfiniBand, ...(rate !== undefined && { rate }) } }
 }
 

@@ -53,12 +53,9 @@ const nextHops = (system: NetSystem, node: string, steps: readonly Step[]): (str
   } catch (error) {
     // One of several has no route.
     if (steps.length > 1) return steps.flatMap(step => nextHops(system, node, [step]))
-    return [/unreachable|No route/.test((error as Error).message) ? undefined : raise(error)]
+    if (!/unreachable|No route/.test((error as Error).message)) throw error
+    return [undefined]
   }
-}
-
-const raise = (error: unknown): never => {
-  throw error
 }
 
 /** The owners of addresses. */

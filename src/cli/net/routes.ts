@@ -3,7 +3,7 @@
  * paths with the fewest routers. The kernel takes one of them by the hash of the five-tuple (fib_multipath_hash_policy
  * 1).
  */
-import { isMappedIpv4, parseAddress } from '../../transport/wire/address.ts'
+import { addressText, parseAddress, subnetAddress } from '../../transport/wire/address.ts'
 import type { Plan, PlannedHost, PlannedInterface } from './plan.ts'
 
 /** An interface in a segment. */
@@ -13,15 +13,8 @@ interface Place {
 }
 
 /** NETWORK/PREFIX of an address. */
-export const networkOf = ({ address, prefix }: PlannedInterface): string => {
-  const bytes = parseAddress(address)!
-  const isV4 = isMappedIpv4(bytes)
-  const bits = (isV4 ? 96 : 0) + prefix
-  const kept = bytes.map((byte, i) => byte & (0xff00 >> Math.min(8, Math.max(0, bits - 8 * i))))
-  if (isV4) return `${kept.subarray(12).join('.')}/${prefix}`
-  const groups = Array.from({ length: 8 }, (_, i) => ((kept[2 * i]! << 8) | kept[2 * i + 1]!).toString(16))
-  return `${groups.join(':')}/${prefix}`
-}
+export const networkOf = ({ address, prefix }: PlannedInterface): string =>
+  `${addressText(subnetAddress(parseAddress(address)!, prefix))}/${prefix}`
 
 /** How many routers are between each router and a segment. */
 const distancesTo = (segment: string, segments: ReadonlyMap<string, readonly Place[]>): ReadonlyMap<string, number> => {

@@ -441,22 +441,26 @@ const readHosts = (
   return hosts
 }
 
-const readSwitches = (reader: Reader, names: Names, key: Node, node: Node | undefined): string[] => {
-  if (!isSeq(node)) reader.fail(node ?? key, `switches: ${reader.written(node)}: give a list of names, such as [tor]`)
-  if (node.items.length > MAX_SWITCHES) reader.fail(node, `there are more than ${MAX_SWITCHES} switches`)
-  return node.items.map(item => {
-    const name = reader.text(item) ?? reader.written(item as Node)
-    names.add(item as Node, name, 'switch')
-    return name
-  })
-}
+/** The forms of a list of nodes without settings. */
+const NODES = {
+  switches: { what: 'switch', example: 'tor', most: MAX_SWITCHES },
+  routers: { what: 'router', example: 'leaf1', most: MAX_ROUTERS },
+} as const
 
-const readRouters = (reader: Reader, names: Names, key: Node, node: Node | undefined): RouterEntry[] => {
-  if (!isSeq(node)) reader.fail(node ?? key, `routers: ${reader.written(node)}: give a list of names, such as [leaf1]`)
-  if (node.items.length > MAX_ROUTERS) reader.fail(node, `there are more than ${MAX_ROUTERS} routers`)
+const readNodes = (
+  reader: Reader,
+  names: Names,
+  kind: keyof typeof NODES,
+  key: Node,
+  node: Node | undefined,
+): RouterEntry[] => {
+  const { what, example, most } = NODES[kind]
+  if (!isSeq(node))
+    reader.fail(node ?? key, `${kind}: ${reader.written(node)}: give a list of names, such as [${example}]`)
+  if (node.items.length > most) reader.fail(node, `there are more than ${most} ${kind}`)
   return node.items.map(item => {
     const name = reader.text(item) ?? reader.written(item as Node)
-    names.add(item as Node, name, 'router')
+    names.add(item as Node, name, what)
     return { name, complain: message => reader.fail(item as Node, message) }
   })
 }
@@ -684,8 +688,10 @@ export const parseTopology = (source: string, file: string): Topology => {
       links: [{ settings: { mtu: DEFAULT_MTU }, classes, ends, addresses: [], complain }],
     }
   }
-  const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
-  const routerEntries = routers === undefined ? [] : readRouters(reader, names, routers.key, routers.value)
+  const entriesOf = (kind: keyof typeof NODES, found: typeof switches): RouterEntry[] =>
+    found === undefined ? [] : readNodes(reader, names, kind, found.key, found.value)
+  const switchNames = entriesOf('switches', switches).map(({ name }) => name)
+  const routerEntries = entriesOf('routers', routers)
   const list = links.value
   if (!isSeq(list))
     reader.fail(list ?? links.key, `links: ${reader.written(list)}: give a list, such as - { between: [h1, tor] }`)

@@ -192,6 +192,10 @@ const faultsOf = (text: string, { name, devices }: ScenarioHost): readonly Fault
   return rules
 }
 
+/** The link with these two ends. */
+const linkBetween = (names: unknown, links: ScenarioNet['cables']): readonly [string, string] | undefined =>
+  links.find(pair => Array.isArray(names) && names.length === 2 && pair.every(name => names.includes(name)))
+
 /**
  * The event that a rule of a host stands for which takes a router, or the links between two ends of which one is a
  * router, down for a time; undefined: the rule is one of the host's daemon. Throws an Error: the net has no such
@@ -206,7 +210,7 @@ export const outageEventOf = (
   if (rule === undefined || others.length > 0) return undefined
   const { router, cable, nth } = rule
   const ends = cable === '' || cable.between === CABLE_ON_WAY ? [] : cable.between
-  const between = paths.find(pair => ends.length > 0 && pair.every(name => (ends as readonly string[]).includes(name)))
+  const between = linkBetween(ends, paths)
   const lasts = router === '' ? cable !== '' && cable.lasts : router.lasts
   if (router === '' && between === undefined) return undefined
   if (router !== '' && !routers.includes(router.name))
@@ -372,7 +376,7 @@ class Reader {
           'a link between InfiniBand switches can have it; of the link of a host it is a fault, such as fault: { host: h1, rules: "delay=5ms" }',
         )
       const down = milliseconds(link, 'down', undefined, MAX_CUT)
-      const between = link.has('between') && this.#pathOf(link.raw('between'), this.#paths)
+      const between = link.has('between') && linkBetween(link.raw('between'), this.#paths)
       if (between) return { kind: 'path', between, down }
       if (link.has('between')) return { kind: 'cable', between: this.#cable(link), down }
       const host = this.#hostWithDaemon(link, 'the link of a device goes down')
@@ -415,14 +419,9 @@ class Reader {
     return { kind: 'address', ...place, gone: milliseconds(gid, 'gone') }
   }
 
-  /** The link with these two ends. */
-  #pathOf(names: unknown, links: ScenarioNet['cables']): readonly [string, string] | undefined {
-    return links.find(pair => Array.isArray(names) && names.length === 2 && pair.every(name => names.includes(name)))
-  }
-
   /** Rate, delay and loss of a link between switches. */
   #conditions(link: Section): PlayAction {
-    if (this.#pathOf(link.raw('between'), this.#paths) !== undefined)
+    if (linkBetween(link.raw('between'), this.#paths) !== undefined)
       link.complain(
         'between',
         'the link of a router can go down (down: 3s); rate, delay and loss change only between InfiniBand switches',
@@ -440,7 +439,7 @@ class Reader {
     for (const other of ['host', 'device'])
       if (link.has(other)) link.complain(other, `a link between switches has no ${other}; leave one of them out`)
     const names = link.raw('between')
-    const found = this.#pathOf(names, this.#cables)
+    const found = linkBetween(names, this.#cables)
     const known = [...this.#cables, ...this.#paths]
     if (found === undefined)
       link.complain(

@@ -54,6 +54,15 @@ export const hasLinkScope = (address: Uint8Array): boolean =>
 /** Whether a GID is in ff00::/8, or an IPv4 group (224.0.0.0/4). */
 export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
 
+/** Bits before an IPv4 address as ::ffff:a.b.c.d. */
+const MAPPED_BITS = 96
+
+/** The first address of a subnet. `prefix`: bits of the subnet's addresses, 0 to 128, IPv4 0 to 32. */
+export const subnetAddress = (address: Uint8Array, prefix: number): Uint8Array => {
+  const bits = prefix + (isMappedIpv4(address) ? MAPPED_BITS : 0)
+  return address.map((byte, i) => byte & (0xff00 >> Math.min(8, Math.max(0, bits - 8 * i))))
+}
+
 /** Why a device cannot have this address; undefined if it can. */
 export const reasonUnusable = (address: Uint8Array): string | undefined => {
   const isV4 = isMappedIpv4(address)
